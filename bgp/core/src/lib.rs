@@ -1,0 +1,1 @@
+//! BGP messages, sessions and routes as pure state machines.

@@ -1,0 +1,1 @@
+//! The BGP speaker: sockets, timers and tasks around the pure machines.

@@ -1,0 +1,2 @@
+//! The `caracal-cni` plugin binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The node agent: watches, endpoints, CNI server, policy and status.

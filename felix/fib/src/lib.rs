@@ -1,0 +1,1 @@
+//! Kernel routes, next-hop objects and links over netlink.

@@ -1,0 +1,1 @@
+//! nf_tables over netlink: typed objects, transactions, read-back.

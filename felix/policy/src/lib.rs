@@ -1,0 +1,1 @@
+//! NetworkPolicy compiled to identities, classes and cells.

@@ -1,0 +1,1 @@
+//! From resources to what one speaker has to do.

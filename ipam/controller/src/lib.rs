@@ -1,0 +1,1 @@
+//! The controller: grants and reclaims blocks.

@@ -1,0 +1,1 @@
+//! Pools, blocks and addresses as pure machines.

@@ -1,0 +1,1 @@
+//! The lab runtime: namespaces, wires, routers, faults, probes, reports.

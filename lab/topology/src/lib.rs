@@ -1,0 +1,1 @@
+//! containerlab topology files, address and AS plans.
