@@ -1,1 +1,12 @@
 //! BGP messages, sessions and routes as pure state machines.
+//!
+//! Owns what a BGP speaker knows and decides: [`wire`] turns octets into messages and back, [`fsm`]
+//! runs the session with one peer, [`rib`] holds routes and picks the best. Does not own sockets,
+//! clocks, randomness or the kernel: time and chance come in as arguments, so that the same code
+//! runs in the speaker, in tests, in fuzzers and in simulation.
+
+pub mod error;
+pub mod fsm;
+pub mod rib;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,49 @@
+//! The one error type of this crate: text that people wrote and that does not parse.
+//!
+//! What a peer sends is never an error here: decoders answer with the outcome that the protocol
+//! prescribes.
+
+use std::net::IpAddr;
+
+/// What could not be read, with the text that was given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A prefix length beyond the width of the address family.
+    #[error("prefix length {len} is too long for {address}")]
+    PrefixLength {
+        /// The address before the slash.
+        address: IpAddr,
+        /// The length after it.
+        len: u8,
+    },
+    /// Not `address/length`.
+    #[error("'{text}' is not a prefix (expected address/length)")]
+    ParsePrefix {
+        /// What was read.
+        text: String,
+    },
+    /// Not a dotted quad.
+    #[error("'{text}' is not a router ID (expected a dotted quad)")]
+    ParseRouterId {
+        /// What was read.
+        text: String,
+    },
+    /// Not a family that this speaker routes.
+    #[error("'{text}' is not an address family (expected ipv4-unicast or ipv6-unicast)")]
+    ParseFamily {
+        /// What was read.
+        text: String,
+    },
+    /// Not `high:low`, nor the name of a well-known community.
+    #[error("'{text}' is not a community (expected number:number or a well-known name)")]
+    ParseCommunity {
+        /// What was read.
+        text: String,
+    },
+    /// Not `global:local:local`.
+    #[error("'{text}' is not a large community (expected number:number:number)")]
+    ParseLargeCommunity {
+        /// What was read.
+        text: String,
+    },
+}

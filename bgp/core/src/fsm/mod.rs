@@ -1,0 +1,1 @@
+//! The session with one peer as a state machine.

@@ -1,0 +1,1 @@
+//! Routes: what peers told, what was picked, what is told on.
