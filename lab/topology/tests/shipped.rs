@@ -1,5 +1,7 @@
 //! The topologies in `lab/topologies` load, plan and say what they mean to say.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use caracal_lab_topology::{Clab, Driver, Fabric, Plan, Role, Sidecar};
