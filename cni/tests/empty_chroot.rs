@@ -60,10 +60,10 @@ fn call(root: &Path, command: &str, stdin: &str) -> (Option<i32>, String) {
         .expect("piped")
         .write_all(stdin.as_bytes())
         .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = child.wait_with_output().expect("the plugin ends");
     (
         output.status.code(),
-        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stdout).expect("JSON is UTF-8"),
     )
 }
 
