@@ -1,0 +1,62 @@
+//! Reasons of conditions. They are stable: alerts and scripts match on them.
+
+/// As it should be.
+pub const OK: &str = "Ok";
+
+/// Another pool claims some of the same addresses and was there first.
+pub const OVERLAPS_POOL: &str = "OverlapsPool";
+/// No other pool claims any of the addresses.
+pub const NO_OVERLAP: &str = "NoOverlap";
+/// `spec.disabled` is set: no new blocks.
+pub const DISABLED: &str = "Disabled";
+/// A reserved range lies outside every subnet of the pool.
+pub const RESERVED_OUTSIDE_POOL: &str = "ReservedOutsidePool";
+/// A selector does not parse.
+pub const INVALID_SELECTOR: &str = "InvalidSelector";
+/// The specification cannot be used; the message says which field and why.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+/// Every block of the pool is held or resting.
+pub const NO_FREE_BLOCKS: &str = "NoFreeBlocks";
+/// The pool has blocks to grant.
+pub const BLOCKS_AVAILABLE: &str = "BlocksAvailable";
+/// The object is deleted and waits for what depends on it.
+pub const DELETION_REQUESTED: &str = "DeletionRequested";
+
+/// The request was answered with blocks.
+pub const BLOCKS_GRANTED: &str = "BlocksGranted";
+/// The pool named does not exist.
+pub const POOL_NOT_FOUND: &str = "PoolNotFound";
+/// The pool named takes no new blocks; its own conditions say why.
+pub const POOL_NOT_READY: &str = "PoolNotReady";
+/// The pool's node selector does not match the node.
+pub const POOL_NOT_FOR_NODE: &str = "PoolNotForNode";
+/// The node holds as many blocks of the pool as it may.
+pub const NODE_LIMIT_REACHED: &str = "NodeLimitReached";
+/// The node named does not exist, or under another UID.
+pub const NODE_NOT_FOUND: &str = "NodeNotFound";
+
+/// A node object went away; the block rests until nothing can still use it.
+pub const NODE_DELETED: &str = "NodeDeleted";
+/// The block's holder gave it back and announces it no more.
+pub const RELEASED_BY_NODE: &str = "ReleasedByNode";
+
+/// The session is up.
+pub const ESTABLISHED: &str = "Established";
+/// The peer refused the TCP connection.
+pub const CONNECTION_REFUSED: &str = "ConnectionRefused";
+/// The peer could not be reached in time.
+pub const CONNECT_TIMEOUT: &str = "ConnectTimeout";
+/// The peer sent nothing for the hold time.
+pub const HOLD_TIMER_EXPIRED: &str = "HoldTimerExpired";
+/// The peer ended the session with a NOTIFICATION; the message gives its code.
+pub const NOTIFICATION_RECEIVED: &str = "NotificationReceived";
+/// We ended the session with a NOTIFICATION; the message gives its code.
+pub const NOTIFICATION_SENT: &str = "NotificationSent";
+/// No peer names this speaker.
+pub const NO_PEERS: &str = "NoPeers";
+/// Two peers resolve to the same address and port; the first one counts.
+pub const DUPLICATE_PEER: &str = "DuplicatePeer";
+/// A selector matches nothing.
+pub const MATCHES_NOTHING: &str = "MatchesNothing";
+/// A name refers to an object that does not exist.
+pub const REFERENCE_NOT_FOUND: &str = "ReferenceNotFound";
