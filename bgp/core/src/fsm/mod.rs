@@ -1,1 +1,15 @@
 //! The session with one peer as a state machine.
+//!
+//! Owns protocol state only: connections, collision, timers, what was negotiated. Does not own
+//! sockets, clocks, randomness or routes.
+//!
+//! ```text
+//! Event (from the shell) --> Peer::handle --> Action (to the shell)
+//!                            Peer::poll_timeout --> the shell's one sleep --> Peer::handle_timeout
+//! ```
+
+pub mod event;
+pub mod terms;
+
+pub use event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
+pub use terms::{CloseWhy, DownWhy, Negotiated, PathWhy, PeerGracefulRestart};

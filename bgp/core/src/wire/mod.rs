@@ -5,9 +5,13 @@
 
 pub mod attributes;
 pub mod iana;
+pub mod message;
+pub mod notification;
 
 pub use attributes::{
     Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin, PathAttributes,
     RawAttribute,
 };
-pub use iana::AfiSafi;
+pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};
+pub use message::{Capability, GracefulRestart, Message, Open, Reach, RouteRefresh, Update};
+pub use notification::{Notification, NotificationError};
