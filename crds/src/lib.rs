@@ -10,6 +10,10 @@
 //! unknown field is an error with its line.
 
 #![expect(
+    clippy::duplicated_attributes,
+    reason = "two printer columns of one type are not a repetition"
+)]
+#![expect(
     unreachable_pub,
     reason = "the schema derive repeats each public type inside a private function"
 )]
@@ -23,6 +27,7 @@ mod duration;
 mod generate;
 mod ip_block;
 mod ip_pool;
+pub mod manifest;
 
 mod node_network_status;
 pub mod reasons;
