@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod fsm;
+pub mod policy;
 pub mod rib;
 pub mod types;
 pub mod wire;

@@ -1,1 +1,17 @@
 //! The BGP speaker: sockets, timers and tasks around the pure machines.
+//!
+//! Owns everything that touches the world for BGP: the listener, one task per peer, the thread of
+//! the RIB, the thread that writes to the FIB, the local API. Does not own decisions, which are
+//! [`caracal_bgp_core`]'s, nor the kernel, which hides behind [`fib::Fib`], nor Kubernetes:
+//! [`config::SpeakerConfig`] is all that comes in.
+
+pub mod config;
+pub mod error;
+pub mod fib;
+pub mod handle;
+pub mod snapshot;
+
+pub use config::{PeerConfig, PeerName, SpeakerConfig};
+pub use error::Error;
+pub use fib::{Fib, FibChange, FibEvent, FibNextHop, FibRoute, NoFib};
+pub use handle::{How, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};

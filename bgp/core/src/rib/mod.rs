@@ -1,1 +1,5 @@
 //! Routes: what peers told, what was picked, what is told on.
+
+mod egress;
+
+pub use egress::NextHopMode;

@@ -1,0 +1,130 @@
+//! The seam between the speaker and whatever forwards packets.
+//!
+//! Owns the trait [`Fib`], the plain data that crosses it, and [`NoFib`] for speakers that forward
+//! nothing. Does not own the kernel.
+//!
+//! ```text
+//! RIB thread --FibChange--> pending, latest per prefix --> FIB thread --Fib::apply--> kernel
+//!     ^                                                                                  |
+//!     +------------------------- FibEvent (bounded channel) <---------------------------+
+//! ```
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use caracal_bgp_core::types::Prefix;
+use tokio::sync::mpsc;
+
+/// How many events a FIB may have under way before it waits for the speaker. One batch of
+/// acknowledgements fits; a FIB that waits delays only itself.
+pub const FIB_EVENT_DEPTH: usize = 4096;
+
+/// Writes routes to where packets are forwarded.
+///
+/// Called from one thread of its own: it may block for as long as the kernel takes. While it does,
+/// the speaker keeps only the latest change per prefix.
+pub trait Fib: Send {
+    /// Brings the routes named in `changes` to the state that they ask for, with replace
+    /// semantics. Every change is answered in time by [`FibEvent::Installed`] or
+    /// [`FibEvent::Failed`] with its `seq`, withdrawals included; a newer change of the same
+    /// prefix answers for the older ones too.
+    fn apply(&mut self, changes: Vec<FibChange>);
+
+    /// The first complete table has been handed over: routes of ours that no change has named
+    /// since start are left over from an earlier life and go. Called once, after the last
+    /// [`Fib::apply`] of the first table.
+    fn initial_sync_complete(&mut self);
+}
+
+/// The desired state of one prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibChange {
+    /// Which route.
+    pub prefix: Prefix,
+    /// How to forward; `None` removes the route.
+    pub route: Option<FibRoute>,
+    /// Grows with every change; names it in the answer.
+    pub seq: u64,
+}
+
+/// How packets for a prefix are forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibRoute {
+    /// Next hops of equal cost: never empty, ascending, without duplicates.
+    pub next_hops: Vec<FibNextHop>,
+}
+
+/// One next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FibNextHop {
+    /// The address that the peer named; link-local only when it named nothing else.
+    pub address: IpAddr,
+    /// The link-local companion, where the peer named one (RFC 2545 §3).
+    pub link_local: Option<Ipv6Addr>,
+    /// Index of the interface over which the session with the peer runs, where it is known.
+    /// Needed to use a link-local address; for others the FIB looks the way up itself.
+    pub interface: Option<u32>,
+}
+
+/// What a FIB reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FibEvent {
+    /// The kernel acknowledged the change; for a removal, the route is gone.
+    Installed {
+        /// Which route.
+        prefix: Prefix,
+        /// [`FibChange::seq`] of the change.
+        seq: u64,
+    },
+    /// The kernel refused. The speaker tells nobody about the route.
+    Failed {
+        /// Which route.
+        prefix: Prefix,
+        /// [`FibChange::seq`] of the change.
+        seq: u64,
+        /// The reason, for people.
+        why: String,
+    },
+    /// An interface lost its carrier or went away: sessions on it end at once.
+    LinkDown {
+        /// Interface index.
+        ifindex: u32,
+        /// Interface name.
+        name: String,
+    },
+    /// An interface is usable again: peers on it are dialled at once.
+    LinkUp {
+        /// Interface index.
+        ifindex: u32,
+        /// Interface name.
+        name: String,
+    },
+    /// The FIB compared everything with the kernel and repaired what differed.
+    Resynced,
+}
+
+/// The FIB of a speaker that forwards nothing: acknowledges everything at once.
+#[derive(Debug)]
+pub struct NoFib {
+    events: mpsc::Sender<FibEvent>,
+}
+
+impl NoFib {
+    /// The FIB and the events to start a speaker with.
+    pub fn new() -> (Box<dyn Fib>, mpsc::Receiver<FibEvent>) {
+        let (events, receiver) = mpsc::channel(FIB_EVENT_DEPTH);
+        (Box::new(Self { events }), receiver)
+    }
+}
+
+impl Fib for NoFib {
+    fn apply(&mut self, changes: Vec<FibChange>) {
+        for FibChange { prefix, seq, .. } in changes {
+            // The speaker that no longer listens has ended; there is nobody to answer.
+            let _ = self
+                .events
+                .blocking_send(FibEvent::Installed { prefix, seq });
+        }
+    }
+
+    fn initial_sync_complete(&mut self) {}
+}

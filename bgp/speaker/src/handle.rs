@@ -1,0 +1,124 @@
+//! The way to talk to a running speaker.
+//!
+//! Owns the requests that a speaker answers. Does not own the speaker: dropping every handle ends
+//! it as [`How::GracefulRestart`] does.
+
+use std::path::PathBuf;
+
+use caracal_bgp_core::types::Prefix;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::SpeakerConfig;
+use crate::error::Error;
+pub use crate::snapshot::{
+    ErrorSnapshot, Explanation, FamilySnapshot, FibSnapshot, PathSnapshot, PeerSnapshot,
+    RouteSnapshot, SessionState, SpeakerSnapshot,
+};
+
+/// How many requests may wait; each is answered in well under a millisecond unless the RIB is busy.
+pub(crate) const REQUEST_DEPTH: usize = 32;
+
+/// What a speaker needs besides its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct SpeakerOptions {
+    /// Where to serve the local API, a Unix socket; `None` serves none.
+    pub api_socket: Option<PathBuf>,
+}
+
+/// How a speaker ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Sockets close without a NOTIFICATION, so that peers which agreed to graceful restart keep
+    /// our routes until we are back (RFC 4724 §4.2). The FIB is left alone.
+    GracefulRestart,
+    /// Every session ends with Cease, Administrative Shutdown: peers drop our routes at once. The
+    /// FIB is left alone, so that packets under way still find their route; the caller removes
+    /// the routes when it likes.
+    Cease {
+        /// Shown at the peer (RFC 9003), at most 255 octets.
+        message: String,
+    },
+}
+
+/// Talks to a running speaker; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SpeakerHandle {
+    requests: mpsc::Sender<Request>,
+    changes: watch::Receiver<u64>,
+}
+
+/// What the supervisor is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Apply(Box<SpeakerConfig>, oneshot::Sender<Result<(), Error>>),
+    Snapshot(oneshot::Sender<SpeakerSnapshot>),
+    Routes(Option<Prefix>, oneshot::Sender<Vec<RouteSnapshot>>),
+    Explain(Prefix, oneshot::Sender<Explanation>),
+    Shutdown(How, oneshot::Sender<()>),
+}
+
+impl SpeakerHandle {
+    pub(crate) fn new(requests: mpsc::Sender<Request>, changes: watch::Receiver<u64>) -> Self {
+        Self { requests, changes }
+    }
+
+    /// Makes `config` the desired state. Only peers whose part changed are touched. Returns when
+    /// the change has been handed out, not when sessions are up.
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`] or [`Error::Listen`] when a changed listener cannot be made (the rest
+    /// is applied nevertheless); [`Error::Stopped`].
+    pub async fn apply(&self, config: SpeakerConfig) -> Result<(), Error> {
+        self.ask(|answer| Request::Apply(Box::new(config), answer))
+            .await?
+    }
+
+    /// The speaker and its sessions at this moment.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn snapshot(&self) -> Result<SpeakerSnapshot, Error> {
+        self.ask(Request::Snapshot).await
+    }
+
+    /// The table: all of it, or `within` and everything more specific.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn routes(&self, within: Option<Prefix>) -> Result<Vec<RouteSnapshot>, Error> {
+        self.ask(|answer| Request::Routes(within, answer)).await
+    }
+
+    /// Why packets to `prefix` go where they go.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn explain(&self, prefix: Prefix) -> Result<Explanation, Error> {
+        self.ask(|answer| Request::Explain(prefix, answer)).await
+    }
+
+    /// A counter that grows whenever a session changes state or the RIB or FIB settles after
+    /// changes; wait on it, then take a new snapshot.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Ends the speaker. Returns when its sockets are closed and its threads have ended; a speaker
+    /// that has already ended is no error.
+    pub async fn shutdown(&self, how: How) {
+        // Stopped means that what was asked for has happened.
+        let _ = self.ask(|answer| Request::Shutdown(how, answer)).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.requests
+            .send(request(answer))
+            .await
+            .map_err(|_| Error::Stopped)?;
+        answered.await.map_err(|_| Error::Stopped)
+    }
+}

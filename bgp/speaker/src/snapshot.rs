@@ -1,0 +1,232 @@
+//! What a speaker tells about itself, ready for people and for JSON.
+//!
+//! Owns the shapes that the local API answers with, so that the program that asks reads them back
+//! into the same types. Does not own the state behind them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
+
+/// The whole speaker at one moment, without its routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpeakerSnapshot {
+    /// The AS that the speaker belongs to.
+    #[serde(with = "number")]
+    pub asn: Asn,
+    /// Its BGP identifier.
+    #[serde(with = "text")]
+    pub router_id: RouterId,
+    /// Whether selection still waits for peers after a restart.
+    pub deferring: bool,
+    /// Prefixes in the table, rejected ones included.
+    pub prefixes: usize,
+    /// Routes handed to the FIB that it has not yet answered.
+    pub fib_pending: usize,
+    /// Sessions by name.
+    pub peers: Vec<PeerSnapshot>,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSnapshot {
+    /// What the configuration calls it.
+    pub name: String,
+    /// The address that is dialled.
+    pub remote: SocketAddr,
+    /// Our end of the established session, else the configured address.
+    pub local_address: Option<IpAddr>,
+    /// The interface that carries our end.
+    pub interface: Option<String>,
+    /// The AS that the peer has to name.
+    #[serde(with = "number")]
+    pub asn: Asn,
+    /// The peer's identifier while a session is up.
+    pub router_id: Option<String>,
+    /// Session state.
+    pub state: SessionState,
+    /// When the state was entered, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Why the session is not up, or was last left; empty before anything happened.
+    pub why: String,
+    /// The last NOTIFICATION that we sent.
+    pub last_sent_error: Option<ErrorSnapshot>,
+    /// The last NOTIFICATION that the peer sent.
+    pub last_received_error: Option<ErrorSnapshot>,
+    /// How often the session came up since start.
+    pub established_count: u64,
+    /// Negotiated hold time in seconds while up.
+    pub hold_time_secs: Option<u64>,
+    /// Whether the peer offers to keep or restore routes over a restart.
+    pub graceful_restart: bool,
+    /// Per negotiated family.
+    pub families: Vec<FamilySnapshot>,
+}
+
+/// The state of a session, as people know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SessionState {
+    /// Not trying.
+    #[default]
+    Idle,
+    /// A TCP connection is under way.
+    Connect,
+    /// Waiting to dial again or to be dialled.
+    Active,
+    /// OPEN sent.
+    OpenSent,
+    /// OPEN received and accepted.
+    OpenConfirm,
+    /// Up.
+    Established,
+}
+
+impl std::fmt::Display for SessionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One family of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilySnapshot {
+    /// Which family.
+    #[serde(with = "text")]
+    pub family: Family,
+    /// Routes that the peer told.
+    pub received: usize,
+    /// Those of them that passed every check.
+    pub accepted: usize,
+    /// Those of them kept from before the peer's restart.
+    pub stale: usize,
+    /// Routes that the peer was told.
+    pub advertised: usize,
+    /// Whether the peer has sent End-of-RIB in this session.
+    pub end_of_rib_received: bool,
+    /// Whether we have sent End-of-RIB in this session.
+    pub end_of_rib_sent: bool,
+}
+
+/// A NOTIFICATION.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorSnapshot {
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Code, subcode and message in words.
+    pub text: String,
+}
+
+/// Everything known about one prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSnapshot {
+    /// Which prefix.
+    #[serde(with = "text")]
+    pub prefix: Prefix,
+    /// Where the route stands on its way to the kernel.
+    pub fib: FibSnapshot,
+    /// Whether peers are told about it, policies permitting.
+    pub announced: bool,
+    /// All paths: the best first, then the others of its multipath set, then the rest.
+    pub paths: Vec<PathSnapshot>,
+}
+
+/// Where a route stands on its way to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state", content = "why")]
+pub enum FibSnapshot {
+    /// Own routes and unusable ones have nothing to install.
+    None,
+    /// Handed over, not yet acknowledged.
+    Pending,
+    /// In the kernel.
+    Installed,
+    /// Refused, with the reason.
+    Failed(String),
+}
+
+/// One path to a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathSnapshot {
+    /// The peer that told it, or `local`.
+    pub from: String,
+    /// Where its packets go; `None` for own routes.
+    pub next_hop: Option<IpAddr>,
+    /// AS_PATH as text.
+    pub as_path: String,
+    /// ORIGIN as text.
+    pub origin: String,
+    /// LOCAL_PREF as used in the selection.
+    pub local_pref: u32,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// COMMUNITIES as text.
+    pub communities: Vec<String>,
+    /// LARGE_COMMUNITY as text.
+    pub large_communities: Vec<String>,
+    /// ORIGINATOR_ID.
+    pub originator_id: Option<String>,
+    /// CLUSTER_LIST as text.
+    pub cluster_list: Vec<String>,
+    /// Whether it won.
+    pub best: bool,
+    /// Whether packets use it: the best path and those that share its load.
+    pub multipath: bool,
+    /// Whether it is kept from before the peer's restart.
+    pub stale: bool,
+    /// Why it cannot be used, if it cannot.
+    pub rejected: Option<String>,
+    /// The step of the selection at which it lost, if it did.
+    pub lost_at: Option<String>,
+}
+
+/// The answer to "why does this prefix go where it goes?".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What was asked.
+    #[serde(with = "text")]
+    pub asked: Prefix,
+    /// The longest prefix in the table that covers it, with all its paths.
+    pub route: Option<RouteSnapshot>,
+    /// The same in sentences, in the order of the decision.
+    pub sentences: Vec<String>,
+}
+
+/// (De)serialises what reads back from its `Display` form.
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// (De)serialises an AS number as a number.
+mod number {
+    use caracal_bgp_core::types::Asn;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(asn: &Asn, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(asn.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Asn, D::Error> {
+        u32::deserialize(deserializer).map(Asn)
+    }
+}
