@@ -1,11 +1,11 @@
-//! The one error type of this crate: text that people wrote and that does not parse.
+//! The one error type of this crate: text that does not parse and routes that cannot be told.
 //!
 //! What a peer sends is never an error here: decoders answer with the outcome that the protocol
 //! prescribes.
 
 use std::net::IpAddr;
 
-/// What could not be read, with the text that was given.
+/// What could not be done, with what was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A prefix length beyond the width of the address family.
@@ -45,5 +45,11 @@ pub enum Error {
     ParseLargeCommunity {
         /// What was read.
         text: String,
+    },
+    /// Attributes so long that no prefix fits beside them into one UPDATE.
+    #[error("path attributes of {octets} octets leave no room for a prefix in an UPDATE")]
+    AttributesTooLong {
+        /// What the attributes take.
+        octets: usize,
     },
 }

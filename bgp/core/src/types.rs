@@ -279,6 +279,15 @@ impl FromStr for Prefix {
     }
 }
 
+/// Whether a peer shares our AS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerKind {
+    /// iBGP.
+    Internal,
+    /// eBGP.
+    External,
+}
+
 /// Where packets for a route go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NextHop {

@@ -10,10 +10,6 @@ use crate::wire::{AfiSafi, Notification, PathAttributes, RefreshKind};
 
 /// A whole BGP message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "UPDATEs are the common case and are moved once, from decoder to RIB"
-)]
 pub enum Message {
     /// First message on a connection.
     Open(Open),

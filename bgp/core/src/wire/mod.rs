@@ -2,16 +2,35 @@
 //!
 //! Owns the octets: framing, decoding with the outcome that RFC 7606 prescribes, encoding. Does not
 //! own sessions ([`crate::fsm`]) or routes ([`crate::rib`]); it keeps no state between messages.
+//!
+//! ```text
+//! octets --frame--> Frame --decode_control--> Message, or the NOTIFICATION to end with
+//!                         --decode_update---> UpdateOutcome
+//! Message --encode--> octets        announce / withdraw / end_of_rib --> octets, packed
+//! ```
 
 pub mod attributes;
+mod decode;
+mod encode;
+mod fault;
+mod frame;
 pub mod iana;
 pub mod message;
+mod nlri;
 pub mod notification;
+mod open;
+#[cfg(test)]
+mod tests;
+mod value;
 
 pub use attributes::{
     Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin, PathAttributes,
     RawAttribute,
 };
+pub use decode::{DecodeContext, UpdateOutcome, decode_control, decode_update};
+pub use encode::{EncodeContext, announce, encode, encode_update, end_of_rib, withdraw};
+pub use fault::{AttributeFault, Problem};
+pub use frame::{Frame, HEADER_LEN, MAX_MESSAGE_LEN, frame};
 pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};
 pub use message::{Capability, GracefulRestart, Message, Open, Reach, RouteRefresh, Update};
 pub use notification::{Notification, NotificationError};

@@ -1,0 +1,141 @@
+//! OPEN: what is accepted, what is refused and how.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::types::{Asn, Family, RouterId};
+use crate::wire::{
+    AfiSafi, Capability, EncodeContext, Frame, GracefulRestart, Message, MessageType, Open,
+    decode_control, encode, frame,
+};
+
+const HEAD: [u8; 9] = [4, 0xfd, 0xe8, 0, 90, 10, 0, 0, 1];
+
+fn decode(parameters: &[u8]) -> Result<Open, (u8, u8)> {
+    decode_body([&HEAD, parameters].concat())
+}
+
+fn decode_body(body: Vec<u8>) -> Result<Open, (u8, u8)> {
+    let frame = Frame {
+        kind: MessageType::Open,
+        body: Bytes::from(body),
+    };
+    match decode_control(&frame) {
+        Ok(Message::Open(open)) => Ok(open),
+        Ok(other) => panic!("{other:?}"),
+        Err(notification) => Err(notification.error.codes()),
+    }
+}
+
+#[test]
+fn capabilities_are_read_whether_in_one_parameter_or_in_many() {
+    let many = [16, 2, 6, 1, 4, 0, 1, 0, 1, 2, 6, 65, 4, 0, 1, 0, 0];
+    let one = [14, 2, 12, 1, 4, 0, 1, 0, 1, 65, 4, 0, 1, 0, 0];
+    let extended = [
+        255, 255, 0, 15, 2, 0, 12, 1, 4, 0, 1, 0, 1, 65, 4, 0, 1, 0, 0,
+    ];
+    for parameters in [&many[..], &one[..], &extended[..]] {
+        let open = decode(parameters).unwrap();
+        assert_eq!(open.asn, Asn(65536));
+        assert_eq!(open.families(), [Family::Ipv4Unicast.into()]);
+        assert!(open.four_octet_as());
+    }
+}
+
+#[test]
+fn without_capabilities_the_peer_speaks_ipv4_unicast_and_two_octets() {
+    let open = decode(&[0]).unwrap();
+    assert_eq!(open.asn, Asn(65000));
+    assert_eq!(open.hold_time, Duration::from_secs(90));
+    assert_eq!(open.router_id, RouterId(0x0a00_0001));
+    assert_eq!(open.families(), [Family::Ipv4Unicast.into()]);
+    assert!(!open.four_octet_as());
+}
+
+#[test]
+fn what_only_needs_keeping_is_kept_whatever_its_form() {
+    let open = decode(&[11, 2, 9, 69, 3, 1, 2, 3, 250, 2, 7, 7]).unwrap();
+    let raw = |code, value: &[u8]| Capability::Unknown {
+        code,
+        value: value.to_vec(),
+    };
+    assert_eq!(open.capabilities, [raw(69, &[1, 2, 3]), raw(250, &[7, 7])]);
+}
+
+#[test]
+fn malformed_opens_are_refused_with_the_exact_codes() {
+    let cases: &[(&str, &[u8], (u8, u8))] = &[
+        ("no parameter length", &[], (2, 0)),
+        ("parameters beyond the message", &[4, 2, 2], (2, 0)),
+        ("octets behind the parameters", &[0, 1], (2, 0)),
+        ("truncated parameter header", &[1, 2], (2, 0)),
+        ("parameter beyond the parameters", &[2, 2, 9], (2, 0)),
+        ("capability beyond its parameter", &[4, 2, 2, 1, 4], (2, 0)),
+        ("truncated capability header", &[3, 2, 1, 1], (2, 0)),
+        (
+            "multiprotocol of three octets",
+            &[7, 2, 5, 1, 3, 0, 1, 0],
+            (2, 0),
+        ),
+        ("four-octet AS of two", &[6, 2, 4, 65, 2, 0, 1], (2, 0)),
+        (
+            "graceful restart of three",
+            &[7, 2, 5, 64, 3, 0, 1, 0],
+            (2, 0),
+        ),
+        ("extended form cut short", &[255, 255, 0], (2, 0)),
+        (
+            "extended form beyond the message",
+            &[255, 255, 1, 0, 2],
+            (2, 0),
+        ),
+        ("authentication parameter", &[3, 1, 1, 0], (2, 4)),
+        ("unknown parameter", &[2, 9, 0], (2, 4)),
+    ];
+    for (name, parameters, codes) in cases {
+        assert_eq!(decode(parameters), Err(*codes), "{name}");
+    }
+    let mut version_3 = HEAD.to_vec();
+    version_3[0] = 3;
+    version_3.push(0);
+    assert_eq!(decode_body(version_3), Err((2, 1)));
+}
+
+#[test]
+fn graceful_restart_flags_and_time_share_two_octets() {
+    let open = decode(&[
+        16, 2, 14, 64, 10, 0xc0, 0x78, 0, 1, 1, 0x80, 0, 2, 1, 0, 2, 0,
+    ])
+    .unwrap();
+    let expected = GracefulRestart {
+        restarting: true,
+        notification: true,
+        restart_time: Duration::from_secs(120),
+        families: vec![
+            (Family::Ipv4Unicast.into(), true),
+            (Family::Ipv6Unicast.into(), false),
+        ],
+    };
+    assert_eq!(open.graceful_restart(), Some(&expected));
+    assert_eq!(open.capabilities[1], Capability::RouteRefresh);
+}
+
+#[test]
+fn more_capabilities_than_an_octet_can_count_use_the_extended_form() {
+    let families = (0..60).map(|afi| Capability::Multiprotocol(AfiSafi { afi, safi: 1 }));
+    let open = Open {
+        asn: Asn(65000),
+        hold_time: Duration::from_secs(9),
+        router_id: RouterId(1),
+        capabilities: families.collect(),
+    };
+    let mut octets = BytesMut::new();
+    let context = EncodeContext {
+        four_octet_as: true,
+    };
+    encode(&Message::Open(open.clone()), context, &mut octets).unwrap();
+    assert_eq!(octets[28..30], [255, 255]);
+    let framed = frame(&mut octets).unwrap().unwrap();
+    assert_eq!(decode_control(&framed), Ok(Message::Open(open)));
+}

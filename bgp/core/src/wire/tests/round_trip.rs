@@ -1,0 +1,353 @@
+//! Properties: what is written reads back the same; no octets bring the decoders down.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::types::{Asn, Family, NextHop, PeerKind, Prefix, RouterId};
+use crate::wire::*;
+
+fn asn() -> impl Strategy<Value = Asn> {
+    prop_oneof![1..=u32::from(u16::MAX), 1..=u32::MAX]
+        // AS_TRANS itself is ambiguous between two-octet speakers.
+        .prop_filter("AS_TRANS", |number| *number != Asn::TRANS.0)
+        .prop_map(Asn)
+}
+
+fn prefix(family: Family) -> BoxedStrategy<Prefix> {
+    match family {
+        Family::Ipv4Unicast => (any::<u32>(), 0..=32_u8)
+            .prop_map(|(bits, len)| Prefix::v4(Ipv4Addr::from_bits(bits), len).unwrap())
+            .boxed(),
+        Family::Ipv6Unicast => (any::<u128>(), 0..=128_u8)
+            .prop_map(|(bits, len)| Prefix::v6(Ipv6Addr::from_bits(bits), len).unwrap())
+            .boxed(),
+    }
+}
+
+fn next_hop(family: Family) -> BoxedStrategy<NextHop> {
+    let link_local = (0..1000_u128).prop_map(|low| Ipv6Addr::from_bits(0xfe80 << 112 | low));
+    match family {
+        Family::Ipv4Unicast => (0x0100_0000..0x7f00_0000_u32)
+            .prop_map(|bits| NextHop::V4(Ipv4Addr::from_bits(bits)))
+            .boxed(),
+        Family::Ipv6Unicast => (0..1000_u128, option::of(link_local))
+            .prop_map(|(low, link_local)| NextHop::V6 {
+                global: Ipv6Addr::from_bits(0x2001_0db8 << 96 | low),
+                link_local,
+            })
+            .boxed(),
+    }
+}
+
+fn as_set<T: Ord + std::fmt::Debug>(
+    item: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Vec<T>> {
+    btree_set(item, 0..5).prop_map(|set: BTreeSet<T>| set.into_iter().collect())
+}
+
+prop_compose! {
+    fn unknown()(codes in btree_set(100..=250_u8, 0..3), value in vec(any::<u8>(), 0..300))
+        -> Vec<RawAttribute>
+    {
+        let raw = |code| RawAttribute { flags: 0xe0, code, value: value.clone() };
+        codes.into_iter().map(raw).collect()
+    }
+}
+
+prop_compose! {
+    fn attributes()(
+        origin in prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)],
+        path in vec(asn(), 0..300),
+        (med, local_pref) in (any::<Option<u32>>(), any::<Option<u32>>()),
+        atomic_aggregate in any::<bool>(),
+        aggregator in option::of((asn(), any::<u32>())),
+        communities in as_set(any::<u32>().prop_map(Community)),
+        ext_communities in as_set(any::<[u8; 8]>().prop_map(ExtendedCommunity)),
+        large in as_set(any::<(u32, u32, u32)>()),
+        originator_id in option::of(any::<u32>().prop_map(RouterId)),
+        cluster_list in vec(any::<u32>().prop_map(RouterId), 0..4),
+        unknown in unknown(),
+    ) -> PathAttributes {
+        PathAttributes {
+            origin,
+            as_path: AsPath::new(path),
+            med,
+            local_pref,
+            atomic_aggregate,
+            aggregator: aggregator.map(|(asn, router)| Aggregator {
+                asn,
+                router: Ipv4Addr::from_bits(router),
+            }),
+            communities,
+            ext_communities,
+            large_communities: large
+                .into_iter()
+                .map(|(global, local1, local2)| LargeCommunity { global, local1, local2 })
+                .collect(),
+            originator_id,
+            cluster_list,
+            unknown,
+        }
+    }
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::Ipv4Unicast), Just(Family::Ipv6Unicast)]
+}
+
+/// An announcement of up to a few thousand prefixes.
+fn announcement() -> impl Strategy<Value = (Family, NextHop, Vec<Prefix>)> {
+    family().prop_flat_map(|family| {
+        let prefixes = prop_oneof![vec(prefix(family), 1..4), vec(prefix(family), 1..2000)];
+        (Just(family), next_hop(family), prefixes)
+    })
+}
+
+fn context(four_octet_as: bool) -> DecodeContext {
+    DecodeContext {
+        peer: PeerKind::Internal,
+        four_octet_as,
+        families: Family::ALL.to_vec(),
+        first_as: None,
+    }
+}
+
+/// Every UPDATE in `octets`, all of which must be valid.
+fn updates(mut octets: BytesMut, four_octet_as: bool) -> Vec<Update> {
+    let mut updates = Vec::new();
+    while let Some(frame) = frame(&mut octets).unwrap() {
+        assert_eq!(frame.kind, MessageType::Update);
+        match decode_update(&frame.body, &context(four_octet_as)) {
+            UpdateOutcome::Valid(update) => updates.push(update),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(octets.is_empty());
+    updates
+}
+
+fn capability() -> impl Strategy<Value = Capability> {
+    let afi_safi = || any::<(u16, u8)>().prop_map(|(afi, safi)| AfiSafi { afi, safi });
+    let restart = (
+        any::<(bool, bool)>(),
+        0..4096_u64,
+        vec((afi_safi(), any::<bool>()), 0..4),
+    );
+    prop_oneof![
+        afi_safi().prop_map(Capability::Multiprotocol),
+        Just(Capability::RouteRefresh),
+        Just(Capability::EnhancedRouteRefresh),
+        Just(Capability::ExtendedMessage),
+        restart.prop_map(|((restarting, notification), seconds, families)| {
+            Capability::GracefulRestart(GracefulRestart {
+                restarting,
+                notification,
+                restart_time: Duration::from_secs(seconds),
+                families,
+            })
+        }),
+        vec((afi_safi(), any::<u16>()), 0..4).prop_map(Capability::ExtendedNextHop),
+        vec((afi_safi(), any::<u8>()), 0..4).prop_map(Capability::AddPath),
+        (128..=255_u8, vec(any::<u8>(), 0..255))
+            .prop_map(|(code, value)| Capability::Unknown { code, value }),
+    ]
+}
+
+prop_compose! {
+    fn open()(
+        asn in asn(),
+        seconds in any::<u16>(),
+        router_id in any::<u32>(),
+        mut capabilities in vec(capability(), 0..12),
+        at in any::<prop::sample::Index>(),
+    ) -> Open {
+        let at = at.index(capabilities.len() + 1);
+        capabilities.insert(at, Capability::FourOctetAs(asn));
+        Open {
+            asn,
+            hold_time: Duration::from_secs(seconds.into()),
+            router_id: RouterId(router_id),
+            capabilities,
+        }
+    }
+}
+
+fn control() -> impl Strategy<Value = Message> {
+    let notification =
+        (any::<u8>(), any::<u8>(), vec(any::<u8>(), 0..300)).prop_map(|(code, subcode, data)| {
+            Notification {
+                error: NotificationError::from_codes(code, subcode),
+                data,
+            }
+        });
+    let refresh = any::<(u16, u8, u8)>().prop_map(|(afi, safi, kind)| RouteRefresh {
+        family: AfiSafi { afi, safi },
+        kind: kind.into(),
+    });
+    prop_oneof![
+        open().prop_map(Message::Open),
+        notification.prop_map(Message::Notification),
+        Just(Message::Keepalive),
+        refresh.prop_map(Message::RouteRefresh),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn control_messages_read_back_as_written(message in control()) {
+        let mut octets = BytesMut::new();
+        encode(&message, EncodeContext { four_octet_as: true }, &mut octets).unwrap();
+        let framed = frame(&mut octets).unwrap().unwrap();
+        prop_assert_eq!(decode_control(&framed), Ok(message));
+        prop_assert!(octets.is_empty());
+    }
+
+    #[test]
+    fn announcements_read_back_as_written_in_as_few_updates_as_fit(
+        attributes in attributes(),
+        (family, next_hop, prefixes) in announcement(),
+        four_octet_as in any::<bool>(),
+    ) {
+        let mut octets = BytesMut::new();
+        let context = EncodeContext { four_octet_as };
+        announce(&attributes, &next_hop, family, &prefixes, context, &mut octets).unwrap();
+        let total = octets.len();
+        let updates = updates(octets, four_octet_as);
+        for update in &updates {
+            prop_assert_eq!(update.attributes.as_ref(), Some(&attributes));
+            prop_assert_eq!(update.reach.len(), 1);
+            prop_assert_eq!(update.reach[0].next_hop, next_hop);
+            prop_assert!(update.withdrawn.is_empty() && update.end_of_rib.is_none());
+        }
+        // All but the last are full: one more prefix of the longest kind would not have fitted.
+        if updates.len() > 1 {
+            prop_assert!(total > (updates.len() - 1) * (MAX_MESSAGE_LEN - 17));
+        }
+        let told: Vec<Prefix> = updates
+            .into_iter()
+            .flat_map(|update| update.reach.into_iter().flat_map(|reach| reach.nlri))
+            .collect();
+        prop_assert_eq!(told, prefixes);
+    }
+
+    #[test]
+    fn withdrawals_read_back_as_written((family, _, prefixes) in announcement()) {
+        let mut octets = BytesMut::new();
+        withdraw(family, &prefixes, &mut octets);
+        let mut told = Vec::new();
+        for update in updates(octets, true) {
+            prop_assert!(update.reach.is_empty() && update.end_of_rib.is_none());
+            for (withdrawn_family, prefixes) in update.withdrawn {
+                prop_assert_eq!(withdrawn_family, family);
+                told.extend(prefixes);
+            }
+        }
+        prop_assert_eq!(told, prefixes);
+    }
+
+    #[test]
+    fn arbitrary_octets_bring_no_decoder_down(
+        octets in vec(any::<u8>(), 0..200),
+        kind in 0..8_u8,
+        four_octet_as in any::<bool>(),
+    ) {
+        let _ = frame(&mut BytesMut::from(&octets[..]));
+        let _ = decode_update(&octets, &context(four_octet_as));
+        let _ = decode_control(&Frame { kind: kind.into(), body: Bytes::from(octets) });
+    }
+
+    /// Valid messages with a few octets changed reach deeper than noise does.
+    #[test]
+    fn damaged_updates_bring_nothing_down_and_what_survives_reads_back(
+        attributes in attributes(),
+        (family, next_hop, prefixes) in announcement(),
+        four_octet_as in any::<bool>(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut octets = BytesMut::new();
+        let context = EncodeContext { four_octet_as };
+        announce(&attributes, &next_hop, family, &prefixes[..1], context, &mut octets).unwrap();
+        let mut body = octets.split_off(HEADER_LEN);
+        for (at, octet) in damage {
+            let at = at.index(body.len());
+            body[at] = octet;
+        }
+        let outcome = decode_update(&body, &self::context(four_octet_as));
+        if let UpdateOutcome::Valid(update)
+            | UpdateOutcome::ValidWithDiscards { update, .. } = outcome
+        {
+            let mut again = BytesMut::new();
+            encode_update(&update, EncodeContext { four_octet_as: true }, &mut again).unwrap();
+            let mut folded = Update::default();
+            for part in updates(again, true) {
+                folded.reach.extend(part.reach);
+                folded.withdrawn.extend(part.withdrawn);
+                folded.attributes = part.attributes.or(folded.attributes);
+                folded.end_of_rib = part.end_of_rib.or(folded.end_of_rib);
+            }
+            prop_assert_eq!(folded, update);
+        }
+    }
+}
+
+#[test]
+fn end_of_rib_reads_back_for_each_family() {
+    for family in Family::ALL {
+        let mut octets = BytesMut::new();
+        end_of_rib(family, &mut octets);
+        let expected = Update {
+            end_of_rib: Some(family),
+            ..Update::default()
+        };
+        assert_eq!(updates(octets, true), [expected]);
+    }
+}
+
+#[test]
+fn attributes_that_leave_no_room_are_an_error_and_write_nothing() {
+    let attributes = PathAttributes {
+        as_path: AsPath::new(vec![Asn(1); 2000]),
+        ..PathAttributes::default()
+    };
+    let mut octets = BytesMut::new();
+    let prefixes = ["10.0.0.0/8".parse().unwrap()];
+    let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let context = EncodeContext {
+        four_octet_as: true,
+    };
+    let family = Family::Ipv4Unicast;
+    let told = announce(
+        &attributes,
+        &next_hop,
+        family,
+        &prefixes,
+        context,
+        &mut octets,
+    );
+    assert!(told.is_err());
+    assert!(octets.is_empty());
+}
+
+#[test]
+fn ipv4_prefixes_with_an_ipv4_next_hop_are_also_read_from_mp_reach() {
+    let attributes = [
+        &[0x80, 14, 11, 0, 1, 1, 4, 192, 0, 2, 1, 0, 8, 10][..],
+        &[0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe8],
+    ]
+    .concat();
+    let length = u8::try_from(attributes.len()).unwrap();
+    let body = [&[0, 0, 0, length][..], &attributes].concat();
+    let UpdateOutcome::Valid(update) = decode_update(&body, &context(true)) else {
+        panic!("not valid");
+    };
+    assert_eq!(update.reach[0].family, Family::Ipv4Unicast);
+    assert_eq!(update.reach[0].nlri, ["10.0.0.0/8".parse().unwrap()]);
+}
