@@ -8,9 +8,19 @@
 //! ```text
 //!   Event ──> PolicyIndex ──> PlanDelta ──> (renderer: one nftables transaction)
 //!                 │
-//!                 └── plan(): the whole Plan, for the first synchronisation and for repair
+//!                 ├── plan(): the whole Plan, for the first synchronisation and for repair
+//!                 └── explain(packet): which policy and rule decide
 //! ```
 //!
+//! - [`model`]: the input, objects and events.
+//! - [`index`]: the compiler, incremental.
 //! - [`plan`]: the output, what the kernel must hold.
+//! - [`oracle`]: the meaning of policy, written apart from the compiler; explains and judges it.
+//! - [`interpreter`]: what a kernel with a given plan does to a packet.
 
+pub mod index;
+pub mod interpreter;
+pub mod model;
+pub mod oracle;
+pub mod packet;
 pub mod plan;
