@@ -8,8 +8,16 @@
 //!                            Peer::poll_timeout --> the shell's one sleep --> Peer::handle_timeout
 //! ```
 
-pub mod event;
-pub mod terms;
+mod config;
+mod event;
+mod open;
+mod pace;
+mod peer;
+mod terms;
+#[cfg(test)]
+mod tests;
 
+pub use config::{Config, LocalGracefulRestart};
 pub use event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
+pub use peer::Peer;
 pub use terms::{CloseWhy, DownWhy, Negotiated, PathWhy, PeerGracefulRestart};

@@ -1,0 +1,694 @@
+//! The peer machine: connections, collision, timers (RFC 4271 §8).
+
+use std::time::{Duration, Instant};
+
+use crate::fsm::config::Config;
+use crate::fsm::event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
+use crate::fsm::open;
+use crate::fsm::pace::{Backoff, Jitter};
+use crate::fsm::terms::{CloseWhy, DownWhy, Negotiated};
+use crate::types::Family;
+use crate::wire::iana::FsmError;
+use crate::wire::{Cease, Message, Notification, NotificationError, Open};
+
+/// How long a connection may stay without the peer's OPEN, or its first KEEPALIVE where the hold
+/// time is zero. RFC 4271 §8.2.2 suggests four minutes; a peer that lost power would then block a
+/// slot for as long.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a dial may take: two retransmitted SYNs, after which a fresh dial finds a returning
+/// peer sooner than the kernel's growing waits do.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// A session that lived this long proves the peer sound: waits start anew (RFC 4271 §8.1.1,
+/// DampPeerOscillations).
+const SOUND_AFTER: Duration = Duration::from_secs(10);
+/// RFC 9687 §6: the send hold time is this, or twice the hold time where that is longer.
+const MIN_SEND_HOLD: Duration = Duration::from_secs(8 * 60);
+
+/// The session with one peer.
+///
+/// Any sequence of events is valid input; events on connections that are gone are ignored.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    config: Config,
+    running: bool,
+    restarting: bool,
+    jitter: Jitter,
+    backoff: Backoff,
+    dial: Dial,
+    /// At most two: before the session, one of each role; with a session, it and a newcomer.
+    connections: Vec<Connection>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dial {
+    Off,
+    WaitUntil(Instant),
+    UnderWayUntil(Instant),
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    id: ConnId,
+    role: Role,
+    phase: Phase,
+    /// Accepted while a session was up, and so not part of a simultaneous open.
+    newcomer: bool,
+    hold: Option<Instant>,
+    keepalive: Option<Instant>,
+    send_hold: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    OpenSent,
+    OpenConfirm(Box<Negotiated>),
+    Established {
+        negotiated: Box<Negotiated>,
+        since: Instant,
+    },
+}
+
+impl Connection {
+    fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Established { .. })
+    }
+
+    fn timers(&self) -> impl Iterator<Item = Instant> {
+        [self.hold, self.keepalive, self.send_hold]
+            .into_iter()
+            .flatten()
+    }
+}
+
+impl Peer {
+    /// A peer that waits for [`Admin::Up`].
+    pub fn new(config: Config) -> Self {
+        Self {
+            running: false,
+            restarting: config
+                .graceful_restart
+                .as_ref()
+                .is_some_and(|own| own.restarting),
+            jitter: Jitter::new(config.jitter_seed),
+            backoff: Backoff::new(config.connect_retry),
+            dial: Dial::Off,
+            connections: Vec::new(),
+            config,
+        }
+    }
+
+    /// The configuration given.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The state as seen from outside.
+    pub fn state(&self) -> State {
+        let of_connection = |connection: &Connection| match connection.phase {
+            Phase::OpenSent => State::OpenSent,
+            Phase::OpenConfirm(_) => State::OpenConfirm,
+            Phase::Established { .. } => State::Established,
+        };
+        let most_advanced = self.connections.iter().map(of_connection).max();
+        most_advanced.unwrap_or(match self.dial {
+            _ if !self.running => State::Idle,
+            Dial::UnderWayUntil(_) => State::Connect,
+            Dial::Off | Dial::WaitUntil(_) => State::Active,
+        })
+    }
+
+    /// The terms of the session, while there is one.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.connections
+            .iter()
+            .find_map(|connection| match &connection.phase {
+                Phase::Established { negotiated, .. } => Some(&**negotiated),
+                _ => None,
+            })
+    }
+
+    /// When [`Self::handle_timeout`] has something to do; `None` while nothing is armed.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let dial = match self.dial {
+            Dial::Off => None,
+            Dial::WaitUntil(at) | Dial::UnderWayUntil(at) => Some(at),
+        };
+        let timers = self.connections.iter().flat_map(Connection::timers);
+        timers.chain(dial).min()
+    }
+
+    /// Takes in what happened and appends what the shell must do.
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+        let before = self.state();
+        match event {
+            Event::Connected { conn, role } => self.connected(now, conn, role, out),
+            Event::DialFailed { why } => self.dial_failed(now, why, out),
+            Event::Received { conn, message } => self.received(now, conn, message, out),
+            Event::Malformed { conn, notification } => self.refuse(now, conn, notification, out),
+            Event::Closed { conn, why } => {
+                self.remove(now, conn, DownWhy::ConnectionLost(why), out);
+            }
+            Event::Wrote { conn } => self.wrote(now, conn),
+            Event::PathDown { why } => {
+                let sessionless = self.negotiated().is_none();
+                self.close_all(now, &DownWhy::PathDown(why), |_| None, out);
+                if sessionless {
+                    out.push(Action::DropRetained);
+                }
+                self.ensure_dial(now, out);
+            }
+            Event::PathUp => {
+                self.backoff.reset();
+                self.dial_now(now, out);
+            }
+            Event::RestartComplete => self.restarting = false,
+            Event::Admin(wish) => self.admin(now, wish, out),
+        }
+        self.note_change(before, out);
+    }
+
+    /// Runs every timer that is due; spurious calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let before = self.state();
+        match self.dial {
+            Dial::WaitUntil(at) if at <= now => self.dial_now(now, out),
+            Dial::UnderWayUntil(at) if at <= now => {
+                out.push(Action::CancelDial);
+                self.dial_failed(now, CloseWhy::TimedOut, out);
+            }
+            _ => {}
+        }
+        let due = |timer: Option<Instant>| timer.is_some_and(|at| at <= now);
+        let conns: Vec<ConnId> = self
+            .connections
+            .iter()
+            .map(|connection| connection.id)
+            .collect();
+        for conn in conns {
+            let Some(connection) = self.find(conn) else {
+                continue;
+            };
+            if due(connection.hold) {
+                self.expire(now, conn, DownWhy::HoldTimerExpired, out);
+            } else if due(connection.send_hold) {
+                self.expire(now, conn, DownWhy::SendHoldTimerExpired, out);
+            } else if due(connection.keepalive) {
+                self.send_keepalive(now, conn, out);
+            }
+        }
+        self.note_change(before, out);
+    }
+
+    fn admin(&mut self, now: Instant, wish: Admin, out: &mut Vec<Action>) {
+        match wish {
+            Admin::Up => {
+                if !self.running {
+                    self.running = true;
+                    self.backoff.reset();
+                    self.dial_now(now, out);
+                }
+            }
+            Admin::Down { text } => {
+                self.stop(out);
+                let shutdown = Notification::cease(Cease::AdministrativeShutdown, &text);
+                self.close_all(
+                    now,
+                    &DownWhy::AdminDown,
+                    |n| Some(final_word(&shutdown, n)),
+                    out,
+                );
+            }
+            Admin::Deconfigure => {
+                self.stop(out);
+                let gone = Notification::cease(Cease::PeerDeconfigured, "");
+                self.close_all(
+                    now,
+                    &DownWhy::Deconfigured,
+                    |n| Some(final_word(&gone, n)),
+                    out,
+                );
+            }
+            Admin::Restart => {
+                self.stop(out);
+                // RFC 4724 §4.2: a connection that ends without NOTIFICATION is one whose routes
+                // the peer keeps, with or without the N bit.
+                self.close_all(now, &DownWhy::LocalRestart, |_| None, out);
+            }
+            Admin::Clear { text } => {
+                let reset = Notification::cease(Cease::AdministrativeReset, &text);
+                self.close_all(now, &DownWhy::AdminClear, |_| Some(reset.clone()), out);
+                self.backoff.reset();
+                self.dial_now(now, out);
+            }
+        }
+    }
+
+    fn stop(&mut self, out: &mut Vec<Action>) {
+        self.running = false;
+        self.cancel_dial(out);
+    }
+
+    fn connected(&mut self, now: Instant, conn: ConnId, role: Role, out: &mut Vec<Action>) {
+        if role == Role::Active {
+            // Only the dial under way can succeed; the answer to a cancelled one comes too late.
+            if !matches!(self.dial, Dial::UnderWayUntil(_)) {
+                out.push(Action::Close { conn });
+                return;
+            }
+            self.dial = Dial::Off;
+        }
+        if !self.running {
+            send(
+                conn,
+                Notification::cease(Cease::ConnectionRejected, ""),
+                out,
+            );
+            out.push(Action::Close { conn });
+            return;
+        }
+        // A peer has one connection of its own at a time: the older one is dead on its side.
+        let newcomer = self.negotiated().is_some();
+        let superseded = self
+            .connections
+            .iter()
+            .find(|existing| !existing.is_established() && (newcomer || existing.role == role));
+        if let Some(superseded) = superseded.map(|existing| existing.id) {
+            self.lose_collision(now, superseded, out);
+        }
+        let open = Message::Open(open::ours(&self.config, self.restarting));
+        out.push(Action::Send {
+            conn,
+            message: open,
+        });
+        self.connections.push(Connection {
+            id: conn,
+            role,
+            phase: Phase::OpenSent,
+            newcomer,
+            hold: Some(now + OPEN_TIMEOUT),
+            keepalive: None,
+            send_hold: None,
+        });
+    }
+
+    fn received(&mut self, now: Instant, conn: ConnId, message: Incoming, out: &mut Vec<Action>) {
+        let Some(connection) = self.find(conn) else {
+            return;
+        };
+        match (&connection.phase, message) {
+            (_, Incoming::Notification(notification)) => {
+                out.push(Action::Close { conn });
+                let why = DownWhy::NotificationReceived(notification);
+                self.remove(now, conn, why, out);
+            }
+            (Phase::OpenSent, Incoming::Open(open)) => self.opened(now, conn, &open, out),
+            (Phase::OpenConfirm(_), Incoming::Keepalive) => self.establish(now, conn, out),
+            (Phase::Established { .. }, Incoming::Keepalive) => self.restart_hold(now, conn),
+            (Phase::Established { .. }, Incoming::Update | Incoming::RouteRefresh) => {
+                self.restart_hold(now, conn);
+                out.push(Action::Deliver { conn });
+            }
+            // RFC 6608 §3: the subcode says in which state the message came.
+            (Phase::OpenSent, _) => {
+                self.refuse(now, conn, unexpected(FsmError::UnexpectedInOpenSent), out);
+            }
+            (Phase::OpenConfirm(_), _) => {
+                self.refuse(
+                    now,
+                    conn,
+                    unexpected(FsmError::UnexpectedInOpenConfirm),
+                    out,
+                );
+            }
+            (Phase::Established { .. }, Incoming::Open(_)) => {
+                self.refuse(
+                    now,
+                    conn,
+                    unexpected(FsmError::UnexpectedInEstablished),
+                    out,
+                );
+            }
+        }
+    }
+
+    /// An OPEN in OpenSent: negotiates, then resolves a collision.
+    fn opened(&mut self, now: Instant, conn: ConnId, open: &Open, out: &mut Vec<Action>) {
+        let negotiated = match open::negotiate(&self.config, open) {
+            Ok(negotiated) => negotiated,
+            Err(notification) => return self.refuse(now, conn, notification, out),
+        };
+        if !self.survives_collision(now, conn, &negotiated, out) {
+            return self.lose_collision(now, conn, out);
+        }
+        let ignored = open::ignored_families(&negotiated, open);
+        if !ignored.is_empty() {
+            out.push(Action::Note(Note::FamiliesIgnored(ignored)));
+        }
+        let hold_time = match negotiated.hold_time {
+            Duration::ZERO => OPEN_TIMEOUT,
+            hold_time => hold_time,
+        };
+        let connection = self.find_mut(conn);
+        connection.phase = Phase::OpenConfirm(Box::new(negotiated));
+        connection.hold = Some(now + hold_time);
+        self.send_keepalive(now, conn, out);
+    }
+
+    /// Compares `conn`, of which the OPEN has just come, with the other connection; ends the other
+    /// one if it loses. False when `conn` itself loses.
+    fn survives_collision(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        negotiated: &Negotiated,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let newcomer = self
+            .find(conn)
+            .is_some_and(|connection| connection.newcomer);
+        let Some(other) = self.connections.iter().find(|other| other.id != conn) else {
+            return true;
+        };
+        let (other_id, other_role) = (other.id, other.role);
+        match &other.phase {
+            // Nothing is known of the other side's view of it yet; its own OPEN will decide.
+            Phase::OpenSent => true,
+            Phase::OpenConfirm(_) => {
+                // RFC 4271 §6.8: the connection opened by the higher identifier stays, both
+                // compared as unsigned integers; RFC 6286 §2.3: then by the larger AS number.
+                let ours = (self.config.router_id, self.config.local_asn);
+                let theirs = (negotiated.peer_router_id, negotiated.peer_asn);
+                let winner = if ours > theirs {
+                    Role::Active
+                } else {
+                    Role::Passive
+                };
+                if other_role == winner {
+                    return false;
+                }
+                self.lose_collision(now, other_id, out);
+                true
+            }
+            Phase::Established {
+                negotiated: old, ..
+            } => {
+                // RFC 4271 §6.8: an established connection outlives a newcomer. RFC 4724 §5 turns
+                // that round for peers that restart, as soon as they connect. Waiting for an
+                // OPEN with the R bit keeps the late half of a simultaneous open, or a stray
+                // connection, from ending a sound session.
+                let keeps_routes = old
+                    .graceful_restart
+                    .as_ref()
+                    .is_some_and(|restart| !restart.families.is_empty());
+                let restarted = negotiated
+                    .graceful_restart
+                    .as_ref()
+                    .is_some_and(|restart| restart.restarting);
+                if !(newcomer && keeps_routes && restarted) {
+                    return false;
+                }
+                out.push(Action::Close { conn: other_id });
+                self.remove(now, other_id, DownWhy::PeerRestarted, out);
+                true
+            }
+        }
+    }
+
+    fn establish(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Action>) {
+        let others = self.connections.iter().map(|other| other.id);
+        let others: Vec<ConnId> = others.filter(|other| *other != conn).collect();
+        for other in others {
+            self.lose_collision(now, other, out);
+        }
+        self.cancel_dial(out);
+        let connection = self.find_mut(conn);
+        let Phase::OpenConfirm(negotiated) = &connection.phase else {
+            return;
+        };
+        let negotiated = negotiated.clone();
+        let silent = negotiated.hold_time.is_zero();
+        connection.hold = (!silent).then(|| now + negotiated.hold_time);
+        // RFC 9687 §4: without keepalives there may rightly be nothing to send for hours.
+        connection.send_hold = (!silent).then(|| now + send_hold(&negotiated));
+        connection.phase = Phase::Established {
+            negotiated: negotiated.clone(),
+            since: now,
+        };
+        out.push(Action::Up {
+            conn,
+            negotiated: *negotiated,
+        });
+    }
+
+    fn restart_hold(&mut self, now: Instant, conn: ConnId) {
+        let connection = self.find_mut(conn);
+        if let Phase::Established { negotiated, .. } = &connection.phase
+            && connection.hold.is_some()
+        {
+            connection.hold = Some(now + negotiated.hold_time);
+        }
+    }
+
+    fn wrote(&mut self, now: Instant, conn: ConnId) {
+        let established = self
+            .connections
+            .iter_mut()
+            .find(|connection| connection.id == conn);
+        if let Some(connection) = established
+            && let Phase::Established { negotiated, .. } = &connection.phase
+            && connection.send_hold.is_some()
+        {
+            connection.send_hold = Some(now + send_hold(negotiated));
+        }
+    }
+
+    fn send_keepalive(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Action>) {
+        out.push(Action::Send {
+            conn,
+            message: Message::Keepalive,
+        });
+        let interval = match &self.find_mut(conn).phase {
+            Phase::OpenConfirm(negotiated) | Phase::Established { negotiated, .. } => {
+                negotiated.keepalive
+            }
+            Phase::OpenSent => Duration::ZERO,
+        };
+        let next = (!interval.is_zero()).then(|| now + self.jitter.apply(interval));
+        self.find_mut(conn).keepalive = next;
+    }
+
+    /// Ends a connection on which the peer broke a rule.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        notification: Notification,
+        out: &mut Vec<Action>,
+    ) {
+        if self.find(conn).is_none() {
+            return;
+        }
+        send(conn, notification.clone(), out);
+        out.push(Action::Close { conn });
+        self.remove(now, conn, DownWhy::NotificationSent(notification), out);
+    }
+
+    fn expire(&mut self, now: Instant, conn: ConnId, why: DownWhy, out: &mut Vec<Action>) {
+        let error = match why {
+            DownWhy::SendHoldTimerExpired => NotificationError::SendHoldTimerExpired,
+            _ => NotificationError::HoldTimerExpired,
+        };
+        send(conn, Notification::new(error, []), out);
+        out.push(Action::Close { conn });
+        self.remove(now, conn, why, out);
+    }
+
+    fn lose_collision(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Action>) {
+        send(
+            conn,
+            Notification::cease(Cease::CollisionResolution, ""),
+            out,
+        );
+        out.push(Action::Close { conn });
+        self.remove(now, conn, DownWhy::CollisionLost, out);
+    }
+
+    /// Ends every connection; `word` is what to say on one with these terms, if anything.
+    fn close_all(
+        &mut self,
+        now: Instant,
+        why: &DownWhy,
+        word: impl Fn(Option<&Negotiated>) -> Option<Notification>,
+        out: &mut Vec<Action>,
+    ) {
+        while let Some(connection) = self.connections.first() {
+            let conn = connection.id;
+            let negotiated = match &connection.phase {
+                Phase::OpenSent => None,
+                Phase::OpenConfirm(negotiated) | Phase::Established { negotiated, .. } => {
+                    Some(&**negotiated)
+                }
+            };
+            if let Some(notification) = word(negotiated) {
+                send(conn, notification, out);
+            }
+            out.push(Action::Close { conn });
+            self.remove(now, conn, why.clone(), out);
+        }
+    }
+
+    /// Forgets a connection and tells what that means.
+    fn remove(&mut self, now: Instant, conn: ConnId, why: DownWhy, out: &mut Vec<Action>) {
+        let Some(at) = self
+            .connections
+            .iter()
+            .position(|connection| connection.id == conn)
+        else {
+            return;
+        };
+        match self.connections.remove(at).phase {
+            Phase::Established { negotiated, since } => {
+                if now.saturating_duration_since(since) >= SOUND_AFTER {
+                    self.backoff.reset();
+                }
+                let (retain, restart_time) = self.retention(&why, &negotiated);
+                out.push(Action::Down {
+                    why,
+                    retain,
+                    restart_time,
+                });
+            }
+            Phase::OpenSent | Phase::OpenConfirm(_) => {
+                out.push(Action::Note(Note::AttemptFailed { why }));
+            }
+        }
+        self.ensure_dial(now, out);
+    }
+
+    /// Families whose routes outlive the session, and for how long.
+    fn retention(&self, why: &DownWhy, negotiated: &Negotiated) -> (Vec<Family>, Duration) {
+        let nothing = (Vec::new(), Duration::ZERO);
+        if let (DownWhy::LocalRestart, Some(own)) = (why, &self.config.graceful_restart) {
+            return (negotiated.families.clone(), own.restart_time);
+        }
+        let Some(restart) = &negotiated.graceful_restart else {
+            return nothing;
+        };
+        let retains = match why {
+            // RFC 4724 §4.2: TCP ended without a word, or the peer is back already.
+            DownWhy::ConnectionLost(_) | DownWhy::PeerRestarted => true,
+            // RFC 8538 §4: with the N bit NOTIFICATIONs, sent or received, are like a lost
+            // connection, unless they are a Hard Reset.
+            DownWhy::NotificationReceived(notification) => {
+                restart.notification && !notification.is_hard_reset()
+            }
+            DownWhy::HoldTimerExpired
+            | DownWhy::SendHoldTimerExpired
+            | DownWhy::NotificationSent(_)
+            | DownWhy::AdminClear => restart.notification,
+            // A dead path carries no packets, however well the peer forwards.
+            DownWhy::PathDown(_) => false,
+            DownWhy::AdminDown
+            | DownWhy::Deconfigured
+            | DownWhy::LocalRestart
+            | DownWhy::CollisionLost => false,
+        };
+        // A capability without families promises nothing about the peer's own routes.
+        if !retains || restart.families.is_empty() {
+            return nothing;
+        }
+        let families = restart.families.iter().map(|(family, _)| *family).collect();
+        (families, restart.restart_time)
+    }
+
+    fn dial_failed(&mut self, now: Instant, why: CloseWhy, out: &mut Vec<Action>) {
+        if !matches!(self.dial, Dial::UnderWayUntil(_)) {
+            return;
+        }
+        self.dial = Dial::Off;
+        let why = DownWhy::ConnectionLost(why);
+        out.push(Action::Note(Note::AttemptFailed { why }));
+        self.ensure_dial(now, out);
+    }
+
+    /// Arms the next dial when nothing else can lead to a session.
+    fn ensure_dial(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if !self.may_dial() || self.dial != Dial::Off {
+            return;
+        }
+        let wait = self.backoff.wait(&mut self.jitter);
+        self.dial = Dial::WaitUntil(now + wait);
+        out.push(Action::Note(Note::RetryIn(wait)));
+    }
+
+    fn dial_now(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if !self.may_dial() {
+            // A connection of the peer's is on its way; if it fails, the next dial is armed.
+            if matches!(self.dial, Dial::WaitUntil(_)) {
+                self.dial = Dial::Off;
+            }
+            return;
+        }
+        self.dial = Dial::UnderWayUntil(now + DIAL_TIMEOUT);
+        out.push(Action::Dial);
+    }
+
+    fn may_dial(&self) -> bool {
+        self.running && !self.config.passive && self.connections.is_empty()
+    }
+
+    fn cancel_dial(&mut self, out: &mut Vec<Action>) {
+        if matches!(self.dial, Dial::UnderWayUntil(_)) {
+            out.push(Action::CancelDial);
+        }
+        self.dial = Dial::Off;
+    }
+
+    fn note_change(&self, from: State, out: &mut Vec<Action>) {
+        let to = self.state();
+        if from != to {
+            out.push(Action::Note(Note::StateChanged { from, to }));
+        }
+    }
+
+    fn find(&self, conn: ConnId) -> Option<&Connection> {
+        self.connections
+            .iter()
+            .find(|connection| connection.id == conn)
+    }
+
+    fn find_mut(&mut self, conn: ConnId) -> &mut Connection {
+        self.connections
+            .iter_mut()
+            .find(|connection| connection.id == conn)
+            .expect("callers have found the connection before and removed none since")
+    }
+}
+
+fn send(conn: ConnId, notification: Notification, out: &mut Vec<Action>) {
+    out.push(Action::Send {
+        conn,
+        message: Message::Notification(notification),
+    });
+}
+
+fn unexpected(error: FsmError) -> Notification {
+    Notification::new(error, [])
+}
+
+/// What to say to a peer that is to drop our routes: where it would keep them across a plain
+/// NOTIFICATION, a Hard Reset (RFC 8538 §4).
+fn final_word(notification: &Notification, negotiated: Option<&Negotiated>) -> Notification {
+    let keeps = negotiated
+        .and_then(|negotiated| negotiated.graceful_restart.as_ref())
+        .is_some_and(|restart| restart.notification);
+    if keeps {
+        notification.clone().into_hard_reset()
+    } else {
+        notification.clone()
+    }
+}
+
+fn send_hold(negotiated: &Negotiated) -> Duration {
+    MIN_SEND_HOLD.max(negotiated.hold_time * 2)
+}

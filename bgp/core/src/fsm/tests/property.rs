@@ -1,0 +1,211 @@
+//! Invariants over any sequence of events.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One step of a random life; connections are named by their age, so that names stay fresh.
+#[derive(Clone, Debug)]
+enum Step {
+    Connect(Role),
+    OnConnection(usize, Touch),
+    Plain(Event),
+    Wait(Duration),
+    Timer,
+}
+
+#[derive(Clone, Debug)]
+enum Touch {
+    Receive(Incoming),
+    Malformed,
+    Closed,
+    Wrote,
+}
+
+fn touch() -> impl Strategy<Value = Touch> {
+    let families = [(Family::Ipv4Unicast, true)];
+    let opens = prop_oneof![
+        Just(open()),
+        any::<(bool, bool)>().prop_map(move |(n, r)| restart_open(&families, n, r)),
+        Just(Open {
+            router_id: RouterId(30),
+            ..open()
+        }),
+        Just(Open {
+            asn: Asn(1),
+            ..open()
+        }),
+        Just(Open {
+            hold_time: Duration::ZERO,
+            ..open()
+        }),
+    ];
+    let notification = Notification::new(crate::wire::Cease::OutOfResources, []);
+    prop_oneof![
+        4 => opens.prop_map(|open| Touch::Receive(Incoming::Open(open))),
+        6 => Just(Touch::Receive(Incoming::Keepalive)),
+        1 => Just(Touch::Receive(Incoming::Update)),
+        1 => Just(Touch::Receive(Incoming::RouteRefresh)),
+        1 => Just(Touch::Receive(Incoming::Notification(notification))),
+        1 => Just(Touch::Malformed),
+        1 => Just(Touch::Closed),
+        1 => Just(Touch::Wrote),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let text = String::new;
+    let plain = prop_oneof![
+        3 => Just(Event::Admin(Admin::Up)),
+        1 => Just(Event::Admin(Admin::Down { text: text() })),
+        1 => Just(Event::Admin(Admin::Clear { text: text() })),
+        1 => Just(Event::Admin(Admin::Deconfigure)),
+        1 => Just(Event::Admin(Admin::Restart)),
+        1 => Just(Event::DialFailed { why: CloseWhy::Refused }),
+        1 => Just(Event::PathDown { why: PathWhy::BfdDown }),
+        1 => Just(Event::PathUp),
+        1 => Just(Event::RestartComplete),
+    ];
+    prop_oneof![
+        3 => prop_oneof![Just(Role::Active), Just(Role::Passive)].prop_map(Step::Connect),
+        8 => (0..3_usize, touch()).prop_map(|(age, touch)| Step::OnConnection(age, touch)),
+        2 => plain.prop_map(Step::Plain),
+        1 => (0..100_u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
+        2 => Just(Step::Timer),
+    ]
+}
+
+/// What must hold whatever happened before.
+#[derive(Default)]
+struct Watch {
+    up: bool,
+    closed: BTreeSet<ConnId>,
+}
+
+impl Watch {
+    fn actions(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Up { conn, .. } => {
+                    assert!(!self.up, "Up twice");
+                    assert!(!self.closed.contains(conn), "Up on a closed connection");
+                    self.up = true;
+                }
+                Action::Down {
+                    retain,
+                    restart_time,
+                    ..
+                } => {
+                    assert!(self.up, "Down without Up");
+                    assert_eq!(retain.is_empty(), restart_time.is_zero());
+                    self.up = false;
+                }
+                Action::Send { conn, .. } | Action::Deliver { conn } => {
+                    assert!(!self.closed.contains(conn), "{action:?} after Close");
+                }
+                Action::Close { conn } => {
+                    assert!(self.closed.insert(*conn), "{conn:?} closed twice");
+                }
+                Action::Dial | Action::CancelDial | Action::DropRetained | Action::Note(_) => {}
+            }
+        }
+    }
+
+    fn state(&self, peer: &Peer) {
+        let state = peer.state();
+        assert_eq!(self.up, state == State::Established);
+        assert_eq!(peer.negotiated().is_some(), self.up);
+        let armed = peer.poll_timeout().is_some();
+        let needed = match state {
+            State::Idle => false,
+            State::Active => !peer.config().passive,
+            State::Connect | State::OpenSent | State::OpenConfirm => true,
+            State::Established => {
+                // A newcomer beside a session without hold time has a timer of its own.
+                let silent = peer.negotiated().unwrap().hold_time.is_zero();
+                if silent { armed } else { true }
+            }
+        };
+        assert_eq!(armed, needed, "timers in {state:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_sequence_of_events_breaks_the_machine(
+        passive in any::<bool>(),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut config = config();
+        config.passive = passive;
+        let mut bench = Bench::new(config);
+        let mut watch = Watch::default();
+        let mut names = 0;
+        bench.event(Event::Admin(Admin::Up));
+        watch.actions(&bench.last);
+        for step in steps {
+            let conn_of = |age: usize| ConnId(names - (age as u64).min(names));
+            let event = match step {
+                Step::Connect(role) => {
+                    names += 1;
+                    Event::Connected { conn: ConnId(names), role }
+                }
+                Step::OnConnection(age, touch) => {
+                    let conn = conn_of(age);
+                    match touch {
+                        Touch::Receive(message) => Event::Received { conn, message },
+                        Touch::Malformed => Event::Malformed {
+                            conn,
+                            notification: Notification::new(crate::wire::Cease::Unspecific, []),
+                        },
+                        Touch::Closed => {
+                            // A connection that ended is as closed as one that we ended.
+                            if !watch.closed.contains(&conn) {
+                                bench.event(Event::Closed { conn, why: CloseWhy::Eof });
+                                watch.actions(&bench.last);
+                                watch.closed.insert(conn);
+                                watch.state(&bench.peer);
+                            }
+                            continue;
+                        }
+                        Touch::Wrote => Event::Wrote { conn },
+                    }
+                }
+                Step::Plain(event) => event,
+                Step::Wait(duration) => {
+                    bench.now += duration;
+                    run_due(&mut bench, &mut watch);
+                    continue;
+                }
+                Step::Timer => {
+                    if let Some(at) = bench.peer.poll_timeout() {
+                        bench.now = bench.now.max(at);
+                    }
+                    run_due(&mut bench, &mut watch);
+                    continue;
+                }
+            };
+            bench.event(event);
+            watch.actions(&bench.last);
+            watch.state(&bench.peer);
+        }
+    }
+}
+
+/// Runs what is due; it must come to an end.
+fn run_due(bench: &mut Bench, watch: &mut Watch) {
+    for _ in 0..50 {
+        if bench.peer.poll_timeout().is_none_or(|at| at > bench.now) {
+            return;
+        }
+        bench.last.clear();
+        bench.peer.handle_timeout(bench.now, &mut bench.last);
+        watch.actions(&bench.last);
+        watch.state(&bench.peer);
+    }
+    panic!("timers due at the same instant never end");
+}

@@ -1,0 +1,173 @@
+//! What outlives a session (RFC 4724, RFC 8538).
+
+use super::*;
+use crate::wire::Cease;
+use crate::wire::iana::UpdateError;
+
+const BOTH: [(Family, bool); 2] = [(Family::Ipv4Unicast, true), (Family::Ipv6Unicast, false)];
+
+fn notification() -> Notification {
+    Notification::new(UpdateError::MalformedAttributeList, [])
+}
+
+fn hard_reset() -> Notification {
+    Notification::cease(Cease::AdministrativeShutdown, "").into_hard_reset()
+}
+
+fn received(notification: Notification) -> Event {
+    Event::Received {
+        conn: CONN,
+        message: Incoming::Notification(notification),
+    }
+}
+
+/// Each end of a session, and whether routes outlive it without and with the N bit.
+fn ends() -> Vec<(Event, bool, bool)> {
+    let text = String::new;
+    let closed = |why| Event::Closed { conn: CONN, why };
+    let malformed = Event::Malformed {
+        conn: CONN,
+        notification: notification(),
+    };
+    vec![
+        (closed(CloseWhy::Eof), true, true),
+        (closed(CloseWhy::Reset), true, true),
+        (closed(CloseWhy::TimedOut), true, true),
+        (received(notification()), false, true),
+        (received(hard_reset()), false, false),
+        (malformed, false, true),
+        (
+            Event::PathDown {
+                why: PathWhy::LinkDown,
+            },
+            false,
+            false,
+        ),
+        (
+            Event::PathDown {
+                why: PathWhy::BfdDown,
+            },
+            false,
+            false,
+        ),
+        (Event::Admin(Admin::Down { text: text() }), false, false),
+        (Event::Admin(Admin::Clear { text: text() }), false, true),
+        (Event::Admin(Admin::Deconfigure), false, false),
+    ]
+}
+
+#[test]
+fn routes_outlive_the_session_as_the_peers_capability_says() {
+    for (event, plain, with_n_bit) in ends() {
+        for (notification, kept) in [(false, plain), (true, with_n_bit)] {
+            let open = restart_open(&BOTH, notification, false);
+            let mut bench = Bench::established(config(), open);
+            bench.event(event.clone());
+            let (_, retain, restart_time) = bench.down().unwrap();
+            let expected: (&[Family], u64) = if kept { (&Family::ALL, 60) } else { (&[], 0) };
+            assert_eq!(retain, expected.0, "{event:?}, N {notification}");
+            assert_eq!(restart_time, Duration::from_secs(expected.1));
+        }
+    }
+}
+
+#[test]
+fn hold_expiry_keeps_routes_with_the_n_bit_only() {
+    for notification in [false, true] {
+        let open = restart_open(&BOTH, notification, false);
+        let mut bench = Bench::established(config(), open);
+        bench.until(|action| matches!(action, Action::Down { .. }));
+        let (why, retain, _) = bench.down().unwrap();
+        assert_eq!(why, DownWhy::HoldTimerExpired);
+        assert_eq!(bench.notified(CONN), [(4, 0)]);
+        assert_eq!(!retain.is_empty(), notification);
+    }
+}
+
+#[test]
+fn nothing_is_kept_of_a_peer_that_only_helps_or_takes_no_part() {
+    for open in [restart_open(&[], true, false), open()] {
+        let mut bench = Bench::established(config(), open);
+        bench.event(Event::Closed {
+            conn: CONN,
+            why: CloseWhy::Eof,
+        });
+        assert_eq!(bench.down().unwrap().1, []);
+    }
+    let mut alone = config();
+    alone.graceful_restart = None;
+    let mut bench = Bench::established(alone, restart_open(&BOTH, true, false));
+    assert_eq!(bench.peer.negotiated().unwrap().graceful_restart, None);
+    bench.event(Event::Closed {
+        conn: CONN,
+        why: CloseWhy::Eof,
+    });
+    assert_eq!(bench.down().unwrap().1, []);
+}
+
+#[test]
+fn only_negotiated_families_are_kept() {
+    let mut one = config();
+    one.families = vec![Family::Ipv6Unicast];
+    let mut bench = Bench::established(one, restart_open(&BOTH, false, false));
+    bench.event(Event::Closed {
+        conn: CONN,
+        why: CloseWhy::Eof,
+    });
+    assert_eq!(bench.down().unwrap().1, [Family::Ipv6Unicast]);
+}
+
+#[test]
+fn a_path_that_dies_while_the_peer_is_away_takes_the_retained_routes() {
+    let mut bench = Bench::established(config(), restart_open(&BOTH, true, false));
+    bench.event(Event::Closed {
+        conn: CONN,
+        why: CloseWhy::Eof,
+    });
+    let why = PathWhy::LinkDown;
+    assert!(
+        bench
+            .event(Event::PathDown { why })
+            .contains(&Action::DropRetained)
+    );
+}
+
+#[test]
+fn a_shutdown_is_a_hard_reset_for_peers_that_would_keep_our_routes() {
+    let text = || "gone".to_string();
+    for (notification, codes) in [(false, (6, 2)), (true, (6, 9))] {
+        let open = restart_open(&BOTH, notification, false);
+        let mut bench = Bench::established(config(), open);
+        bench.event(Event::Admin(Admin::Down { text: text() }));
+        assert_eq!(bench.notified(CONN), [codes]);
+    }
+}
+
+#[test]
+fn a_restart_leaves_without_a_word() {
+    let mut bench = Bench::established(config(), restart_open(&BOTH, true, false));
+    bench.event(Event::Admin(Admin::Restart));
+    assert!(bench.notified(CONN).is_empty());
+    assert!(bench.closed(CONN));
+    assert_eq!(bench.down().unwrap().1, Family::ALL);
+}
+
+#[test]
+fn the_r_bit_is_set_until_the_restart_is_over() {
+    let mut restarted = config();
+    restarted.graceful_restart.as_mut().unwrap().restarting = true;
+    let mut bench = Bench::new(restarted);
+    bench.event(Event::Admin(Admin::Up));
+    let r_bit = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Send {
+                message: Message::Open(open),
+                ..
+            } => Some(open.graceful_restart()?.restarting),
+            _ => None,
+        })
+    };
+    assert_eq!(r_bit(bench.connected(CONN, Role::Active)), Some(true));
+    bench.event(Event::RestartComplete);
+    assert_eq!(r_bit(bench.connected(OTHER, Role::Passive)), Some(false));
+}
