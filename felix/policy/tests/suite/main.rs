@@ -1,4 +1,7 @@
 //! The policy compiler from outside: against the oracle, against tables, and against itself.
 
+mod fixtures;
+mod grid;
+mod incremental;
 mod properties;
 mod worlds;

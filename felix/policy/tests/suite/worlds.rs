@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use caracal_policy::interpreter::pass;
 use caracal_policy::model::{
-    Cidr, ContainerPort, Endpoint, Event, IpBlock, LabelSelector, Namespace, NetworkPolicy, Node,
-    Operator, Peer, Pod, PodName, PolicyPort, PolicyRule, PolicyType, World,
+    Cidr, ContainerPort, IpBlock, LabelSelector, NetworkPolicy, Node, Operator, Peer, PodName,
+    PolicyPort, PolicyRule, PolicyType, World,
 };
 use caracal_policy::oracle::{Side, verdict};
 use caracal_policy::packet::{Packet, Payload};
@@ -53,9 +53,14 @@ fn strings(values: &[&str]) -> BTreeSet<String> {
 
 pub(crate) fn block(cidr: &str, except: &[&str]) -> Peer {
     Peer::addresses(IpBlock {
-        cidr: cidr.parse::<Cidr>().unwrap(),
-        except: except.iter().map(|e| e.parse().unwrap()).collect(),
+        cidr: cidr_of(cidr),
+        except: except.iter().map(|except| cidr_of(except)).collect(),
     })
+}
+
+fn cidr_of(text: &str) -> Cidr {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text:?} is no address block"))
 }
 
 pub(crate) fn rule(peers: &[Peer], ports: &[PolicyPort]) -> PolicyRule {
@@ -100,7 +105,7 @@ pub(crate) fn pod_name(text: &str) -> PodName {
 }
 
 pub(crate) fn interface(text: &str) -> InterfaceName {
-    InterfaceName::new(text).unwrap()
+    InterfaceName::new(text).expect("tests use valid names")
 }
 
 pub(crate) fn node(name: &str, addresses: &[&str]) -> Node {
@@ -115,74 +120,6 @@ pub(crate) fn port(name: &str, protocol: Protocol, number: u16) -> ContainerPort
         name: name.to_owned(),
         protocol,
         number,
-    }
-}
-
-/// Three namespaces x, y, z (label ns=x …) of three pods a, b, c (label pod=a …), all wired on this
-/// node, dual-stack, with ports 80 and 81 of every protocol named serve-80-tcp and so on.
-pub(crate) struct Grid;
-
-impl Grid {
-    pub(crate) const NAMESPACES: [&'static str; 3] = ["x", "y", "z"];
-    pub(crate) const PODS: [&'static str; 3] = ["a", "b", "c"];
-
-    pub(crate) fn events() -> Vec<Event> {
-        let mut events = vec![
-            Event::NodeUpserted(node(THIS_NODE, &["172.16.0.1", "fd01::1"])),
-            Event::NodeUpserted(node("n2", &["172.16.0.2", "fd01::2"])),
-        ];
-        for namespace in Self::NAMESPACES {
-            events.push(Event::NamespaceUpserted(Namespace::new(
-                namespace,
-                labels(&format!("ns={namespace}")),
-            )));
-        }
-        for name in Self::names() {
-            events.push(Event::PodUpserted(Self::pod(&name)));
-            events.push(Event::EndpointUpserted(Self::endpoint(&name)));
-        }
-        events
-    }
-
-    pub(crate) fn names() -> Vec<String> {
-        let pods = |namespace| Self::PODS.map(|pod| format!("{namespace}/{pod}"));
-        Self::NAMESPACES.into_iter().flat_map(pods).collect()
-    }
-
-    /// x/a is 10.0.0.1 and fd00::1, z/c is 10.0.0.9 and fd00::9.
-    pub(crate) fn addresses(name: &str) -> [IpAddr; 2] {
-        let position = Self::names()
-            .iter()
-            .position(|n| n == name)
-            .expect("a pod of the grid")
-            + 1;
-        [
-            ip(&format!("10.0.0.{position}")),
-            ip(&format!("fd00::{position:x}")),
-        ]
-    }
-
-    pub(crate) fn pod(name: &str) -> Pod {
-        let mut pod = Pod::new(pod_name(name), name);
-        pod.labels = labels(&format!("pod={}", pod.name.name));
-        pod.node = Some(THIS_NODE.to_owned());
-        pod.addresses = Self::addresses(name).into();
-        for protocol in Protocol::ALL {
-            for number in [80, 81] {
-                let name = format!("serve-{number}-{}", protocol.to_string().to_lowercase());
-                pod.ports.push(port(&name, protocol, number));
-            }
-        }
-        pod
-    }
-
-    pub(crate) fn endpoint(name: &str) -> Endpoint {
-        Endpoint {
-            interface: interface(&format!("cali{}", name.replace('/', "-"))),
-            pod: pod_name(name),
-            pod_uid: Some(name.to_owned()),
-            addresses: Self::addresses(name).into(),
-        }
     }
 }
 
