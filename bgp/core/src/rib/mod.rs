@@ -1,5 +1,39 @@
 //! Routes: what peers told, what was picked, what is told on.
+//!
+//! Owns the Adj-RIBs-In, the Loc-RIB, the decision process, stale routes of restarting peers, the
+//! deferral of our own restart, and what each peer is told. Does not own sessions
+//! ([`crate::fsm`]), the FIB, clocks or sockets: [`Rib`] takes [`Event`]s, answers with
+//! [`Action`]s, and is pulled for output.
+//!
+//! ```text
+//! Update ──> judge ──> table ──> best_path ──> Action::Fib ──> (kernel) ──> Installed
+//!                                    │                                         │
+//!                                    └── own routes, withdrawals ──┐           │
+//!                                                                  v           v
+//!                                          journal of changed prefixes <───────┘
+//!                                            │            │
+//!                                     peer cursor   peer cursor   ... each pulls: export ──> octets
+//! ```
 
+mod best;
 mod egress;
+mod event;
+mod intern;
+mod journal;
+mod machine;
+mod path;
+mod peer;
+mod pull;
+mod table;
+mod view;
 
-pub use egress::NextHopMode;
+pub use best::{Multipath, Selection, Step, best_path};
+pub use egress::{EgressConfig, Exported, NextHopMode, Withheld, export};
+pub use event::{Action, Ends, Event, Forward, PeerPolicy, RibConfig};
+pub use machine::Rib;
+pub use path::{DEFAULT_LOCAL_PREF, Path, PathPeer, PeerId, PeerIndex, Rejection, Source};
+pub use table::FibState;
+pub use view::{FamilyView, RouteView};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::rib::path::{PathPeer, PeerIndex};
+use crate::wire::{AsPath, Origin, PathAttributes};
+
+const MULTI: Multipath = Multipath {
+    maximum: 8,
+    relax: false,
+};
+
+/// A path from external peer number `index` of AS 65000 + `index`.
+fn path(index: u32) -> Path {
+    learnt(index, false, |_| ())
+}
+
+fn learnt(index: u32, internal: bool, change: impl FnOnce(&mut PathAttributes)) -> Path {
+    let asn = Asn(65_000 + index);
+    let mut attributes = PathAttributes {
+        as_path: AsPath::new([asn]),
+        ..PathAttributes::default()
+    };
+    change(&mut attributes);
+    Path {
+        source: Source::Peer(Arc::new(PathPeer {
+            index: PeerIndex(index),
+            asn,
+            router_id: RouterId(index),
+            address: std::net::Ipv4Addr::from_bits(0x0a00_0000 + index).into(),
+            internal,
+            client: false,
+            interface: None,
+        })),
+        attributes: Arc::new(attributes),
+        next_hop: Some(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(index)).into()),
+        stale: false,
+        rejected: None,
+    }
+}
+
+#[test]
+fn each_step_decides_and_is_named() {
+    let long = |a: &mut PathAttributes| a.as_path = a.as_path.prepended(Asn(1), 1);
+    let cases: Vec<(Step, Path, Path)> = vec![
+        (
+            Step::OwnRoute,
+            Path {
+                source: Source::Local,
+                next_hop: None,
+                ..learnt(0, false, |_| ())
+            },
+            learnt(1, false, |a| a.local_pref = Some(500)),
+        ),
+        (
+            Step::LocalPref,
+            learnt(2, true, |a| {
+                a.local_pref = Some(200);
+                long(a);
+            }),
+            path(1),
+        ),
+        (Step::AsPathLength, path(2), learnt(1, false, long)),
+        (
+            Step::Origin,
+            path(2),
+            learnt(1, false, |a| a.origin = Origin::Incomplete),
+        ),
+        (
+            Step::Med,
+            learnt(2, false, |a| a.as_path = AsPath::new([Asn(7)])),
+            learnt(1, false, |a| {
+                a.as_path = AsPath::new([Asn(7)]);
+                a.med = Some(1);
+            }),
+        ),
+        (Step::External, path(2), learnt(1, true, |_| ())),
+        (Step::RouterId, path(1), path(2)),
+        (
+            Step::RouterId,
+            learnt(2, true, |a| a.originator_id = Some(RouterId(0))),
+            learnt(1, true, |_| ()),
+        ),
+        (
+            Step::ClusterListLength,
+            learnt(2, true, |a| a.originator_id = Some(RouterId(1))),
+            learnt(1, true, |a| a.cluster_list = vec![RouterId(9)]),
+        ),
+        (
+            Step::PeerAddress,
+            learnt(1, true, |a| a.originator_id = Some(RouterId(1))),
+            learnt(2, true, |a| a.originator_id = Some(RouterId(1))),
+        ),
+    ];
+    for (step, winner, loser) in cases {
+        let selection = best_path(&[loser.clone(), winner.clone()], MULTI).unwrap();
+        assert_eq!(selection.best, 1, "{step}");
+        assert_eq!(selection.decided_by, Some(step));
+        assert_eq!(selection.lost_at, [Some(step), None], "{step}");
+        let swapped = best_path(&[winner, loser], MULTI).unwrap();
+        assert_eq!(swapped.best, 0, "{step} swapped");
+    }
+}
+
+#[test]
+fn med_is_compared_within_one_neighbouring_as_whatever_lies_between() {
+    // Pairwise comparison in the order of arrival would pick different winners here: the first
+    // beats the second by router ID, the second the third likewise, the third the first by MED.
+    let via = |index, asn, med| {
+        learnt(index, false, |a| {
+            a.as_path = AsPath::new([Asn(asn)]);
+            a.med = Some(med);
+        })
+    };
+    let paths = [via(1, 7, 20), via(2, 8, 0), via(3, 7, 10)];
+    let selection = best_path(&paths, MULTI).unwrap();
+    assert_eq!(selection.best, 1);
+    assert_eq!(
+        selection.lost_at,
+        [Some(Step::Med), None, Some(Step::RouterId)]
+    );
+}
+
+#[test]
+fn equal_paths_share_load_up_to_the_maximum_and_unequal_ones_do_not() {
+    let same_as = |index| learnt(index, false, |a| a.as_path = AsPath::new([Asn(7)]));
+    let paths = [same_as(3), path(2), same_as(1)];
+    let strict = best_path(&paths, MULTI).unwrap();
+    assert_eq!(strict.multipath, [2, 0], "AS paths differ without relax");
+    let relaxed = Multipath {
+        relax: true,
+        ..MULTI
+    };
+    assert_eq!(best_path(&paths, relaxed).unwrap().multipath, [2, 1, 0]);
+    let two = Multipath {
+        maximum: 2,
+        relax: true,
+    };
+    assert_eq!(best_path(&paths, two).unwrap().multipath, [2, 1]);
+    let mixed = [path(1), learnt(2, true, |_| ())];
+    assert_eq!(best_path(&mixed, relaxed).unwrap().multipath, [0]);
+}
+
+#[test]
+fn rejected_paths_take_no_part() {
+    let mut rejected = path(1);
+    rejected.rejected = Some(crate::rib::Rejection::AsLoop);
+    assert_eq!(best_path(&[rejected.clone()], MULTI), None);
+    let selection = best_path(&[rejected, path(2)], MULTI).unwrap();
+    assert_eq!((selection.best, selection.decided_by), (1, None));
+}
+
+fn any_path(index: u32) -> impl Strategy<Value = Path> {
+    (
+        any::<bool>(),
+        prop::option::of(99_u32..102),
+        prop::collection::vec(1_u32..4, 1..4),
+        0_u32..3,
+        0_u32..3,
+        prop::option::of(0_u32..3),
+        0_usize..2,
+    )
+        .prop_map(
+            move |(internal, local_pref, hops, med, router_id, originator, clusters)| {
+                let mut path = learnt(index, internal, |a| {
+                    a.local_pref = local_pref;
+                    a.as_path = AsPath::new(hops.into_iter().map(Asn).collect::<Vec<_>>());
+                    a.med = (med > 0).then_some(med);
+                    a.originator_id = originator.map(RouterId);
+                    a.cluster_list = vec![RouterId(1); clusters];
+                });
+                if let Source::Peer(peer) = &mut path.source {
+                    Arc::make_mut(peer).router_id = RouterId(router_id);
+                }
+                path
+            },
+        )
+}
+
+fn any_paths() -> impl Strategy<Value = (Vec<Path>, Vec<Path>)> {
+    (1_u32..8)
+        .prop_flat_map(|count| (0..count).map(any_path).collect::<Vec<_>>())
+        .prop_flat_map(|paths| (Just(paths.clone()), Just(paths).prop_shuffle()))
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_paths_has_no_influence((paths, shuffled) in any_paths(), relax: bool) {
+        let multipath = Multipath { maximum: 3, relax };
+        let a = best_path(&paths, multipath).unwrap();
+        let b = best_path(&shuffled, multipath).unwrap();
+        prop_assert_eq!(&paths[a.best], &shuffled[b.best]);
+        prop_assert_eq!(a.decided_by, b.decided_by);
+        let set = |paths: &[Path], selection: &Selection| -> Vec<Path> {
+            selection.multipath.iter().map(|index| paths[*index].clone()).collect()
+        };
+        prop_assert_eq!(set(&paths, &a), set(&shuffled, &b));
+        prop_assert_eq!(a.multipath[0], a.best);
+        for (index, path) in paths.iter().enumerate() {
+            let at = shuffled.iter().position(|other| other == path).unwrap();
+            prop_assert_eq!(a.lost_at[index], b.lost_at[at]);
+            prop_assert_eq!(a.lost_at[index].is_none(), index == a.best);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use super::*;
+use crate::rib::path::PeerIndex;
+use crate::wire::AsPath;
+
+const US: Asn = Asn(65_000);
+
+fn config(peer_asn: Asn) -> EgressConfig {
+    EgressConfig {
+        local_asn: US,
+        cluster_id: RouterId(100),
+        peer_asn,
+        client: false,
+        transit: true,
+        families: Family::ALL.to_vec(),
+        next_hop_mode: NextHopMode::Auto,
+        self_v4: Some([10, 0, 0, 0].into()),
+        self_v6: Some((
+            "2001:db8::".parse().unwrap(),
+            Some("fe80::1".parse().unwrap()),
+        )),
+        subnets: vec!["10.0.0.0/31".parse().unwrap()],
+        policy: Arc::default(),
+        four_octet_as: true,
+    }
+}
+
+fn learnt(internal: bool, client: bool) -> Path {
+    Path {
+        source: Source::Peer(Arc::new(PathPeer {
+            index: PeerIndex(1),
+            asn: if internal { US } else { Asn(65_001) },
+            router_id: RouterId(7),
+            address: [192, 0, 2, 1].into(),
+            internal,
+            client,
+            interface: None,
+        })),
+        attributes: Arc::new(PathAttributes {
+            as_path: AsPath::new([Asn(65_001)]),
+            med: Some(5),
+            local_pref: internal.then_some(300),
+            ..PathAttributes::default()
+        }),
+        next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
+        stale: false,
+        rejected: None,
+    }
+}
+
+fn own() -> Path {
+    Path {
+        source: Source::Local,
+        attributes: Arc::default(),
+        next_hop: None,
+        ..learnt(false, false)
+    }
+}
+
+fn prefix() -> Prefix {
+    "10.244.0.0/26".parse().unwrap()
+}
+
+#[test]
+fn external_peers_get_our_as_in_front_and_nothing_internal() {
+    let mut path = learnt(true, true);
+    let attributes = Arc::make_mut(&mut path.attributes);
+    attributes.originator_id = Some(RouterId(3));
+    attributes.cluster_list = vec![RouterId(4)];
+    let told = export(&prefix(), &path, &config(Asn(65_002))).unwrap();
+    assert_eq!(told.attributes.as_path.to_string(), "65000 65001");
+    assert_eq!(told.attributes.local_pref, None);
+    assert_eq!(told.attributes.med, None, "a neighbour's MED stays here");
+    assert_eq!(told.attributes.originator_id, None);
+    assert!(told.attributes.cluster_list.is_empty());
+    assert_eq!(told.next_hop.addr().to_string(), "10.0.0.0");
+}
+
+#[test]
+fn internal_peers_get_the_route_unchanged_with_a_local_preference() {
+    let told = export(&prefix(), &learnt(false, false), &config(US)).unwrap();
+    assert_eq!(told.attributes.as_path.to_string(), "65001");
+    assert_eq!(told.attributes.local_pref, Some(100));
+    assert_eq!(told.attributes.med, Some(5));
+    assert_eq!(told.next_hop.addr().to_string(), "192.0.2.1");
+}
+
+#[test]
+fn reflection_names_the_originator_once_and_every_cluster() {
+    let client = EgressConfig {
+        client: true,
+        ..config(US)
+    };
+    let told = export(&prefix(), &learnt(true, false), &client).unwrap();
+    assert_eq!(told.attributes.originator_id, Some(RouterId(7)));
+    assert_eq!(told.attributes.cluster_list, [RouterId(100)]);
+    assert_eq!(told.attributes.local_pref, Some(300));
+    let again = Path {
+        attributes: Arc::new(told.attributes),
+        ..learnt(true, true)
+    };
+    let told = export(&prefix(), &again, &config(US)).unwrap();
+    assert_eq!(told.attributes.originator_id, Some(RouterId(7)));
+    assert_eq!(told.attributes.cluster_list, [RouterId(100); 2]);
+    assert_eq!(
+        export(&prefix(), &learnt(true, false), &config(US)),
+        Err(Withheld::NotReflected)
+    );
+}
+
+#[test]
+fn next_hops_follow_the_mode() {
+    let internal = config(US);
+    let external = config(Asn(65_002));
+    let client = EgressConfig {
+        client: true,
+        ..config(US)
+    };
+    let on_link = Path {
+        next_hop: Some(NextHop::V4([10, 0, 0, 1].into())),
+        ..learnt(false, false)
+    };
+    let cases = [
+        (
+            "own, internal",
+            own(),
+            &internal,
+            NextHopMode::Auto,
+            "10.0.0.0",
+        ),
+        ("own, keep", own(), &internal, NextHopMode::Keep, "10.0.0.0"),
+        (
+            "learnt, internal",
+            learnt(false, false),
+            &internal,
+            NextHopMode::Auto,
+            "192.0.2.1",
+        ),
+        (
+            "learnt, internal, self",
+            learnt(false, false),
+            &internal,
+            NextHopMode::Self_,
+            "10.0.0.0",
+        ),
+        (
+            "reflected",
+            learnt(true, false),
+            &client,
+            NextHopMode::Auto,
+            "192.0.2.1",
+        ),
+        (
+            "reflected, self",
+            learnt(true, false),
+            &client,
+            NextHopMode::Self_,
+            "10.0.0.0",
+        ),
+        (
+            "external",
+            learnt(false, false),
+            &external,
+            NextHopMode::Auto,
+            "10.0.0.0",
+        ),
+        (
+            "external, keep",
+            learnt(false, false),
+            &external,
+            NextHopMode::Keep,
+            "192.0.2.1",
+        ),
+        (
+            "external, third party",
+            on_link,
+            &external,
+            NextHopMode::Auto,
+            "10.0.0.1",
+        ),
+    ];
+    for (name, path, config, next_hop_mode, expected) in cases {
+        let config = EgressConfig {
+            next_hop_mode,
+            ..config.clone()
+        };
+        let told = export(&prefix(), &path, &config).unwrap();
+        assert_eq!(told.next_hop.addr().to_string(), expected, "{name}");
+    }
+}
+
+#[test]
+fn ipv6_routes_carry_the_global_and_the_link_local_address_of_the_link() {
+    let prefix: Prefix = "2001:db8:f::/64".parse().unwrap();
+    let told = export(&prefix, &own(), &config(Asn(65_002))).unwrap();
+    assert_eq!(
+        told.next_hop,
+        NextHop::V6 {
+            global: "2001:db8::".parse().unwrap(),
+            link_local: Some("fe80::1".parse().unwrap()),
+        }
+    );
+    let none = EgressConfig {
+        self_v6: None,
+        ..config(Asn(65_002))
+    };
+    assert_eq!(export(&prefix, &own(), &none), Err(Withheld::NoNextHop));
+}
+
+#[test]
+fn well_known_communities_and_policies_are_honoured() {
+    let with = |path: Path, community| Path {
+        attributes: Arc::new(PathAttributes {
+            communities: vec![community],
+            ..PathAttributes::clone(&path.attributes)
+        }),
+        ..path
+    };
+    let external = config(Asn(65_002));
+    let internal = config(US);
+    let learnt = learnt(false, false);
+    let cases = [
+        (with(learnt.clone(), Community::NO_EXPORT), &external, false),
+        (with(learnt.clone(), Community::NO_EXPORT), &internal, true),
+        (
+            with(learnt.clone(), Community::NO_ADVERTISE),
+            &internal,
+            false,
+        ),
+        (
+            with(learnt.clone(), Community::NO_ADVERTISE),
+            &external,
+            false,
+        ),
+        (
+            with(learnt.clone(), Community::NO_EXPORT_SUBCONFED),
+            &external,
+            false,
+        ),
+        (with(own(), Community::NO_EXPORT), &external, true),
+    ];
+    for (path, config, told) in cases {
+        assert_eq!(export(&prefix(), &path, config).is_ok(), told, "{path:?}");
+    }
+    let no_transit = EgressConfig {
+        transit: false,
+        ..external.clone()
+    };
+    assert_eq!(
+        export(&prefix(), &learnt, &no_transit),
+        Err(Withheld::NoTransit)
+    );
+    assert!(export(&prefix(), &own(), &no_transit).is_ok());
+    let closed = EgressConfig {
+        policy: Arc::new(ExportPolicy::reject_all()),
+        ..external
+    };
+    assert_eq!(
+        export(&prefix(), &own(), &closed),
+        Err(Withheld::Policy { rule: None })
+    );
+}

@@ -1,0 +1,169 @@
+//! What goes into the RIB and what comes out, as plain data.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fsm::Negotiated;
+use crate::policy::{ExportPolicy, ImportPolicy};
+use crate::rib::best::Multipath;
+use crate::rib::egress::NextHopMode;
+use crate::rib::path::{PeerId, PeerIndex};
+use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
+use crate::wire::{PathAttributes, Update};
+
+/// The desired state of a RIB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RibConfig {
+    /// Our AS.
+    pub asn: Asn,
+    /// Our identifier.
+    pub router_id: RouterId,
+    /// The cluster that we reflect for.
+    pub cluster_id: RouterId,
+    /// Whether learnt routes are passed on.
+    pub transit: bool,
+    /// How many paths share load.
+    pub multipath: Multipath,
+    /// How long stale routes of a peer that came back wait for its End-of-RIB.
+    pub stale_time: Duration,
+    /// Prefixes that are ours alone, with everything inside.
+    pub protected: Vec<Prefix>,
+    /// Own routes and what they carry.
+    pub originate: BTreeMap<Prefix, PathAttributes>,
+    /// Peers, up or not.
+    pub peers: BTreeMap<PeerIndex, PeerPolicy>,
+}
+
+/// What is configured for one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerPolicy {
+    /// Which of its routes are used.
+    pub import: Arc<ImportPolicy>,
+    /// Which routes it may be told.
+    pub export: Arc<ExportPolicy>,
+    /// Which next hop it is told.
+    pub next_hop_mode: NextHopMode,
+    /// Ourselves for IPv4 routes, instead of what the session's interface says.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Ourselves for IPv6 routes, instead of what the session's interface says.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Whether we reflect for it. Takes effect with its next session.
+    pub client: bool,
+    /// Whether a restart of ours waits for its End-of-RIB.
+    pub graceful_restart: bool,
+}
+
+/// The two ends of a session, as far as routes are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Our IPv4 address on the session's interface.
+    pub local_v4: Option<Ipv4Addr>,
+    /// Our global IPv6 address on the session's interface, and the link-local one.
+    pub local_v6: Option<(Ipv6Addr, Option<Ipv6Addr>)>,
+    /// Index of that interface.
+    pub interface: Option<u32>,
+    /// Subnets of that interface that hold the peer.
+    pub subnets: Vec<Prefix>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "UPDATEs are the common case and are moved once"
+)]
+pub enum Event {
+    /// The desired state changed.
+    Configure(RibConfig),
+    /// A session came up.
+    PeerUp {
+        /// Its name from now on.
+        peer: PeerId,
+        /// Its terms.
+        negotiated: Negotiated,
+        /// Its addresses.
+        ends: Ends,
+    },
+    /// A session ended.
+    PeerDown {
+        /// Which.
+        peer: PeerId,
+        /// Families whose routes stay as stale.
+        retain: Vec<Family>,
+        /// How long they stay if the peer does not come back.
+        restart_time: Duration,
+    },
+    /// The path to the peer is dead: nothing of its routes stays, whatever was retained.
+    PathDown {
+        /// Which peer.
+        index: PeerIndex,
+    },
+    /// A valid UPDATE arrived.
+    Update {
+        /// Where.
+        peer: PeerId,
+        /// What.
+        update: Update,
+    },
+    /// The peer asks for everything of a family again (RFC 2918).
+    Refresh {
+        /// Which peer.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
+    /// The FIB did what [`Action::Fib`] asked.
+    Installed {
+        /// Which prefix.
+        prefix: Prefix,
+        /// The number of the change.
+        seq: u64,
+    },
+    /// The FIB could not do it.
+    InstallFailed {
+        /// Which prefix.
+        prefix: Prefix,
+        /// The number of the change.
+        seq: u64,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// What the shell must do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Bring the FIB to this state and answer with `Installed` or `InstallFailed`. A later change
+    /// of the same prefix replaces this one.
+    Fib {
+        /// Which prefix.
+        prefix: Prefix,
+        /// Where its packets go, ascending and without duplicates; `None` removes the route.
+        forward: Option<Vec<Forward>>,
+        /// Names the change in the answer; grows with every change.
+        seq: u64,
+    },
+    /// The first complete table is in the `Fib` actions up to here: what else the FIB holds of
+    /// ours is left over from an earlier life. Comes once.
+    FibComplete,
+    /// Our restart is over: sessions from now on are not announced as restarting.
+    RestartComplete,
+    /// There is something to pull for the peer.
+    EgressReady {
+        /// Which.
+        peer: PeerId,
+    },
+}
+
+/// One of the ways of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Forward {
+    /// The next hop as the peer named it.
+    pub next_hop: NextHop,
+    /// The interface that carries the session with that peer.
+    pub interface: Option<u32>,
+}

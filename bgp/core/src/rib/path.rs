@@ -1,0 +1,148 @@
+//! One path to a prefix: who told it, what it carries, whether it may be used.
+//!
+//! Owns the values that selection and export read. Does not own their storage.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::types::{Asn, NextHop, Prefix, RouterId};
+use crate::wire::PathAttributes;
+
+/// Names a configured peer for as long as the speaker lives; never given to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerIndex(pub u32);
+
+/// Names one session of a peer: what arrives under an older generation is of a session that is
+/// gone, and is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId {
+    /// Which peer.
+    pub index: PeerIndex,
+    /// Grows with every session of that peer.
+    pub generation: u64,
+}
+
+/// The default LOCAL_PREF of routes that carry none.
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// One path to a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Who told it.
+    pub source: Source,
+    /// What it carries, shared with every path that carries the same.
+    pub attributes: Arc<PathAttributes>,
+    /// Where its packets go; `None` for own routes.
+    pub next_hop: Option<NextHop>,
+    /// Kept from before the peer's restart (RFC 4724 §4.2); used like any other meanwhile.
+    pub stale: bool,
+    /// Why it must not be used; the path is kept so that people can ask, and so that a change of
+    /// policy needs no word from the peer.
+    pub rejected: Option<Rejection>,
+}
+
+impl Path {
+    /// LOCAL_PREF as the selection uses it.
+    pub fn local_pref(&self) -> u32 {
+        self.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+    }
+}
+
+/// Who told a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// We did.
+    Local,
+    /// A peer did.
+    Peer(Arc<PathPeer>),
+}
+
+impl Source {
+    /// The peer, unless the path is our own.
+    pub fn peer(&self) -> Option<&PathPeer> {
+        match self {
+            Self::Local => None,
+            Self::Peer(peer) => Some(peer),
+        }
+    }
+
+    /// The peer's name in the RIB, unless the path is our own.
+    pub fn index(&self) -> Option<PeerIndex> {
+        self.peer().map(|peer| peer.index)
+    }
+}
+
+/// What selection and export need to know about the session that told a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPeer {
+    /// Which peer.
+    pub index: PeerIndex,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its identifier.
+    pub router_id: RouterId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it is in our AS.
+    pub internal: bool,
+    /// Whether we reflect for it (RFC 4456).
+    pub client: bool,
+    /// Index of the interface that carries the session, where it is known.
+    pub interface: Option<u32>,
+}
+
+/// Why a path must not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Our AS is in the path (RFC 4271 §9.1.2).
+    AsLoop,
+    /// An external peer's route does not start with its own AS (RFC 4271 §6.3).
+    FirstAs {
+        /// The peer's AS.
+        peer: Asn,
+        /// What the path starts with.
+        found: Option<Asn>,
+    },
+    /// We brought the route into the AS ourselves (RFC 4456 §8).
+    OriginatorIsSelf,
+    /// We reflected the route before (RFC 4456 §8).
+    ClusterLoop,
+    /// The next hop is our own end of the session (RFC 4271 §5.1.3).
+    OwnNextHop,
+    /// It lies in a prefix that is ours alone.
+    Protected(Prefix),
+    /// The import policy says no, by a rule or because none matched.
+    Policy {
+        /// The rule; `None` when no rule matched.
+        rule: Option<String>,
+    },
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AsLoop => f.write_str("our AS is in its path"),
+            Self::FirstAs {
+                peer,
+                found: Some(found),
+            } => write!(
+                f,
+                "its path starts with AS {found}, not with the peer's AS {peer}"
+            ),
+            Self::FirstAs { peer, found: None } => {
+                write!(f, "its path is empty, the peer's AS {peer} is missing")
+            }
+            Self::OriginatorIsSelf => f.write_str("we originated it: ORIGINATOR_ID is ours"),
+            Self::ClusterLoop => f.write_str("we reflected it before: CLUSTER_LIST names us"),
+            Self::OwnNextHop => f.write_str("its next hop is ourselves"),
+            Self::Protected(prefix) => write!(f, "it lies in {prefix}, which is ours alone"),
+            Self::Policy { rule: Some(rule) } => {
+                write!(f, "the import policy rejects it: rule '{rule}'")
+            }
+            Self::Policy { rule: None } => {
+                f.write_str("the import policy rejects it: no rule accepts it")
+            }
+        }
+    }
+}
