@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// An operation that the kernel refused or that could not be asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,14 @@ pub enum Error {
     NoLink {
         /// Name or alternative name.
         name: String,
+    },
+    /// A link whose both ends are up does not become ready to send.
+    #[error("link {name} has no carrier after {waited:?}")]
+    NoCarrier {
+        /// The link's name.
+        name: String,
+        /// How long it was given.
+        waited: Duration,
     },
     /// A name exceeds what the kernel holds.
     #[error("{what} {name:?} is empty or longer than {limit} octets")]

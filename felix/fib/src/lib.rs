@@ -17,7 +17,7 @@ mod rtnl;
 pub mod sysctl;
 
 pub use error::{Error, Refusal, Result};
-pub use kernel::{FibControl, FibOptions, KernelFib};
+pub use kernel::{FibControl, FibOptions, KernelFib, PreferredSource};
 pub use netns::{NamedNetns, Netns};
 pub use rtnl::Rtnl;
 

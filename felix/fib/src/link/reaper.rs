@@ -91,13 +91,8 @@ impl Drop for Reaper {
 
 fn reap_when_woken(mut rtnl: Rtnl, woken: &Receiver<()>) {
     while woken.recv().is_ok() {
-        // Wake-ups that arrive now are served by the same removal.
-        let ended = woken.recv_timeout(GATHER).is_err_and(|error| {
-            matches!(error, std::sync::mpsc::RecvTimeoutError::Disconnected)
-        });
-        if !ended {
-            thread::sleep(GATHER);
-        }
+        // What is buried meanwhile goes in the same removal.
+        thread::sleep(GATHER);
         if let Err(error) = reap(&mut rtnl) {
             tracing::warn!(%error, "dead links stay until the next attempt");
         }

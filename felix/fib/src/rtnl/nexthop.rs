@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, Nla, NlasIterator, emit_u32, parse_ip, parse_u32,
+    DecodeError, DefaultNla, Emitable, NlasIterator, emit_u32, parse_ip, parse_u32,
 };
 
 pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
@@ -19,9 +19,6 @@ const NHA_GATEWAY: u16 = 6;
 const HEADER_OCTETS: usize = 8;
 /// `struct nexthop_grp`.
 const MEMBER_OCTETS: usize = 8;
-
-/// `RTNH_F_ONLINK`: the gateway is on the link although no address of ours says so.
-pub(crate) const FLAG_ONLINK: u32 = 4;
 
 /// A next-hop object: either a gateway on an interface, or a group of other objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,484 @@
+//! Compares the routes that should be with those that are, and plans the writes between. Pure.
+//!
+//! Owns the order of writes (next hops before groups before routes; removal the other way round),
+//! the numbers of objects, and their reuse. Does not own sockets or the reasons of failures.
+//!
+//! ```text
+//!   route 10.1.0.0/26 --\
+//!   route 10.2.0.0/26 ----> group {A, B} ---> hop A (gateway, link)
+//!   route 10.3.0.0/26 --/             \-----> hop B
+//! ```
+//!
+//! Every route leads to a group, also where one next hop makes the whole group: the group is named by
+//! the next hops that the RIB chose, and holds those of them that can be used now. So the loss or the
+//! return of a neighbour changes groups, of which there are few, and leaves routes alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use caracal_bgp_core::types::Prefix;
+use caracal_bgp_speaker::FibNextHop;
+
+use super::resolve::Hop;
+
+/// Numbers of our objects begin here. The number space is shared by all programs of the namespace;
+/// others count from 1.
+const FIRST_ID: u32 = 0x0ca2_0000;
+
+/// The next hops that the RIB chose: what names a group.
+pub(super) type GroupKey = Arc<[FibNextHop]>;
+
+/// Where a route should lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Group(GroupKey),
+    Blackhole,
+}
+
+/// A route as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) target: Target,
+    /// The address from which this node itself speaks over the route.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// Everything that should be in the kernel.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Desired {
+    routes: BTreeMap<Prefix, Route>,
+    groups: BTreeMap<GroupKey, DesiredGroup>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct DesiredGroup {
+    members: BTreeSet<Hop>,
+    /// How many routes lead here; the group goes with the last of them.
+    routes: usize,
+}
+
+impl Desired {
+    /// Sets or removes a route. A new group has no members until [`Desired::set_members`].
+    pub(super) fn set(&mut self, prefix: Prefix, route: Option<Route>) {
+        if let Some(Route {
+            target: Target::Group(key),
+            ..
+        }) = &route
+        {
+            self.groups.entry(key.clone()).or_default().routes += 1;
+        }
+        let before = match route {
+            Some(route) => self.routes.insert(prefix, route),
+            None => self.routes.remove(&prefix),
+        };
+        if let Some(Route {
+            target: Target::Group(key),
+            ..
+        }) = before
+        {
+            let group = self.groups.get_mut(&key);
+            let group = group.expect("a group lives as long as a route leads to it");
+            group.routes -= 1;
+            if group.routes == 0 {
+                self.groups.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn keys(&self) -> Vec<GroupKey> {
+        self.groups.keys().cloned().collect()
+    }
+
+    pub(super) fn members(&self, key: &GroupKey) -> Option<&BTreeSet<Hop>> {
+        self.groups.get(key).map(|group| &group.members)
+    }
+
+    /// Says which next hops of a group can be used now.
+    pub(super) fn set_members(&mut self, key: &GroupKey, members: BTreeSet<Hop>) {
+        if let Some(group) = self.groups.get_mut(key) {
+            group.members = members;
+        }
+    }
+}
+
+/// Where a route of ours leads in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InstalledTarget {
+    Object(u32),
+    Blackhole,
+    /// Somewhere we never send it: someone used our protocol number.
+    Other,
+}
+
+/// A route of ours in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Installed {
+    pub(super) target: InstalledTarget,
+    pub(super) source: Option<IpAddr>,
+}
+
+/// What the kernel holds at a prefix with our metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Ours(Installed),
+    /// Another's route, put in the place of ours: to be taken back.
+    Stolen(u8),
+    /// Another's route, by protocol, which was there before us: never to be touched.
+    Foreign(u8),
+}
+
+/// What the kernel holds, as far as it concerns us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Actual {
+    pub(super) hops: BTreeMap<u32, Hop>,
+    pub(super) groups: BTreeMap<u32, BTreeSet<u32>>,
+    /// Objects that we cannot read but that carry our protocol number.
+    pub(super) strange: BTreeSet<u32>,
+    /// Numbers of other programs' objects.
+    pub(super) taken: BTreeSet<u32>,
+    routes: BTreeMap<Prefix, Slot>,
+    references: BTreeMap<u32, usize>,
+}
+
+impl Actual {
+    pub(super) fn slot(&self, prefix: &Prefix) -> Option<&Slot> {
+        self.routes.get(prefix)
+    }
+
+    pub(super) fn set_slot(&mut self, prefix: Prefix, slot: Option<Slot>) {
+        if let Some(id) = object_of(slot.as_ref()) {
+            *self.references.entry(id).or_default() += 1;
+        }
+        let before = match slot {
+            Some(slot) => self.routes.insert(prefix, slot),
+            None => self.routes.remove(&prefix),
+        };
+        if let Some(id) = object_of(before.as_ref())
+            && let Some(count) = self.references.get_mut(&id)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.references.remove(&id);
+            }
+        }
+    }
+
+    /// After a new listing: what was ours in `before` and is another's now has been taken from us.
+    pub(super) fn inherit_ownership(&mut self, before: &Self) {
+        for (prefix, slot) in &mut self.routes {
+            if let Slot::Foreign(protocol) = *slot
+                && matches!(
+                    before.slot(prefix),
+                    Some(Slot::Ours(_) | Slot::Stolen(_))
+                )
+            {
+                *slot = Slot::Stolen(protocol);
+            }
+        }
+    }
+
+    /// Notes that the kernel has acknowledged a write.
+    pub(super) fn apply(&mut self, op: &Op) {
+        match op {
+            Op::AddHop { id, hop } => {
+                self.hops.insert(*id, *hop);
+            }
+            Op::PutGroup { id, members, .. } => {
+                self.groups.insert(*id, members.clone());
+            }
+            Op::PutRoute { prefix, route } => self.set_slot(*prefix, Some(Slot::Ours(*route))),
+            Op::DeleteRoute { prefix } => self.set_slot(*prefix, None),
+            Op::DeleteObject { id } => {
+                self.hops.remove(id);
+                self.groups.remove(id);
+                self.strange.remove(id);
+            }
+        }
+    }
+
+    fn is_used(&self, id: u32) -> bool {
+        self.hops.contains_key(&id)
+            || self.groups.contains_key(&id)
+            || self.strange.contains(&id)
+            || self.taken.contains(&id)
+    }
+}
+
+fn object_of(slot: Option<&Slot>) -> Option<u32> {
+    match slot {
+        Some(Slot::Ours(Installed {
+            target: InstalledTarget::Object(id),
+            ..
+        })) => Some(*id),
+        _ => None,
+    }
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// Make a next-hop object; its number is free.
+    AddHop { id: u32, hop: Hop },
+    /// Make a group, or change the members of an existing one in one step.
+    PutGroup {
+        id: u32,
+        members: BTreeSet<u32>,
+        exists: bool,
+    },
+    /// Add a route, or change it in one step.
+    PutRoute { prefix: Prefix, route: Installed },
+    /// Remove a route of ours.
+    DeleteRoute { prefix: Prefix },
+    /// Remove a next hop or group to which nothing leads any more.
+    DeleteObject { id: u32 },
+}
+
+/// Which routes to compare.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope<'a> {
+    All,
+    Only(&'a BTreeSet<Prefix>),
+}
+
+/// Whether routes that nobody asked for may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// Not yet: the RIB may still ask for them.
+    Keep,
+    Remove,
+}
+
+/// Plans writes, and remembers which object stands for which group.
+#[derive(Debug, Default)]
+pub(super) struct Planner {
+    bindings: BTreeMap<GroupKey, u32>,
+}
+
+impl Planner {
+    /// The writes that bring the routes of `scope`, and every group, to what is desired. Objects
+    /// that become superfluous stay, until [`Planner::plan_cleanup`]: were a write to fail, the
+    /// kernel would drop every route that still leads to a removed object.
+    pub(super) fn plan(
+        &mut self,
+        desired: &Desired,
+        actual: &Actual,
+        scope: Scope<'_>,
+        leftovers: Leftovers,
+    ) -> Vec<Op> {
+        self.bind(desired, actual, scope);
+        let mut ops = self.plan_objects(desired, actual);
+        let mut removals = Vec::new();
+        let mut compare = |prefix: &Prefix| {
+            let wanted = self.installed(desired, prefix);
+            match (wanted, actual.slot(prefix)) {
+                (Some(route), Some(Slot::Ours(found))) if route == *found => {}
+                (Some(_), Some(Slot::Foreign(_))) => {}
+                (Some(route), _) => ops.push(Op::PutRoute {
+                    prefix: *prefix,
+                    route,
+                }),
+                (None, Some(Slot::Ours(_)))
+                    if leftovers == Leftovers::Remove || matches!(scope, Scope::Only(_)) =>
+                {
+                    removals.push(Op::DeleteRoute { prefix: *prefix });
+                }
+                (None, _) => {}
+            }
+        };
+        match scope {
+            Scope::Only(prefixes) => prefixes.iter().for_each(&mut compare),
+            Scope::All => {
+                let mut all: BTreeSet<Prefix> = desired.routes.keys().copied().collect();
+                all.extend(actual.routes.keys());
+                all.iter().for_each(&mut compare);
+            }
+        }
+        ops.extend(removals);
+        ops
+    }
+
+    /// Removes objects to which nothing leads and that stand for no group.
+    pub(super) fn plan_cleanup(&mut self, desired: &Desired, actual: &Actual) -> Vec<Op> {
+        self.bindings
+            .retain(|key, _| desired.groups.contains_key(key));
+        let bound: BTreeSet<u32> = self.bindings.values().copied().collect();
+        let unused = |id: &u32| !actual.references.contains_key(id);
+        let mut ops = Vec::new();
+        let mut needed: BTreeSet<u32> = BTreeSet::new();
+        for (&id, members) in &actual.groups {
+            let alive = self.is_alive(desired, id, &bound);
+            if alive || !unused(&id) {
+                needed.extend(members);
+            } else {
+                ops.push(Op::DeleteObject { id });
+            }
+        }
+        let single = actual.hops.keys().chain(&actual.strange);
+        let superfluous = single.filter(|id| !needed.contains(id) && unused(id));
+        ops.extend(superfluous.map(|&id| Op::DeleteObject { id }));
+        ops
+    }
+
+    /// The route as the kernel should hold it now; `None` also where no next hop can be used.
+    pub(super) fn installed(&self, desired: &Desired, prefix: &Prefix) -> Option<Installed> {
+        let route = desired.routes.get(prefix)?;
+        let target = match &route.target {
+            Target::Blackhole => InstalledTarget::Blackhole,
+            Target::Group(key) => {
+                let group = desired.groups.get(key)?;
+                if group.members.is_empty() {
+                    return None;
+                }
+                InstalledTarget::Object(*self.bindings.get(key)?)
+            }
+        };
+        Some(Installed {
+            target,
+            source: route.source,
+        })
+    }
+
+    /// A group whose next hops are all out of use has no members to keep it: the kernel knows no
+    /// empty group.
+    fn is_alive(&self, desired: &Desired, id: u32, bound: &BTreeSet<u32>) -> bool {
+        bound.contains(&id)
+            && self.bindings.iter().any(|(key, &bound)| {
+                bound == id && desired.members(key).is_some_and(|set| !set.is_empty())
+            })
+    }
+
+    /// Gives each group that is used a number: its own, that of an equal group which the kernel holds
+    /// and which a route of this group already leads to, that of any equal group, or a new one.
+    fn bind(&mut self, desired: &Desired, actual: &Actual, scope: Scope<'_>) {
+        self.bindings.retain(|key, id| {
+            desired.groups.contains_key(key)
+                && !actual.taken.contains(id)
+                && !actual.hops.contains_key(id)
+                && !actual.strange.contains(id)
+        });
+        let unbound: Vec<&GroupKey> = desired
+            .groups
+            .iter()
+            .filter(|(key, group)| {
+                !group.members.is_empty() && !self.bindings.contains_key(*key)
+            })
+            .map(|(key, _)| key)
+            .collect();
+        if unbound.is_empty() {
+            return;
+        }
+        let mut free: BTreeSet<u32> = actual.groups.keys().copied().collect();
+        for id in self.bindings.values() {
+            free.remove(id);
+        }
+        let mut adopt = |bindings: &mut BTreeMap<GroupKey, u32>, prefix: &Prefix| {
+            if let Some(id) = object_of(actual.slot(prefix))
+                && let Some(Route {
+                    target: Target::Group(key),
+                    ..
+                }) = desired.routes.get(prefix)
+                && !bindings.contains_key(key)
+                && free.contains(&id)
+                && members_of(actual, id).as_ref() == desired.members(key)
+            {
+                free.remove(&id);
+                bindings.insert(key.clone(), id);
+            }
+        };
+        match scope {
+            Scope::Only(prefixes) => {
+                for prefix in prefixes {
+                    adopt(&mut self.bindings, prefix);
+                }
+            }
+            Scope::All => {
+                for prefix in desired.routes.keys() {
+                    adopt(&mut self.bindings, prefix);
+                }
+            }
+        }
+        for key in unbound {
+            if self.bindings.contains_key(key) {
+                continue;
+            }
+            let equal = free
+                .iter()
+                .copied()
+                .find(|&id| members_of(actual, id).as_ref() == desired.members(key));
+            let id = match equal {
+                Some(id) => {
+                    free.remove(&id);
+                    id
+                }
+                None => self.new_id(actual, &BTreeSet::new()),
+            };
+            self.bindings.insert(key.clone(), id);
+        }
+    }
+
+    fn plan_objects(&self, desired: &Desired, actual: &Actual) -> Vec<Op> {
+        let mut numbers: BTreeMap<Hop, u32> = BTreeMap::new();
+        for (&id, &hop) in &actual.hops {
+            numbers.entry(hop).or_insert(id);
+        }
+        let mut hops = Vec::new();
+        let mut groups = Vec::new();
+        let mut planned = BTreeSet::new();
+        for (key, group) in &desired.groups {
+            let Some(&id) = self.bindings.get(key) else {
+                continue;
+            };
+            if group.members.is_empty() {
+                continue;
+            }
+            let mut members = BTreeSet::new();
+            for &hop in &group.members {
+                let number = *numbers.entry(hop).or_insert_with(|| {
+                    let id = self.new_id(actual, &planned);
+                    planned.insert(id);
+                    hops.push(Op::AddHop { id, hop });
+                    id
+                });
+                members.insert(number);
+            }
+            let found = actual.groups.get(&id);
+            if found != Some(&members) {
+                groups.push(Op::PutGroup {
+                    id,
+                    members,
+                    exists: found.is_some(),
+                });
+            }
+        }
+        hops.extend(groups);
+        hops
+    }
+
+    fn new_id(&self, actual: &Actual, planned: &BTreeSet<u32>) -> u32 {
+        let highest = [
+            actual.hops.keys().next_back(),
+            actual.groups.keys().next_back(),
+            actual.strange.iter().next_back(),
+            self.bindings.values().max(),
+            planned.iter().next_back(),
+        ];
+        let highest = highest.into_iter().flatten().max();
+        let mut id = highest.map_or(FIRST_ID, |id| id.wrapping_add(1).max(FIRST_ID));
+        while actual.is_used(id) {
+            id = id.wrapping_add(1).max(FIRST_ID);
+        }
+        id
+    }
+}
+
+fn members_of(actual: &Actual, group: u32) -> Option<BTreeSet<Hop>> {
+    let members = actual.groups.get(&group)?;
+    members
+        .iter()
+        .map(|id| actual.hops.get(id).copied())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,560 @@
+//! The thread that keeps the kernel's routes as they should be.
+//!
+//! Owns the loop: hear the kernel, take the mail, compare, write, answer. Does not own what to write
+//! ([`super::plan`]) nor where next hops are ([`super::resolve`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caracal_bgp_core::types::{Family, Prefix};
+use caracal_bgp_speaker::{FibChange, FibEvent};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc;
+
+use super::mailbox::{Mail, Mailbox, Wake};
+use super::observe::{self, Observation};
+use super::plan::{Actual, Desired, GroupKey, Leftovers, Planner, Route, Scope, Slot, Target};
+use super::resolve::{Topology, Transition};
+use super::write::{Rejections, backoff, write};
+use super::{FibOptions, PreferredSource};
+use crate::error::Result;
+use crate::netns::Netns;
+use crate::rtnl::{Heard, Monitor, Rtnl};
+
+/// The kernel tells of a link that is set down before it removes what used the link; a second look
+/// after this long sees what the first may have missed.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// Before the kernel is asked again after a socket failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Notifications read before mail is looked at: a flood must not keep the speaker waiting.
+const DATAGRAMS_PER_TURN: usize = 1024;
+
+pub(super) struct Worker {
+    rtnl: Rtnl,
+    monitor: Monitor,
+    mailbox: Arc<Mailbox>,
+    wake: Wake,
+    events: mpsc::Sender<FibEvent>,
+    resync_interval: Duration,
+
+    /// What the speaker wants, by prefix; a removal only until it is answered.
+    requests: BTreeMap<Prefix, Request>,
+    blackholes: BTreeSet<Prefix>,
+    preferred_source: PreferredSource,
+    leftovers: Leftovers,
+
+    desired: Desired,
+    actual: Actual,
+    planner: Planner,
+    topology: Topology,
+    rejections: Rejections,
+
+    agenda: Agenda,
+    /// How many writes in a row the kernel refused.
+    refusals: u32,
+}
+
+#[derive(Debug)]
+struct Request {
+    /// `None` asks for the route's removal.
+    next_hops: Option<GroupKey>,
+    seq: u64,
+    told: Told,
+}
+
+/// What the speaker heard last about a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Installed,
+    Failed(String),
+}
+
+/// What the next turn has to look at.
+#[derive(Debug)]
+struct Agenda {
+    /// Routes to compare.
+    prefixes: BTreeSet<Prefix>,
+    /// Every route is to be compared.
+    everything: bool,
+    /// Next hops are to be resolved again.
+    resolve: bool,
+    /// When to list everything anew.
+    resync_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn open(
+        netns: &Netns,
+        options: FibOptions,
+        mailbox: Arc<Mailbox>,
+        wake: Wake,
+        events: mpsc::Sender<FibEvent>,
+    ) -> Result<Self> {
+        // Listening begins before reading: what changes in between is heard, not missed.
+        let monitor = Monitor::open_in(netns)?;
+        let mut rtnl = Rtnl::open_in(netns)?;
+        let topology = observe::read_topology(&mut rtnl)?;
+        let actual = observe::read_back(&mut rtnl)?;
+        let now = Instant::now();
+        let mut worker = Self {
+            rtnl,
+            monitor,
+            mailbox,
+            wake,
+            events,
+            resync_interval: options.resync_interval,
+            requests: BTreeMap::new(),
+            blackholes: BTreeSet::new(),
+            preferred_source: options.preferred_source,
+            leftovers: Leftovers::Keep,
+            desired: Desired::default(),
+            actual,
+            planner: Planner::default(),
+            topology,
+            rejections: Rejections::default(),
+            agenda: Agenda {
+                prefixes: BTreeSet::new(),
+                everything: false,
+                resolve: false,
+                resync_at: now + options.resync_interval,
+            },
+            refusals: 0,
+        };
+        worker.set_blackholes(options.blackholes);
+        Ok(worker)
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            if let Err(error) = self.turn() {
+                tracing::error!(%error, "kernel routes may differ until the next comparison");
+                self.agenda.resync_at = Instant::now() + RETRY;
+            }
+            let mail = self.mailbox.take();
+            if mail.closed {
+                return;
+            }
+            self.read_mail(mail);
+            if !self.agenda.is_due(Instant::now()) {
+                self.wait();
+            }
+        }
+    }
+
+    /// One round: hear, compare, write, answer.
+    fn turn(&mut self) -> Result<()> {
+        self.listen()?;
+        let now = Instant::now();
+        if self.rejections.expire(now) {
+            self.agenda.resolve = true;
+        }
+        let resync = now >= self.agenda.resync_at;
+        if resync {
+            self.read_back()?;
+        }
+        if std::mem::take(&mut self.agenda.resolve) {
+            self.resolve_groups();
+        }
+        self.reconcile(now)?;
+        if resync {
+            self.tell(FibEvent::Resynced);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let mut until = self.agenda.resync_at;
+        if let Some(expiry) = self.rejections.next_expiry() {
+            until = until.min(expiry);
+        }
+        // Rounded up: a timeout of 0 ms would spin until the instant is reached.
+        let rest = until.saturating_duration_since(now) + Duration::from_millis(1);
+        let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
+        let mut ready = [
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Err(errno) = poll(&mut ready, timeout)
+            && errno != Errno::EINTR
+        {
+            tracing::error!(%errno, "cannot wait for the kernel");
+        }
+        self.wake.quiet();
+    }
+
+    fn read_mail(&mut self, mail: Mail) {
+        if let Some(source) = mail.preferred_source
+            && source != self.preferred_source
+        {
+            self.preferred_source = source;
+            self.want_everything();
+        }
+        if let Some(blackholes) = mail.blackholes {
+            self.set_blackholes(blackholes);
+        }
+        for (prefix, FibChange { route, seq, .. }) in mail.changes {
+            let next_hops = route.map(|route| GroupKey::from(route.next_hops));
+            let told = Told::Nothing;
+            let request = Request {
+                next_hops,
+                seq,
+                told,
+            };
+            self.requests.insert(prefix, request);
+            self.want(prefix);
+        }
+        if mail.initial_sync_complete {
+            self.leftovers = Leftovers::Remove;
+            self.agenda.resync_at = Instant::now();
+        }
+    }
+
+    fn set_blackholes(&mut self, blackholes: BTreeSet<Prefix>) {
+        let before = std::mem::replace(&mut self.blackholes, blackholes);
+        let changed: Vec<Prefix> = before
+            .symmetric_difference(&self.blackholes)
+            .copied()
+            .collect();
+        for prefix in changed {
+            self.want(prefix);
+        }
+    }
+
+    /// Works out what should be at a prefix.
+    fn want(&mut self, prefix: Prefix) {
+        let source = self
+            .preferred_source
+            .for_prefix(&prefix)
+            .filter(|&source| self.topology.has_address(source));
+        let route = if self.blackholes.contains(&prefix) {
+            // IPv4 could name a source for it, but nothing is ever sent.
+            Some(Route {
+                target: Target::Blackhole,
+                source: None,
+            })
+        } else {
+            let request = self.requests.get(&prefix);
+            let next_hops = request.and_then(|request| request.next_hops.clone());
+            next_hops
+                .filter(|key| family_mismatch(&prefix, key).is_none())
+                .map(|key| Route {
+                    target: Target::Group(key),
+                    source,
+                })
+        };
+        if let Some(Route {
+            target: Target::Group(key),
+            ..
+        }) = &route
+            && self.desired.members(key).is_none()
+        {
+            self.agenda.resolve = true;
+        }
+        self.desired.set(prefix, route);
+        self.agenda.prefixes.insert(prefix);
+    }
+
+    fn want_everything(&mut self) {
+        let all: Vec<Prefix> = self.requests.keys().copied().collect();
+        for prefix in all {
+            self.want(prefix);
+        }
+    }
+
+    /// Reads what has happened. Losses of links are told at once, before anything is repaired.
+    fn listen(&mut self) -> Result<()> {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.monitor.read()? {
+                Heard::Nothing => return Ok(()),
+                Heard::Lost => {
+                    tracing::warn!("the kernel dropped notifications; comparing everything");
+                    self.agenda.resync_at = Instant::now();
+                }
+                Heard::Changes(changes) => {
+                    let port = self.rtnl.port();
+                    for change in changes {
+                        let observation = observe::observe(&mut self.actual, change, port);
+                        self.take_in(observation);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, observation: Observation) {
+        match observation {
+            Observation::Nothing => {}
+            Observation::LinkIs(link) => {
+                let (ifindex, name) = (link.index, link.name.clone());
+                match self.topology.set_link(link) {
+                    Transition::None => {}
+                    Transition::Up => {
+                        self.link_changed(ifindex);
+                        self.tell(FibEvent::LinkUp { ifindex, name });
+                    }
+                    Transition::Down => {
+                        self.tell(FibEvent::LinkDown { ifindex, name });
+                        self.link_changed(ifindex);
+                    }
+                    Transition::Flapped => {
+                        let lost = name.clone();
+                        self.tell(FibEvent::LinkDown {
+                            ifindex,
+                            name: lost,
+                        });
+                        self.tell(FibEvent::LinkUp { ifindex, name });
+                        self.link_changed(ifindex);
+                    }
+                }
+            }
+            Observation::LinkGone(index) => {
+                if let Some(link) = self.topology.remove_link(index) {
+                    if link.is_usable() {
+                        self.tell(FibEvent::LinkDown {
+                            ifindex: index,
+                            name: link.name,
+                        });
+                    }
+                    self.link_changed(index);
+                }
+            }
+            Observation::AddressAdded(address) => {
+                if self.topology.add_address(address) {
+                    self.agenda.resolve = true;
+                    self.source_changed(address.address);
+                }
+            }
+            Observation::AddressRemoved(address) => {
+                if self.topology.remove_address(&address) {
+                    self.agenda.resolve = true;
+                    self.source_changed(address.address);
+                }
+            }
+            Observation::RouteChanged(prefix) => {
+                self.agenda.prefixes.insert(prefix);
+            }
+            Observation::ObjectChanged => self.agenda.resync_at = Instant::now(),
+        }
+    }
+
+    /// The kernel drops next hops, group members and routes on single next hops when their link
+    /// loses its carrier, says nothing, and brings nothing back: everything is to be listed again.
+    fn link_changed(&mut self, index: u32) {
+        self.rejections.forget_link(index);
+        self.agenda.resolve = true;
+        if self.actual.hops.values().any(|hop| hop.interface == index) {
+            self.agenda.resync_at = Instant::now();
+        }
+    }
+
+    /// With an address, the kernel silently drops the IPv4 routes that have it as their source.
+    fn source_changed(&mut self, address: IpAddr) {
+        let PreferredSource { v4, v6 } = self.preferred_source;
+        if v4.is_some_and(|source| address == source) || v6.is_some_and(|source| address == source)
+        {
+            self.want_everything();
+            self.agenda.resync_at = Instant::now();
+        }
+    }
+
+    fn read_back(&mut self) -> Result<()> {
+        let links_before: Vec<u32> = self
+            .topology
+            .links()
+            .filter(|link| link.is_usable())
+            .map(|link| link.index)
+            .collect();
+        let topology = observe::read_topology(&mut self.rtnl)?;
+        let mut actual = observe::read_back(&mut self.rtnl)?;
+        actual.inherit_ownership(&self.actual);
+        let lost_objects = actual.hops.len() < self.actual.hops.len();
+        self.actual = actual;
+        self.replace_topology(topology);
+        let lost_links = links_before.iter().any(|index| {
+            !self
+                .topology
+                .links()
+                .any(|link| link.index == *index && link.is_usable())
+        });
+        let now = Instant::now();
+        let next = if lost_links || lost_objects {
+            SECOND_LOOK
+        } else {
+            self.resync_interval
+        };
+        self.agenda.resync_at = now + next;
+        self.agenda.everything = true;
+        self.agenda.resolve = true;
+        Ok(())
+    }
+
+    /// Takes over a new listing, and tells of links whose change was not heard.
+    fn replace_topology(&mut self, new: Topology) {
+        let gone: Vec<u32> = self
+            .topology
+            .links()
+            .map(|link| link.index)
+            .filter(|index| !new.links().any(|link| link.index == *index))
+            .collect();
+        for index in gone {
+            self.take_in(Observation::LinkGone(index));
+        }
+        let links: Vec<_> = new.links().cloned().collect();
+        for link in links {
+            self.take_in(Observation::LinkIs(link));
+        }
+        self.topology = new;
+    }
+
+    /// Finds the members of each group. Routes are compared again where a group begins or ceases to
+    /// have any; else the group changes under them.
+    fn resolve_groups(&mut self) {
+        let mut emptied_or_filled = false;
+        for key in self.desired.keys() {
+            let members: BTreeSet<_> = key
+                .iter()
+                .filter_map(|next_hop| self.topology.resolve(next_hop).ok())
+                .filter(|hop| !self.rejections.contains(hop))
+                .collect();
+            let before = self.desired.members(&key);
+            emptied_or_filled |= before.is_none_or(BTreeSet::is_empty) != members.is_empty();
+            self.desired.set_members(&key, members);
+        }
+        self.agenda.everything |= emptied_or_filled;
+    }
+
+    fn reconcile(&mut self, now: Instant) -> Result<()> {
+        let mut prefixes = std::mem::take(&mut self.agenda.prefixes);
+        let everything = std::mem::take(&mut self.agenda.everything);
+        let scope = if everything {
+            Scope::All
+        } else {
+            Scope::Only(&prefixes)
+        };
+        let ops = self
+            .planner
+            .plan(&self.desired, &self.actual, scope, self.leftovers);
+        let failures = write(&mut self.rtnl, &mut self.actual, &ops)?;
+        if self.leftovers == Leftovers::Remove {
+            let ops = self.planner.plan_cleanup(&self.desired, &self.actual);
+            write(&mut self.rtnl, &mut self.actual, &ops)?;
+        }
+        for (hop, why) in &failures.hops {
+            self.rejections.add(now, *hop, why.clone());
+        }
+        if failures.is_empty() {
+            self.refusals = 0;
+        } else {
+            let retry = now + backoff(self.refusals);
+            self.agenda.resync_at = self.agenda.resync_at.min(retry);
+            self.refusals += 1;
+        }
+        if everything {
+            prefixes.extend(self.requests.keys());
+        }
+        if !failures.hops.is_empty() {
+            // The routes go at once over what is left of their groups; that decides the answer.
+            self.agenda.resolve = true;
+            for prefix in failures.routes.keys() {
+                prefixes.remove(prefix);
+                self.agenda.prefixes.insert(*prefix);
+            }
+        }
+        for prefix in prefixes {
+            self.answer(prefix, failures.routes.get(&prefix));
+        }
+        Ok(())
+    }
+
+    /// Tells the speaker what became of a prefix, unless it knows.
+    fn answer(&mut self, prefix: Prefix, refusal: Option<&String>) {
+        let Some(request) = self.requests.get(&prefix) else {
+            return;
+        };
+        let seq = request.seq;
+        let removal = request.next_hops.is_none();
+        let wanted = self.planner.installed(&self.desired, &prefix);
+        let found = match self.actual.slot(&prefix) {
+            Some(Slot::Ours(route)) => Some(*route),
+            _ => None,
+        };
+        let (told, event) = if wanted == found && (removal || wanted.is_some()) {
+            (Told::Installed, FibEvent::Installed { prefix, seq })
+        } else {
+            let why = refusal.map_or_else(|| self.explain(&prefix), Clone::clone);
+            (
+                Told::Failed(why.clone()),
+                FibEvent::Failed { prefix, seq, why },
+            )
+        };
+        let news = request.told != told;
+        if removal && told == Told::Installed {
+            self.requests.remove(&prefix);
+        } else if let Some(request) = self.requests.get_mut(&prefix) {
+            request.told = told;
+        }
+        if news {
+            self.tell(event);
+        }
+    }
+
+    /// Why a prefix is not installed although nothing was refused just now.
+    fn explain(&self, prefix: &Prefix) -> String {
+        if let Some(Slot::Foreign(protocol)) = self.actual.slot(prefix) {
+            return format!(
+                "the kernel holds a route of protocol {protocol} with our metric, which is not ours to replace"
+            );
+        }
+        let request = self.requests.get(prefix);
+        let Some(key) = request.and_then(|request| request.next_hops.as_ref()) else {
+            return "the kernel still holds the route".to_owned();
+        };
+        if let Some(why) = family_mismatch(prefix, key) {
+            return why;
+        }
+        let reasons: Vec<String> = key
+            .iter()
+            .filter_map(|next_hop| match self.topology.resolve(next_hop) {
+                Err(why) => Some(why.to_string()),
+                Ok(hop) => self.rejections.why(&hop).map(str::to_owned),
+            })
+            .collect();
+        if reasons.is_empty() {
+            "the kernel does not hold the route yet".to_owned()
+        } else {
+            reasons.join("; ")
+        }
+    }
+
+    fn tell(&self, event: FibEvent) {
+        // A speaker that no longer listens has ended; the routes stay as they are.
+        let _ = self.events.blocking_send(event);
+    }
+}
+
+impl Agenda {
+    fn is_due(&self, now: Instant) -> bool {
+        self.everything || self.resolve || !self.prefixes.is_empty() || now >= self.resync_at
+    }
+}
+
+/// An IPv4 route may lead over an IPv6 next hop (RFC 8950), but not the other way round.
+fn family_mismatch(prefix: &Prefix, key: &GroupKey) -> Option<String> {
+    if prefix.family() == Family::Ipv4Unicast {
+        return None;
+    }
+    let next_hop = key.iter().find(|next_hop| next_hop.address.is_ipv4())?;
+    let address = next_hop.address;
+    Some(format!(
+        "an IPv6 route cannot lead over the IPv4 next hop {address}"
+    ))
+}
