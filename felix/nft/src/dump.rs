@@ -94,7 +94,27 @@ impl Connection {
     ///
     /// [`Error::Query`] or [`Error::Socket`].
     pub fn elements(&mut self, table: &str, set: &Set) -> Result<Elements, Error> {
+        let (mut elements, mut parts) = self.elements_once(table, set)?;
+        // The kernel resumes a dump of several parts by the number of elements it has given. A hash
+        // table that it grows meanwhile (by itself, after many were added) changes their order, so some
+        // are missed, and no flag tells. Two equal reads in a row are taken for the truth.
+        for _ in 0..ATTEMPTS {
+            if parts < 2 {
+                break;
+            }
+            let (again, parts_again) = self.elements_once(table, set)?;
+            if again == elements {
+                break;
+            }
+            (elements, parts) = (again, parts_again);
+        }
+        Ok(elements)
+    }
+
+    /// One dump of a set's elements, and in how many messages it came.
+    fn elements_once(&mut self, table: &str, set: &Set) -> Result<(Elements, usize), Error> {
         let mut reader = ElementReader::default();
+        let mut parts = 0;
         self.query(
             &format!("read the elements of set {} in table {table}", set.name),
             message(MSG_GETSETELEM),
@@ -103,16 +123,19 @@ impl Connection {
             &|w| write_set_name(table, &set.name, w),
             &mut |answer| match answer {
                 None => {
-                    reader = ElementReader::default();
+                    (reader, parts) = (ElementReader::default(), 0);
                     Ok(())
                 }
-                Some(answer) => match element_list(answer.netfilter()?.1) {
-                    Some(list) => reader.read(list, set.interval),
-                    None => Ok(()),
-                },
+                Some(answer) => {
+                    parts += 1;
+                    match element_list(answer.netfilter()?.1) {
+                        Some(list) => reader.read(list, set.interval),
+                        None => Ok(()),
+                    }
+                }
             },
         )?;
-        Ok(reader.finish())
+        Ok((reader.finish(), parts))
     }
 
     /// The named counters of a table with their values.

@@ -37,6 +37,9 @@ pub struct Options {
     pub interface_prefix: String,
 }
 
+/// How often a synchronisation that the kernel refuses is made again from a fresh read.
+const SYNC_ATTEMPTS: u32 = 3;
+
 /// What a call wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -125,6 +128,19 @@ impl Dataplane {
     ///
     /// Any; the kernel keeps what it had.
     pub fn sync(&mut self, plan: &Plan) -> Result<Stats, Error> {
+        for _ in 1..SYNC_ATTEMPTS {
+            match self.try_sync(plan) {
+                // Somebody else was faster between our read and our write.
+                Err(error @ Error::Transaction { .. }) => {
+                    debug!(%error, "a synchronisation was refused; reading the table again");
+                }
+                other => return other,
+            }
+        }
+        self.try_sync(plan)
+    }
+
+    fn try_sync(&mut self, plan: &Plan) -> Result<Stats, Error> {
         let desired = render::render(plan, &self.options.interface_prefix)?;
         self.check(&Model::default(), &desired)?;
         let table = self.options.table.clone();

@@ -12,13 +12,13 @@ use nix::sched::{CloneFlags, setns};
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace that lives as long as this value.
-pub struct Netns {
-    pub name: String,
+pub(crate) struct Netns {
+    pub(crate) name: String,
 }
 
 impl Netns {
     /// `None`, with a word on the output, where namespaces cannot be made.
-    pub fn new(role: &str) -> Option<Self> {
+    pub(crate) fn new(role: &str) -> Option<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("nft-{}-{number}-{role}", std::process::id());
         let made = Command::new("ip").args(["netns", "add", &name]).output();
@@ -37,7 +37,7 @@ impl Netns {
     }
 
     /// Runs `work` on a thread inside the namespace. Threads that it starts are inside too.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = File::open(format!("/run/netns/{}", self.name)).expect("the namespace exists");
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -51,7 +51,7 @@ impl Netns {
     }
 
     /// Runs `ip` in the namespace; panics with its words if it fails.
-    pub fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         let mut command = Command::new("ip");
         command
             .args(["-n", &self.name])
@@ -61,12 +61,12 @@ impl Netns {
     }
 
     /// Sets a sysctl of the namespace.
-    pub fn sysctl(&self, key: &str, value: &str) {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) {
         self.run(|| std::fs::write(format!("/proc/sys/{key}"), value).expect("the sysctl exists"));
     }
 
     /// Runs `nft`: whether it succeeded, and all it said.
-    pub fn nft(&self, script: &str) -> (bool, String) {
+    pub(crate) fn nft(&self, script: &str) -> (bool, String) {
         let output = Command::new("ip")
             .args(["netns", "exec", &self.name, "nft", script])
             .output()
@@ -79,7 +79,7 @@ impl Netns {
     }
 
     /// The ruleset as `nft` prints it; panics if it cannot.
-    pub fn list_ruleset(&self) -> String {
+    pub(crate) fn list_ruleset(&self) -> String {
         let (listed, text) = self.nft("list ruleset");
         assert!(listed, "nft cannot list the ruleset: {text}");
         text
@@ -95,7 +95,7 @@ impl Drop for Netns {
 }
 
 /// Waits until `probe` gives a value; panics with what it last gave otherwise.
-pub fn until<T, E: std::fmt::Debug>(
+pub(crate) fn until<T, E: std::fmt::Debug>(
     what: &str,
     deadline: Duration,
     mut probe: impl FnMut() -> Result<T, E>,
