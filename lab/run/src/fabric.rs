@@ -130,7 +130,7 @@ impl Fabric {
     /// # Errors
     /// The counters cannot be read.
     pub fn sent_into(&self, link: &PlannedLink, node: &str) -> anyhow::Result<EndCounters> {
-        let name = port_name(link, &link.upper.node == node);
+        let name = port_name(link, link.upper.node == node);
         self.wire.rtnl(|handle| async move {
             let message = get_link(&handle, &name).await?;
             let stats = message
@@ -295,6 +295,24 @@ impl Fabric {
 /// Address of the n-th node on the management network.
 pub fn management_address(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(MANAGEMENT_V4) + 1 + number as u32)
+}
+
+/// Whether an address belongs to the management network, or names nobody in particular.
+pub fn is_management(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.octets()[..3] == MANAGEMENT_V4.octets()[..3]
+                || v4.is_loopback()
+                || v4.is_unspecified()
+                || v4.is_multicast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || v6.is_unspecified()
+                || v6.is_loopback()
+        }
+    }
 }
 
 /// Addresses are usable at once in every box.

@@ -1,5 +1,6 @@
 //! Processes that the lab starts inside its namespaces.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -113,17 +114,19 @@ impl Process {
 }
 
 /// Kills every process in the given namespaces, by the namespace's inode: whatever lives there was started
-/// by the lab or by something that the lab started.
-pub fn kill_all_in(namespaces: &[Namespace]) {
+/// by the lab or by something that the lab started. Returns whom it killed.
+pub fn kill_all_in(namespaces: &[Namespace]) -> BTreeSet<i32> {
     let inodes: Vec<u64> = namespaces.iter().filter_map(|n| n.inode().ok()).collect();
     let deadline = Instant::now() + KILL_PATIENCE;
+    let mut killed = BTreeSet::new();
     loop {
         let pids = pids_in(&inodes);
         if pids.is_empty() || Instant::now() > deadline {
-            return;
+            return killed;
         }
         for pid in pids {
             let _ = kill(pid, Signal::SIGKILL);
+            killed.insert(pid.as_raw());
         }
         std::thread::sleep(POLL);
     }

@@ -96,7 +96,9 @@ impl StateDir {
     /// Something cannot be removed; the rest is.
     pub fn tear_down(&self) -> anyhow::Result<()> {
         let namespaces = self.namespaces();
-        kill_all_in(&namespaces);
+        for pid in kill_all_in(&namespaces) {
+            crate::routers::remove_leftovers(pid);
+        }
         let mut first_error = None;
         for namespace in &namespaces {
             if let Err(error) = namespace.delete() {

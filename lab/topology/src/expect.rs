@@ -167,6 +167,19 @@ impl Expectation {
     }
 }
 
+impl Rule {
+    /// The rule that lets everybody reach everybody.
+    pub fn everything() -> Self {
+        Self {
+            from: Selector::default(),
+            to: Selector::default(),
+            same_node: false,
+            ports: Vec::new(),
+            family: None,
+        }
+    }
+}
+
 impl Selector {
     fn matches(&self, party: &Party) -> bool {
         self.kind.is_none_or(|kind| kind == party.kind)

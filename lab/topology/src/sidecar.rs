@@ -9,13 +9,15 @@ use serde_saphyr::Spanned;
 use crate::Error;
 use crate::expect::{Expectation, Probe, Rule};
 
-/// A sidecar as written.
-#[derive(Debug, Clone, Deserialize)]
+/// A sidecar as written. An empty one describes a topology of routers alone.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Sidecar {
     /// What the embedded API server is given.
+    #[serde(default)]
     pub cluster: Cluster,
     /// Who reaches whom once the policies are in force.
+    #[serde(default)]
     pub expect: RawExpectation,
     /// Faults to inject, in order.
     #[serde(default)]
@@ -23,7 +25,7 @@ pub struct Sidecar {
 }
 
 /// Kubernetes objects of a run.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Cluster {
     /// Address pools.
@@ -98,7 +100,7 @@ pub struct ContainerPort {
 }
 
 /// Expectations as written; [`Sidecar::expectation`] gives them meaning.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RawExpectation {
     /// Ports to try from every source to every pod.

@@ -71,6 +71,13 @@ pub fn detect(driver: Driver) -> Option<String> {
     }
 }
 
+/// Removes what a daemon leaves outside its folder: FRR makes one for crash logs, named after the process.
+pub(crate) fn remove_leftovers(pid: i32) {
+    for program in ["zebra", "bgpd"] {
+        let _ = std::fs::remove_dir_all(format!("/var/tmp/frr/{program}.{pid}"));
+    }
+}
+
 impl Router {
     /// Prepares a router; nothing is started. `binary` is this project's own executable.
     ///
@@ -177,9 +184,7 @@ impl Router {
         }
         for mut process in self.processes.drain(..) {
             process.wait(STOP_PATIENCE)?;
-            // FRR leaves a folder for crash logs behind, named after the process.
-            let program = process.name().split(' ').next().unwrap_or_default();
-            let _ = std::fs::remove_dir_all(format!("/var/tmp/frr/{program}.{}", process.id()));
+            remove_leftovers(process.id() as i32);
         }
         Ok(())
     }

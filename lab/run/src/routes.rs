@@ -1,0 +1,84 @@
+//! The kernel's routes of a box, as far as the lab needs to look at them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::Context;
+use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+};
+
+use crate::namespace::Namespace;
+
+/// Destinations of all routes of the main table that a daemon put there, as `prefix/length`.
+///
+/// # Errors
+/// The namespace cannot be entered or the kernel not be asked.
+pub fn destinations(namespace: &Namespace) -> anyhow::Result<BTreeSet<String>> {
+    Ok(dump(namespace)?
+        .iter()
+        .filter(|route| route.header.kind == RouteType::Unicast)
+        .filter(|route| route.header.protocol != RouteProtocol::Kernel)
+        .filter_map(destination)
+        .collect())
+}
+
+/// Deletes every route of the main table that a daemon put there, as the loss of power does.
+///
+/// # Errors
+/// The namespace cannot be entered or the kernel refuses.
+pub fn flush(namespace: &Namespace) -> anyhow::Result<()> {
+    let routes = dump(namespace)?;
+    namespace.rtnl(|handle| async move {
+        let deletions = routes
+            .into_iter()
+            .filter(|route| route.header.protocol != RouteProtocol::Kernel)
+            .map(|route| handle.route().del(route).execute());
+        for result in futures::future::join_all(deletions).await {
+            match result {
+                // The carrier's loss may have taken it already.
+                Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ESRCH => {}
+                other => other.context("cannot delete a route")?,
+            }
+        }
+        Ok(())
+    })
+}
+
+fn dump(namespace: &Namespace) -> anyhow::Result<Vec<RouteMessage>> {
+    namespace.rtnl(|handle| async move {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let answers = handle.route().get(request).execute();
+            let found: Vec<RouteMessage> =
+                answers.try_collect().await.context("cannot read routes")?;
+            routes.extend(found.into_iter().filter(|r| r.header.table == MAIN_TABLE));
+        }
+        Ok(routes)
+    })
+}
+
+const MAIN_TABLE: u8 = libc::RT_TABLE_MAIN;
+
+fn destination(route: &RouteMessage) -> Option<String> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(format!(
+                "{}/{}",
+                IpAddr::from(*address),
+                route.header.destination_prefix_length
+            )),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(format!(
+                "{}/{}",
+                IpAddr::from(*address),
+                route.header.destination_prefix_length
+            )),
+            _ => None,
+        })
+}
