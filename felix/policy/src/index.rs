@@ -41,11 +41,14 @@ mod terms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use serde::Serialize;
+
 use self::addresses::{AddressTable, Claim, claimed_by, labelled_pod};
 use self::classes::ClassTable;
 use self::identities::IdentityTable;
 use self::selectors::SelectorTable;
 use self::terms::isolates;
+use crate::interpreter::{self, Passage};
 use crate::model::{Endpoint, Event, Namespace, NetworkPolicy, Node, Pod, PodName, World};
 use crate::oracle::{self, Verdict};
 use crate::packet::Packet;
@@ -99,6 +102,16 @@ pub struct PolicyIndex {
     dirty: Dirty,
 }
 
+/// Why a packet passes or does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// What the policies mean, at both ends of the flow, with policy and rule.
+    pub verdict: Verdict,
+    /// What this node's plan does at the ends that are here, with the class whose drop counter rises.
+    /// Differs from the verdict only while something observed has not been committed.
+    pub passage: Passage,
+}
+
 /// What must be looked at again by the next commit.
 #[derive(Clone, Debug, Default)]
 struct Dirty {
@@ -115,7 +128,7 @@ impl PolicyIndex {
             world: World::new(this_node),
             endpoints_by_pod: BTreeMap::new(),
             addresses: AddressTable::default(),
-            selectors: SelectorTable::default(),
+            selectors: SelectorTable::new(),
             identities: IdentityTable::new(limits.identities),
             classes: ClassTable::default(),
             plan: Plan::default(),
@@ -180,11 +193,14 @@ impl PolicyIndex {
         &self.world
     }
 
-    /// Judges a packet by the objects as last observed, and says which policies and rule decide. Says
-    /// what policy means, not what the kernel holds; the two agree once the last delta is written.
+    /// Judges a packet and says who decides: by the text of the policies as last observed, and by the
+    /// plan as last committed.
     #[must_use]
-    pub fn explain(&self, packet: &Packet) -> Verdict {
-        oracle::verdict(&self.world, packet)
+    pub fn explain(&self, packet: &Packet) -> Explanation {
+        Explanation {
+            verdict: oracle::verdict(&self.world, packet),
+            passage: interpreter::pass(&self.plan, packet),
+        }
     }
 
     fn pod_changed(&mut self, name: &PodName, new: Option<Pod>) {

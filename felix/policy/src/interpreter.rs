@@ -3,15 +3,19 @@
 //! Owns the reference reading of the plan: tests hold the compiler against the oracle with it, and
 //! renderers can hold the kernel against it. Knows nothing of policies beyond what the plan says.
 
+use std::fmt;
 use std::net::IpAddr;
+
+use serde::Serialize;
 
 use crate::packet::{Packet, Payload};
 use crate::plan::{
-    Binding, Cell, Class, ClassId, Direction, EndpointPlan, IdentityId, PeerMatch, Plan, PortMatch,
+    Binding, Cell, Class, ClassId, Direction, EndpointPlan, IdentityId, InterfaceName, PeerMatch,
+    Plan, PortMatch,
 };
 
 /// What happened at the two hooks of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Passage {
     /// The source's egress; `None` if the source is no endpoint of this node.
     pub egress: Option<Decision>,
@@ -21,7 +25,7 @@ pub struct Passage {
 }
 
 /// One decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Decision {
     /// The endpoint is not isolated.
     Open,
@@ -46,6 +50,32 @@ impl Passage {
     #[must_use]
     pub fn passes(&self) -> bool {
         self.egress.is_none_or(Decision::passes) && self.ingress.is_none_or(Decision::passes)
+    }
+}
+
+impl fmt::Display for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hook = |decision: Option<Decision>| match decision {
+            Some(decision) => decision.to_string(),
+            None => "not judged on this node".to_owned(),
+        };
+        write!(
+            f,
+            "egress: {}; ingress: {}",
+            hook(self.egress),
+            hook(self.ingress)
+        )
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("passed, not isolated"),
+            Self::Isolated => f.write_str("dropped, labels unknown"),
+            Self::Passed(class) => write!(f, "passed by class {class}"),
+            Self::Dropped(class) => write!(f, "dropped by class {class}"),
+        }
     }
 }
 
@@ -125,7 +155,7 @@ fn covers(ports: &PortMatch, payload: Payload) -> bool {
     ports.protocol == protocol && ports.first <= port && port <= ports.last
 }
 
-fn endpoint(plan: &Plan, address: IpAddr) -> Option<(&crate::plan::InterfaceName, &EndpointPlan)> {
+fn endpoint(plan: &Plan, address: IpAddr) -> Option<(&InterfaceName, &EndpointPlan)> {
     plan.endpoints
         .iter()
         .find(|(_, endpoint)| endpoint.addresses.contains(&address))

@@ -59,7 +59,8 @@ impl fmt::Display for PodName {
 pub struct Pod {
     /// Namespace and name.
     pub name: PodName,
-    /// `metadata.uid`: tells a pod from its successor of the same name.
+    /// `metadata.uid`: tells a pod from its successor of the same name. For the mirror of a static pod, the
+    /// UID that the runtime knows it by: the annotation `kubernetes.io/config.mirror`.
     pub uid: String,
     /// `metadata.creationTimestamp` as time since the Unix epoch. Decides who owns an address that two
     /// objects list.

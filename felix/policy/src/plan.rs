@@ -16,7 +16,8 @@
 //!
 //! A packet between two pods of the node passes egress of the one and then ingress of the other, so
 //! "allowed" always means "allowed in this direction". Packets that the node itself sends to its pods
-//! are not judged: the node may always reach its own pods.
+//! are not judged: the node may always reach its own pods. What a pod sends to its own address never
+//! leaves it; what it sends to itself by way of a Service does, and is judged like any other packet.
 
 mod delta;
 mod names;

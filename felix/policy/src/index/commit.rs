@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::addresses::{Owner, labelled_pod};
 use super::classes::ClassKey;
 use super::identities::{IdentityChanges, IdentityKey, Standing};
-use super::selectors::{PeerSelector, SelectorChange};
+use super::selectors::{EVERY_POD, PeerSelector, SelectorChange, SelectorSlot};
 use super::terms::{Resolution, isolates, numbers, resolve};
 use super::{PolicyIndex, content};
 use crate::model::{NetworkPolicy, Pod, PodName, World};
@@ -94,6 +94,15 @@ impl PolicyIndex {
         let mut activated = Vec::new();
         for change in changes {
             match change {
+                // Who is selected by another one has an identity already, and keeps it.
+                SelectorChange::Activated(EVERY_POD) if self.names_no_port(EVERY_POD) => {
+                    let pods = self
+                        .world
+                        .pods
+                        .values()
+                        .flat_map(|pod| self.addresses_of(pod));
+                    addresses.extend(pods.filter(|address| !self.identities.is_pod(*address)));
+                }
                 SelectorChange::Activated(slot) => activated.push(self.selectors.selector(*slot)),
                 SelectorChange::Altered(slot) => {
                     let holders = self.identities.with_selector(*slot);
@@ -125,6 +134,10 @@ impl PolicyIndex {
         }
     }
 
+    fn names_no_port(&self, slot: SelectorSlot) -> bool {
+        self.selectors.named_ports(slot).next().is_none()
+    }
+
     /// What each of `addresses` is now.
     fn standings(&self, addresses: BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Standing> {
         // A pod with addresses of both families is looked up once.
@@ -147,7 +160,7 @@ impl PolicyIndex {
 
     fn pod_standing(&self, pod: &Pod) -> Standing {
         let namespace = self.world.namespaces.get(&pod.name.namespace);
-        let selectors = self.selectors.matching(pod, namespace);
+        let mut selectors = self.selectors.matching(pod, namespace);
         if selectors.is_empty() {
             return Standing::World;
         }
@@ -157,6 +170,7 @@ impl PolicyIndex {
         let named: BTreeSet<_> = wanted
             .flat_map(|port| numbers(pod, port).map(move |number| (port.clone(), number)))
             .collect();
+        selectors.retain(|slot| *slot != EVERY_POD);
         Standing::Pod(IdentityKey {
             selectors,
             named: named.into_iter().collect(),

@@ -59,8 +59,8 @@ pub(super) fn row(
     limits: &Limits,
 ) -> Row {
     let mut row = Row::default();
-    for slot in &identity.key.selectors {
-        let Some(term) = state.selectors.get(slot) else {
+    for slot in identity.key.all_selectors() {
+        let Some(term) = state.selectors.get(&slot) else {
             continue;
         };
         row.any_port |= term.every_port;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::fingerprint::Fingerprint;
-use super::selectors::{NamedPort, SelectorSlot, SelectorTable};
+use super::selectors::{EVERY_POD, NamedPort, SelectorSlot, SelectorTable};
 use crate::plan::IdentityId;
 
 /// Place of an identity in the table. Stable while an address has it.
@@ -17,7 +17,8 @@ pub(super) type IdentitySlot = usize;
 /// What makes two addresses the same to all classes of this node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IdentityKey {
-    /// Selectors that select the owner, in order. Never empty: such an address is of the world.
+    /// Selectors that select the owner, in order, without [`EVERY_POD`]: empty for pods that only that
+    /// one selects.
     pub(super) selectors: Vec<SelectorSlot>,
     /// Port names that those selectors' rules look up, and the numbers the owner has for them.
     pub(super) named: Vec<(NamedPort, u16)>,
@@ -79,6 +80,15 @@ pub(super) struct IdentityTable {
     seeds: BTreeMap<IpAddr, IdentityId>,
 }
 
+impl IdentityKey {
+    /// All selectors that select the owner.
+    pub(super) fn all_selectors(&self) -> impl Iterator<Item = SelectorSlot> + '_ {
+        [EVERY_POD]
+            .into_iter()
+            .chain(self.selectors.iter().copied())
+    }
+}
+
 impl IdentityTable {
     /// How many numbers there are for pods.
     pub(super) const NUMBERS: usize = (u16::MAX - IdentityId::FIRST_POD.0) as usize + 1;
@@ -110,11 +120,18 @@ impl IdentityTable {
 
     /// The identities that have `selector`.
     pub(super) fn with_selector(&self, selector: SelectorSlot) -> impl Iterator<Item = &Identity> {
-        self.by_selector
-            .get(&selector)
+        let every = (selector == EVERY_POD).then(|| self.by_key.values());
+        let some = self.by_selector.get(&selector).into_iter().flatten();
+        every
             .into_iter()
             .flatten()
+            .chain(some)
             .filter_map(|slot| self.slots[*slot].as_ref())
+    }
+
+    /// Whether `address` has an identity of pods.
+    pub(super) fn is_pod(&self, address: IpAddr) -> bool {
+        matches!(self.held.get(&address), Some(Held::Pod(_)))
     }
 
     /// How many identities have to do without a number.
@@ -161,7 +178,7 @@ impl IdentityTable {
                 {
                     changes
                         .unnumbered
-                        .extend(&self.identity_mut(slot).key.selectors);
+                        .extend(self.identity_mut(slot).key.all_selectors());
                 }
             }
             match new {
@@ -229,7 +246,9 @@ impl IdentityTable {
         }
         if let Some(number) = identity.number {
             self.by_number.remove(&number);
-            changes.rows.push((number, identity.key.selectors));
+            changes
+                .rows
+                .push((number, identity.key.all_selectors().collect()));
         }
     }
 
@@ -258,7 +277,7 @@ impl IdentityTable {
             } else if self.spilled.insert(slot) {
                 changes
                     .unnumbered
-                    .extend(&self.identity_mut(slot).key.selectors);
+                    .extend(self.identity_mut(slot).key.all_selectors());
             }
         }
     }
@@ -296,10 +315,12 @@ impl IdentityTable {
         let spilled = self.spilled.remove(&slot);
         let identity = self.identity_mut(slot);
         identity.number = Some(number);
-        changes.rows.push((number, identity.key.selectors.clone()));
+        changes
+            .rows
+            .push((number, identity.key.all_selectors().collect()));
         if spilled {
             // The rules that named its addresses go.
-            changes.unnumbered.extend(&identity.key.selectors);
+            changes.unnumbered.extend(identity.key.all_selectors());
         }
         changes
             .elements

@@ -14,6 +14,12 @@ use crate::plan::Protocol;
 /// Place of a selector in the table. Stable while anything refers to the selector.
 pub(super) type SelectorSlot = usize;
 
+/// The place of [`PeerSelector::every_pod`], whether it is in force or not.
+///
+/// It tells no pod from another, so identities do not name it: all of them have it. Otherwise the first
+/// policy that lets every pod in would form every identity of the cluster anew.
+pub(super) const EVERY_POD: SelectorSlot = 0;
+
 /// Which pods a peer entry of a policy means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PeerSelector {
@@ -98,7 +104,7 @@ fn add_selector(fingerprint: &mut Fingerprint, selector: &LabelSelector) {
 }
 
 /// All selectors that rules of a class in use refer to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct SelectorTable {
     slots: Vec<Option<Entry>>,
     free: Vec<SelectorSlot>,
@@ -134,30 +140,26 @@ pub(super) enum SelectorChange {
 }
 
 impl SelectorTable {
+    pub(super) fn new() -> Self {
+        let mut table = Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_content: BTreeMap::new(),
+            anchors: Anchors::default(),
+            touched: BTreeMap::new(),
+        };
+        let slot = table.intern(PeerSelector::every_pod());
+        debug_assert_eq!(slot, EVERY_POD, "slots are given from 0");
+        table
+    }
+
     /// Takes a reference on `selector` and on the port names looked up through it.
     pub(super) fn acquire(
         &mut self,
         selector: PeerSelector,
         named: &BTreeSet<NamedPort>,
     ) -> SelectorSlot {
-        let slot = match self.by_content.get(&selector) {
-            Some(slot) => *slot,
-            None => {
-                let entry = Entry {
-                    fingerprint: selector.fingerprint(),
-                    selector: selector.clone(),
-                    references: 0,
-                    named: BTreeMap::new(),
-                };
-                let slot = self.free.pop().unwrap_or_else(|| {
-                    self.slots.push(None);
-                    self.slots.len() - 1
-                });
-                self.slots[slot] = Some(entry);
-                self.by_content.insert(selector, slot);
-                slot
-            }
-        };
+        let slot = self.intern(selector);
         let entry = self.touch(slot);
         entry.references += 1;
         for port in named {
@@ -260,6 +262,24 @@ impl SelectorTable {
         self.entry(slot).named.keys()
     }
 
+    fn intern(&mut self, selector: PeerSelector) -> SelectorSlot {
+        if let Some(slot) = self.by_content.get(&selector) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.by_content.insert(selector.clone(), slot);
+        self.slots[slot] = Some(Entry {
+            fingerprint: selector.fingerprint(),
+            selector,
+            references: 0,
+            named: BTreeMap::new(),
+        });
+        slot
+    }
+
     fn entry(&self, slot: SelectorSlot) -> &Entry {
         self.slots[slot]
             .as_ref()
@@ -281,7 +301,7 @@ impl SelectorTable {
         let Some(entry) = &self.slots[slot] else {
             return;
         };
-        if entry.references == 0 {
+        if entry.references == 0 && slot != EVERY_POD {
             self.by_content.remove(&entry.selector);
             self.slots[slot] = None;
             self.free.push(slot);

@@ -141,6 +141,42 @@ fn pods_with_the_same_policies_share_a_class() {
 }
 
 #[test]
+fn the_first_rule_for_every_pod_keeps_the_identities_there_are() {
+    let mut index = grid_with(
+        Limits::default(),
+        vec![
+            web_policy(),
+            remote("y/w1", "role=web", "10.9.0.1"),
+            remote("y/d1", "", "10.9.0.2"),
+        ],
+    );
+    let rules = [rule(
+        &[Peer::namespaces(everything())],
+        &[PolicyPort::number(Tcp, 80)],
+    )];
+    let delta = index.apply(Event::PolicyUpserted(ingress(
+        "z/all",
+        everything(),
+        &rules,
+    )));
+    assert!(
+        !delta.identities.contains_key(&ip("10.9.0.1")),
+        "it has an identity already"
+    );
+    assert!(
+        delta.identities.contains_key(&ip("10.9.0.2")),
+        "it was of the world"
+    );
+    assert!(
+        delta.changed_classes.is_empty(),
+        "other classes do not care: {delta:?}"
+    );
+    let delta = index.apply(Event::PolicyDeleted(policy_name("z/all")));
+    assert_eq!(delta.identities[&ip("10.9.0.2")], None);
+    assert!(!delta.identities.contains_key(&ip("10.9.0.1")));
+}
+
+#[test]
 fn an_event_of_another_namespace_touches_no_endpoint() {
     let mut index = grid_with(Limits::default(), vec![web_policy()]);
     let delta = index.apply(Event::PolicyUpserted(ingress(

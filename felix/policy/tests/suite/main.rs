@@ -1,5 +1,6 @@
 //! The policy compiler from outside: against the oracle, against tables, and against itself.
 
+mod changes;
 mod fixtures;
 mod grid;
 mod incremental;
