@@ -13,6 +13,8 @@ pub const OVERLAP: &str = "Overlap";
 pub const EXHAUSTED: &str = "Exhausted";
 /// An IPPool is being deleted and waits for its blocks.
 pub const TERMINATING: &str = "Terminating";
+/// An IPBlock rests because its node went away.
+pub const QUARANTINED: &str = "Quarantined";
 /// An IPBlockRequest has been granted.
 pub const GRANTED: &str = "Granted";
 /// A BGPPeer, BGPConfiguration or BGPFilter was taken over by the speakers that it names.

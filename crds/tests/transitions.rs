@@ -4,7 +4,7 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 fn judge<T: CustomResourceExt>(old: &Value, new: &Value) -> Result<(), String> {
-    let definition = serde_json::to_value(T::crd()).unwrap();
+    let definition = serde_json::to_value(T::crd()).expect("a definition is plain data");
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     kube::core::cel::Validator::new()
         .validate(schema, new, Some(old))
