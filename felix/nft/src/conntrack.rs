@@ -208,7 +208,7 @@ impl Connection {
 
 impl Flow {
     /// `None` for an entry of a family other than IPv4 and IPv6.
-    fn read(attributes: Attributes<'_>) -> Option<Self> {
+    pub(crate) fn read(attributes: Attributes<'_>) -> Option<Self> {
         Some(Self {
             original: Tuple::read(attributes.nested(CTA_TUPLE_ORIGINAL)?)?,
             reply: Tuple::read(attributes.nested(CTA_TUPLE_REPLY)?)?,
@@ -219,7 +219,7 @@ impl Flow {
 }
 
 impl Tuple {
-    fn read(attributes: Attributes<'_>) -> Option<Self> {
+    pub(crate) fn read(attributes: Attributes<'_>) -> Option<Self> {
         let ip = attributes.nested(CTA_TUPLE_IP)?;
         let v4 = |kind| {
             let octets: [u8; 4] = ip.get(kind)?.try_into().ok()?;
@@ -261,7 +261,7 @@ impl Tuple {
         })
     }
 
-    fn write(&self, w: &mut Writer) {
+    pub(crate) fn write(&self, w: &mut Writer) {
         w.nest(CTA_TUPLE_IP, |w| match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 w.bytes(CTA_IP_V4_SOURCE, &source.octets());

@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use caracal_policy::plan::{ClassId, Plan, PlanDelta};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 pub use guard::{Guard, Repair};
 
 use crate::batch::{Batch, Op};
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::model::{Change, Model};
 use crate::monitor::Monitor;
 use crate::object::{Ownership, Table, TableInfo};
@@ -84,7 +84,7 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// [`Error::Socket`] or [`Error::Query`] without CAP_NET_ADMIN or nf_tables; [`Error::Owned`] if
+    /// [`Error::Socket`] or [`Error::Query`] where there is no nf_tables; [`Error::Owned`] if
     /// another live process owns the table; [`Error::Plan`] if the prefix cannot be one.
     pub fn open(options: Options) -> Result<Self, Error> {
         if options.interface_prefix.is_empty() || options.interface_prefix.len() > 15 {
@@ -92,8 +92,8 @@ impl Dataplane {
                 why: format!("{:?} is no interface prefix", options.interface_prefix),
             });
         }
-        let mut connection = Connection::open()?;
-        let ownership = if options.owner && can_persist(&mut connection, &options.table)? {
+        let connection = Connection::open()?;
+        let ownership = if options.owner {
             Ownership::Exclusive
         } else {
             Ownership::Shared
@@ -122,7 +122,8 @@ impl Dataplane {
 
     /// Makes the table say `plan`: reads all of it and writes the difference in one transaction. If
     /// nothing differs nothing is written, and the ruleset's generation stays. A table that an earlier
-    /// process left is then taken over with the next write only, as that is a write too.
+    /// process left is then taken over with the next write only, or by [`Self::claim`], as that is a
+    /// write too.
     ///
     /// # Errors
     ///
@@ -130,6 +131,13 @@ impl Dataplane {
     pub fn sync(&mut self, plan: &Plan) -> Result<Stats, Error> {
         for _ in 1..SYNC_ATTEMPTS {
             match self.try_sync(plan) {
+                Err(Error::Transaction { failures, .. }) if self.cannot_own(&failures) => {
+                    warn!(
+                        table = self.options.table,
+                        "this kernel cannot keep an owned table (it takes Linux 6.9): the table is shared"
+                    );
+                    self.ownership = Ownership::Shared;
+                }
                 // Somebody else was faster between our read and our write.
                 Err(error @ Error::Transaction { .. }) => {
                     debug!(%error, "a synchronisation was refused; reading the table again");
@@ -138,6 +146,21 @@ impl Dataplane {
             }
         }
         self.try_sync(plan)
+    }
+
+    /// Takes over a table that an earlier process left, if [`Self::sync`] had no reason to write and so
+    /// did not. True if there was something to do. One transaction that changes nothing but the owner;
+    /// until then others can still delete the table, so either this or a [`Guard`] is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transaction`] if somebody else took it meanwhile.
+    pub fn claim(&mut self) -> Result<bool, Error> {
+        if self.adopted || self.model.is_none() {
+            return Ok(false);
+        }
+        let table = self.table();
+        self.commit(vec![table]).map(|_| true)
     }
 
     fn try_sync(&mut self, plan: &Plan) -> Result<Stats, Error> {
@@ -319,6 +342,18 @@ impl Dataplane {
             .map_err(|why| Error::Plan { why })
     }
 
+    /// Whether a transaction failed because the kernel does not know the flags of an owned table.
+    fn cannot_own(&self, failures: &[Failure]) -> bool {
+        let unknown_flag = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
+        };
+        let table = self.table().to_string();
+        self.ownership == Ownership::Exclusive
+            && failures
+                .iter()
+                .any(|failure| failure.operation == table && unknown_flag(&failure.error))
+    }
+
     fn check_owner(&self, info: &TableInfo) -> Result<(), Error> {
         match info.owner {
             Some(port) if port != self.connection.port() => Err(Error::Owned {
@@ -370,35 +405,5 @@ impl Dataplane {
             self.adopted = true;
         }
         Ok(stats)
-    }
-}
-
-/// Asks the kernel whether a table can be owned and outlive its owner, by a transaction that it must
-/// refuse: creating a table that way and then deleting a chain that does not exist. Nothing changes
-/// and the generation stays.
-fn can_persist(connection: &mut Connection, table: &str) -> Result<bool, Error> {
-    let mut batch = Batch::new(format!("{table}-probe"));
-    let add = Op::AddTable(Table {
-        name: batch.table().to_owned(),
-        ownership: Ownership::Exclusive,
-    });
-    let add_name = add.to_string();
-    batch.push(add);
-    batch.push(Op::DeleteChain("none".to_owned()));
-    match connection.commit(&batch) {
-        Err(Error::Transaction { failures, .. }) => {
-            let denied = |e: &io::Error| e.raw_os_error() == Some(libc::EPERM);
-            if let Some(failure) = failures.iter().find(|failure| denied(&failure.error)) {
-                return Err(Error::Socket {
-                    action: "change nf_tables (CAP_NET_ADMIN is needed)",
-                    source: io::Error::from_raw_os_error(
-                        failure.error.raw_os_error().unwrap_or(libc::EPERM),
-                    ),
-                });
-            }
-            Ok(failures.iter().all(|failure| failure.operation != add_name))
-        }
-        Ok(()) => Ok(true),
-        Err(error) => Err(error),
     }
 }

@@ -3,6 +3,9 @@
 //! Owns lengths, padding and byte order. Does not own what the attributes mean.
 //! Source: `linux/netlink.h`, `linux/netfilter/nfnetlink.h`.
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::Error;
 
 /// `NFPROTO_INET`: the family of every table this crate touches.

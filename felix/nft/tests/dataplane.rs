@@ -1,5 +1,7 @@
 //! The policy table as a whole: adoption, repair, ownership, and that equal plans write nothing.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +128,10 @@ fn plan() -> Plan {
                 name("px-b"),
                 endpoint(&["10.9.0.2"], Binding::Class(ClassId(2)), Binding::Open),
             ),
-            (name("px-c"), endpoint(&[], Binding::Isolated, Binding::Isolated)),
+            (
+                name("px-c"),
+                endpoint(&[], Binding::Isolated, Binding::Isolated),
+            ),
         ]),
     }
 }
@@ -134,7 +139,9 @@ fn plan() -> Plan {
 #[test]
 fn a_restart_with_an_equal_plan_writes_nothing() {
     for owner in [true, false] {
-        let Some(netns) = Netns::new("restart") else { return };
+        let Some(netns) = Netns::new("restart") else {
+            return;
+        };
         netns.run(|| {
             let mut first = Dataplane::open(options(owner)).unwrap();
             let stats = first.sync(&plan()).unwrap();
@@ -144,11 +151,14 @@ fn a_restart_with_an_equal_plan_writes_nothing() {
             assert_eq!(first.repair().unwrap().writes, 0);
             assert_eq!(first.generation().unwrap(), generation);
             let exclusive = first.exclusive();
+            assert!(!first.claim().unwrap());
             drop(first);
 
             let mut second = Dataplane::open(options(owner)).unwrap();
             assert_eq!(second.sync(&plan()).unwrap().writes, 0);
             assert_eq!(second.generation().unwrap(), generation);
+            let mut third = Dataplane::open(options(owner)).unwrap();
+            assert_eq!(third.sync(&plan()).unwrap().writes, 0);
             // The next change takes the table over with it.
             let mut changed = plan();
             changed.identities.insert(ip("10.9.0.3"), IdentityId(4));
@@ -162,7 +172,11 @@ fn a_restart_with_an_equal_plan_writes_nothing() {
                 assert!(owned.is_some());
                 let other = Dataplane::open(options(owner)).err();
                 assert!(matches!(other, Some(Error::Owned { .. })), "{other:?}");
+                assert!(third.claim().is_err(), "it has an owner already");
+                // Nor can a third one write to it once it has an owner.
+                assert!(third.sync(&plan()).is_err());
             }
+            drop(third);
             second.remove().unwrap();
             assert!(!netns.list_ruleset().contains("caracal"));
         });
@@ -171,7 +185,9 @@ fn a_restart_with_an_equal_plan_writes_nothing() {
 
 #[test]
 fn an_owned_table_refuses_foreign_deletes_and_survives_its_owner() {
-    let Some(netns) = Netns::new("owner") else { return };
+    let Some(netns) = Netns::new("owner") else {
+        return;
+    };
     netns.run(|| {
         let mut dataplane = Dataplane::open(options(true)).unwrap();
         dataplane.sync(&plan()).unwrap();
@@ -180,10 +196,17 @@ fn an_owned_table_refuses_foreign_deletes_and_survives_its_owner() {
             return;
         }
         let (deleted, words) = netns.nft("delete table inet caracal");
-        assert!(!deleted && words.contains("Operation not permitted"), "{words}");
+        assert!(
+            !deleted && words.contains("Operation not permitted"),
+            "{words}"
+        );
         let (_, words) = netns.nft("flush ruleset");
         let generation = dataplane.generation().unwrap();
-        assert_eq!(dataplane.sync(&plan()).unwrap().writes, 0, "after flush ruleset: {words}");
+        assert_eq!(
+            dataplane.sync(&plan()).unwrap().writes,
+            0,
+            "after flush ruleset: {words}"
+        );
         assert_eq!(dataplane.generation().unwrap(), generation);
         drop(dataplane);
         assert!(netns.list_ruleset().contains("table inet caracal"));
@@ -192,7 +215,10 @@ fn an_owned_table_refuses_foreign_deletes_and_survives_its_owner() {
         assert_eq!(shared.sync(&plan()).unwrap().writes, 0);
         // A plain table, wanted owned: rebuilt in one transaction.
         shared.remove().unwrap();
-        Dataplane::open(options(false)).unwrap().sync(&plan()).unwrap();
+        Dataplane::open(options(false))
+            .unwrap()
+            .sync(&plan())
+            .unwrap();
         let mut owned = Dataplane::open(options(true)).unwrap();
         assert!(owned.sync(&plan()).unwrap().rebuilt);
         assert_eq!(owned.sync(&plan()).unwrap().writes, 0);
@@ -201,7 +227,9 @@ fn an_owned_table_refuses_foreign_deletes_and_survives_its_owner() {
 
 #[test]
 fn a_foreign_flush_of_a_shared_table_is_repaired_at_once() {
-    let Some(netns) = Netns::new("flush") else { return };
+    let Some(netns) = Netns::new("flush") else {
+        return;
+    };
     netns.run(|| {
         let dataplane = Arc::new(Mutex::new(Dataplane::open(options(false)).unwrap()));
         let repairs = Arc::new(Mutex::new(Vec::new()));
@@ -233,7 +261,9 @@ fn a_foreign_flush_of_a_shared_table_is_repaired_at_once() {
                     _ => Err(format!("{repairs:?}")),
                 }
             });
-            let took = repairs.lock().unwrap()[number].0.saturating_duration_since(start);
+            let took = repairs.lock().unwrap()[number]
+                .0
+                .saturating_duration_since(start);
             println!("repaired {damage:?} {took:?} after nft had ended");
             assert_eq!(reader.read_table("caracal").unwrap(), intact, "{damage}");
         }
@@ -243,7 +273,9 @@ fn a_foreign_flush_of_a_shared_table_is_repaired_at_once() {
 
 #[test]
 fn a_delta_writes_only_itself_and_ends_where_a_sync_would() {
-    let Some(netns) = Netns::new("delta") else { return };
+    let Some(netns) = Netns::new("delta") else {
+        return;
+    };
     netns.run(|| {
         let mut dataplane = Dataplane::open(options(true)).unwrap();
         dataplane.sync(&plan()).unwrap();
@@ -261,8 +293,10 @@ fn a_delta_writes_only_itself_and_ends_where_a_sync_would() {
         // Another class for an endpoint: built, pointed at, old one removed.
         let mut new = dataplane.plan().clone();
         new.classes.remove(&ClassId(0x0a));
-        new.classes
-            .insert(ClassId(0x0b), Class::denying(Direction::Ingress, policy("deny")));
+        new.classes.insert(
+            ClassId(0x0b),
+            Class::denying(Direction::Ingress, policy("deny")),
+        );
         new.endpoints.get_mut(&px_a).unwrap().ingress = Binding::Class(ClassId(0x0b));
         let generation = dataplane.generation().unwrap();
         dataplane.apply(&dataplane.plan().delta_to(&new)).unwrap();
@@ -277,7 +311,9 @@ fn a_delta_writes_only_itself_and_ends_where_a_sync_would() {
         assert!(matches!(error, Error::Plan { .. }), "{error}");
         let mut wrong = new.clone();
         let stray = wrong.endpoints[&px_a].clone();
-        wrong.endpoints.insert(InterfaceName::new("eth0").unwrap(), stray);
+        wrong
+            .endpoints
+            .insert(InterfaceName::new("eth0").unwrap(), stray);
         let error = dataplane.sync(&wrong).unwrap_err();
         assert!(matches!(error, Error::Plan { .. }), "{error}");
         assert_eq!(dataplane.plan(), &new);
@@ -354,7 +390,11 @@ fn classes(direction: Direction, name: &'static str) -> impl Strategy<Value = Cl
 
 fn plans() -> impl Strategy<Value = Plan> {
     let address = (0_u8..6, any::<bool>()).prop_map(|(n, v6)| {
-        if v6 { ip(&format!("fd00::{n}")) } else { ip(&format!("10.9.0.{n}")) }
+        if v6 {
+            ip(&format!("fd00::{n}"))
+        } else {
+            ip(&format!("10.9.0.{n}"))
+        }
     });
     let classes = (
         proptest::option::of(classes(Direction::Ingress, "one")),
@@ -410,7 +450,9 @@ fn plans() -> impl Strategy<Value = Plan> {
 
 #[test]
 fn any_chain_of_deltas_leaves_the_kernel_as_a_sync_of_the_last_plan_would() {
-    let Some(netns) = Netns::new("prop") else { return };
+    let Some(netns) = Netns::new("prop") else {
+        return;
+    };
     netns.run(|| {
         let dataplane = std::cell::RefCell::new(Dataplane::open(options(true)).unwrap());
         dataplane.borrow_mut().sync(&Plan::default()).unwrap();
@@ -438,13 +480,17 @@ fn any_chain_of_deltas_leaves_the_kernel_as_a_sync_of_the_last_plan_would() {
 /// Not a benchmark: absolute times on shared machines mean little. Printed for the record.
 #[test]
 fn times_of_single_changes_are_printed() {
-    let Some(netns) = Netns::new("time") else { return };
+    let Some(netns) = Netns::new("time") else {
+        return;
+    };
     netns.run(|| {
         let mut dataplane = Dataplane::open(options(true)).unwrap();
         let mut start = plan();
         for n in 0..10_000_u32 {
             let address = IpAddr::from((0x0b00_0000 + n).to_be_bytes());
-            start.identities.insert(address, IdentityId((n % 1000) as u16 + 3));
+            start
+                .identities
+                .insert(address, IdentityId((n % 1000) as u16 + 3));
         }
         let began = Instant::now();
         dataplane.sync(&start).unwrap();
@@ -467,13 +513,18 @@ fn times_of_single_changes_are_printed() {
             dataplane.apply(&delta).unwrap();
             began.elapsed()
         });
-        println!("one identity element added, median: {:?}", median(times.collect()));
+        println!(
+            "one identity element added, median: {:?}",
+            median(times.collect())
+        );
 
         let px_a = InterfaceName::new("px-a").unwrap();
         let class = dataplane.plan().classes[&ClassId(0x0a)].clone();
         let times = (0..200_u32).map(|n| {
             let mut next = dataplane.plan().clone();
-            let Binding::Class(old) = next.endpoints[&px_a].ingress else { unreachable!() };
+            let Binding::Class(old) = next.endpoints[&px_a].ingress else {
+                unreachable!()
+            };
             let id = ClassId(0x1000 + n);
             next.classes.remove(&old);
             next.classes.insert(id, class.clone());
@@ -484,5 +535,56 @@ fn times_of_single_changes_are_printed() {
             began.elapsed()
         });
         println!("class swapped, median: {:?}", median(times.collect()));
+    });
+}
+
+#[test]
+fn a_table_left_behind_can_be_claimed_without_any_other_change() {
+    let Some(netns) = Netns::new("claim") else {
+        return;
+    };
+    netns.run(|| {
+        Dataplane::open(options(true))
+            .unwrap()
+            .sync(&plan())
+            .unwrap();
+        let mut reader = Connection::open().unwrap();
+        let before = reader.read_table("caracal").unwrap().unwrap();
+        let mut dataplane = Dataplane::open(options(true)).unwrap();
+        assert_eq!(dataplane.sync(&plan()).unwrap().writes, 0);
+        if !dataplane.exclusive() {
+            println!("SKIP the kernel cannot keep an owned table (Linux 6.9)");
+            return;
+        }
+        assert!(dataplane.claim().unwrap());
+        let after = reader.read_table("caracal").unwrap().unwrap();
+        assert!(before.0.owner.is_none() && after.0.owner.is_some());
+        assert_eq!(before.1, after.1);
+        assert!(!netns.nft("delete table inet caracal").0);
+    });
+}
+
+#[test]
+fn a_delta_that_meets_a_foreign_change_is_still_carried_out() {
+    let Some(netns) = Netns::new("meet") else {
+        return;
+    };
+    netns.run(|| {
+        let mut dataplane = Dataplane::open(options(false)).unwrap();
+        dataplane.sync(&plan()).unwrap();
+        for damage in [
+            "flush ruleset",
+            "delete element inet caracal id4 { 10.9.0.1 }",
+        ] {
+            let (done, words) = netns.nft(damage);
+            assert!(done, "{damage}: {words}");
+            let mut next = dataplane.plan().clone();
+            next.identities.remove(&ip("10.9.0.1"));
+            next.identities.insert(ip("10.9.0.8"), IdentityId(4));
+            dataplane.apply(&dataplane.plan().delta_to(&next)).unwrap();
+            assert_eq!(dataplane.plan(), &next);
+            assert_eq!(dataplane.sync(&next).unwrap().writes, 0, "{damage}");
+            dataplane.sync(&plan()).unwrap();
+        }
     });
 }

@@ -1,5 +1,7 @@
 //! The low level against the kernel: what is written is read back, and `nft` can print it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! direction": the packet then comes back to the `judge` chain, where the other direction's class may
 //! still refuse it. Its sets hold no verdicts, so the kernel never walks them when it validates a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use caracal_policy::plan::{
     Cell, ChainRule, Class, ClassDelta, ClassId, Direction, IdentityId, PeerMatch, PolicyName,
@@ -16,6 +16,7 @@ use super::rules::{
     Field, IpFamily, address, count_and_drop, destination_port, family, identity_mark, is_in,
     l4proto, lookup, meta, port_between, port_key, rule, value, verdict,
 };
+use crate::error::Error;
 use crate::expr::{Expr, LookupResult, MetaKey, Register, Rule, Verdict};
 use crate::model::{ChainState, Patch, SetState};
 use crate::object::{Chain, Counter, MAX_COMMENT_LEN};
@@ -48,6 +49,25 @@ impl Shape {
             open: class.open,
         }
     }
+}
+
+/// Checks that each rule of a chain has names of its own for its sets. Two rules with the same kind of
+/// peer and the same ports, which a plan never has, would share one set and allow each other's peers.
+pub(super) fn check_chain(
+    id: ClassId,
+    direction: Direction,
+    chain: &[ChainRule],
+) -> Result<(), Error> {
+    let name = names::class(id, direction);
+    let mut seen = BTreeSet::new();
+    for chain_rule in chain {
+        if !seen.insert(names::rule(&name, chain_rule)) {
+            return Err(Error::Plan {
+                why: format!("class {id} has two rules with the same kind of peer and ports"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Renders a class whole.

@@ -75,6 +75,7 @@ pub(super) fn render(plan: &Plan, prefix: &str) -> Result<Model, Error> {
         );
     }
     for (id, class) in &plan.classes {
+        class::check_chain(*id, class.direction, &class.chain)?;
         let objects = class::render(*id, class);
         model.sets.extend(objects.sets);
         let chain = objects.chain;
@@ -94,12 +95,16 @@ pub(super) fn patch(plan: &Plan, delta: &PlanDelta, prefix: &str) -> Result<Patc
         }
     }
     for (id, class) in &delta.added_classes {
+        class::check_chain(*id, class.direction, &class.chain)?;
         class::add(*id, class, &mut patch);
     }
     for (id, change) in &delta.changed_classes {
         let class = plan.classes.get(id).ok_or_else(|| Error::Plan {
             why: format!("class {id} changes but was never added"),
         })?;
+        if let Some(chain) = &change.chain {
+            class::check_chain(*id, class.direction, chain)?;
+        }
         class::patch(*id, class, change, &mut patch);
     }
     for (address, identity) in &delta.identities {

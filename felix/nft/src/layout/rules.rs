@@ -6,6 +6,7 @@ use caracal_policy::plan::{Direction, IdentityId, InterfaceName, Protocol};
 
 use crate::expr::{
     CmpOp, CtKey, Expr, LookupResult, MetaKey, PayloadBase, Register, Rule, Verdict,
+    ct_state as state,
 };
 use crate::set::Key;
 
@@ -189,7 +190,7 @@ pub(super) fn port_between(first: u16, last: u16) -> Vec<Expr> {
     ]
 }
 
-/// TCP, and the packet is not the first of a connection.
+/// A TCP packet that conntrack takes for the first of a connection although it is not.
 pub(super) fn tcp_midstream() -> Vec<Expr> {
     const FIN_SYN_RST_ACK: u8 = 0x17;
     const SYN: u8 = 0x02;
@@ -207,6 +208,8 @@ pub(super) fn tcp_midstream() -> Vec<Expr> {
         xor: vec![0],
     };
     [
+        // Not "untracked": others exempt connections from tracking, as NodeLocal DNSCache does.
+        ct_state(state::NEW),
         l4proto(IPPROTO_TCP),
         vec![flags, mask, equals(CmpOp::Neq, &[SYN])],
     ]
