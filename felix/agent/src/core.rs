@@ -1,0 +1,340 @@
+//! The loop's state: one owner of everything that the agent decides.
+//!
+//! Owns the order in which a change travels: objects, addresses, policy, links, routes, and at last
+//! what is told to others. Does not own sockets or waiting, see [`crate::agent`].
+//!
+//! ```text
+//!   Change ──▶ World ──┬─▶ Addresses ──▶ block status, requests ──┐
+//!                      ├─▶ PolicyLayer ──▶ one transaction        ├──▶ Publisher
+//!   CniCall ───────────┼─▶ Endpoints ──▶ links, host routes       │
+//!                      └─▶ Routing ──▶ speaker, kernel routes ────┘
+//! ```
+//!
+//! Nothing is written to the kernel before [`Core::begin`], which waits for a complete view.
+
+mod calls;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use caracal_cni::protocol::Outcome;
+use caracal_cni::{AttachmentKey, PodReference};
+use caracal_fib::{Rtnl, sysctl};
+use kube::ResourceExt;
+use tracing::{error, info, warn};
+
+use crate::addresses::{Addresses, Held};
+use crate::config::Config;
+use crate::endpoint::{Endpoints, Mark, Wired};
+use crate::error::Error;
+use crate::node::{self, NodeFacts};
+use crate::pacing::Pacing;
+use crate::policy::PolicyLayer;
+use crate::routing::Routing;
+use crate::snapshot;
+use crate::world::{Change, Kind, World};
+use calls::Waiting;
+use report::Reporter;
+
+/// Pause between two looks at what others may have changed: settings, loopback, leftovers.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long changes gather before the snapshot is written again.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The agent's state.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    rtnl: Rtnl,
+    world: World,
+    node: NodeFacts,
+    addresses: Addresses,
+    endpoints: Endpoints,
+    wired: BTreeMap<AttachmentKey, Wired>,
+    policy: PolicyLayer,
+    routing: Routing,
+    reporter: Reporter,
+    waiting: Vec<Waiting>,
+    touched: BTreeSet<Kind>,
+    snapshot: Pacing,
+    next_repair: Instant,
+    begun: bool,
+}
+
+/// The parts that a core is made of, opened by [`crate::agent`].
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) rtnl: Rtnl,
+    pub(crate) world: World,
+    pub(crate) addresses: Addresses,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) policy: PolicyLayer,
+    pub(crate) routing: Routing,
+    pub(crate) reporter: Reporter,
+}
+
+pub(crate) use report::Reporter as StatusReporter;
+
+impl Core {
+    /// The state before anything is known beyond the snapshot.
+    pub(crate) fn new(parts: Parts, now: Instant) -> Core {
+        Core {
+            config: parts.config,
+            rtnl: parts.rtnl,
+            world: parts.world,
+            node: NodeFacts::default(),
+            addresses: parts.addresses,
+            endpoints: parts.endpoints,
+            wired: BTreeMap::new(),
+            policy: parts.policy,
+            routing: parts.routing,
+            reporter: parts.reporter,
+            waiting: Vec::new(),
+            touched: BTreeSet::new(),
+            snapshot: Pacing::new(SNAPSHOT_INTERVAL),
+            next_repair: now,
+            begun: false,
+        }
+    }
+
+    /// Whether the view is complete and calls are served.
+    pub(crate) fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Takes one change in; [`Core::settle`] acts on all of them.
+    pub(crate) fn take(&mut self, change: Change) {
+        let (kind, keys) = self.world.apply(change);
+        if keys.is_empty() && self.begun {
+            return;
+        }
+        if self.begun {
+            self.policy.touched(&self.world, kind, &keys);
+        }
+        self.touched.insert(kind);
+    }
+
+    /// Acts on what was taken in, and on time that has passed.
+    pub(crate) async fn settle(&mut self, now: Instant) -> Result<(), Error> {
+        if !self.begun {
+            if !self.world.complete() {
+                return Ok(());
+            }
+            self.begin(now)?;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        if !touched.is_empty() {
+            self.snapshot.changed();
+        }
+        let repair = now >= self.next_repair;
+        if repair {
+            self.next_repair = now + REPAIR_INTERVAL;
+            self.repair(now);
+        }
+        if repair || touched.contains(&Kind::Node) {
+            self.look_at_node();
+        }
+        if let Err(error) = self.policy.commit(&self.node.addresses) {
+            // The old ruleset stands; the next settle starts with a whole synchronisation.
+            error!(%error, "the kernel refused a change of policy");
+        }
+        self.addresses.absorb(&self.world, &self.node);
+        self.route(&touched, repair).await;
+        self.retry_waiting(now);
+        self.write_snapshot(now);
+        self.report(now).await;
+        Ok(())
+    }
+
+    /// When [`Core::settle`] has to be called at the latest.
+    pub(crate) fn deadline(&self, now: Instant) -> Instant {
+        let waiting = self.waiting.iter().map(|waiting| waiting.until);
+        let others = [self.snapshot.due(now), self.reporter.due(now)];
+        waiting
+            .chain(others.into_iter().flatten())
+            .fold(self.next_repair, Instant::min)
+    }
+
+    /// Waits until the speaker has something new to tell.
+    pub(crate) async fn routing_changed(&mut self) {
+        self.routing.changed().await;
+    }
+
+    /// Ends, leaving the kernel as it is.
+    pub(crate) async fn end(mut self) {
+        for waiting in self.waiting.drain(..) {
+            waiting.refuse("the agent is stopping");
+        }
+        if self.begun
+            && let Err(error) = snapshot::write(&self.config.snapshot_path(), &self.world)
+        {
+            warn!(%error, "the next agent starts from an older view");
+        }
+        self.routing.end().await;
+    }
+
+    /// The first moment at which the whole view is there.
+    fn begin(&mut self, now: Instant) -> Result<(), Error> {
+        self.apply_settings();
+        self.look_at_node();
+        self.policy.load(&self.world);
+        self.recover();
+        // Before BGP says anything: while no agent ran, somebody may have flushed the ruleset, and
+        // an announcement would draw packets to unprotected pods.
+        self.policy
+            .commit(&self.node.addresses)
+            .map_err(Error::Policy)?;
+        self.begun = true;
+        self.replay_tombstones();
+        self.next_repair = now + REPAIR_INTERVAL;
+        info!(
+            node = self.config.node_name,
+            pods = self.wired.len(),
+            "agent began"
+        );
+        Ok(())
+    }
+
+    /// Takes over what an earlier agent has left.
+    fn recover(&mut self) {
+        self.addresses.absorb(&self.world, &self.node);
+        let marks = self.marks();
+        self.judge(&marks);
+        self.addresses.open_for_pods();
+        let held: Vec<Held> = self.addresses.held().collect();
+        for held in held {
+            let Ok(interface) = self.endpoints.interface(&held.key) else {
+                continue;
+            };
+            let wired = Wired {
+                pod: self.pod_of(&held, marks.get(&held.key)),
+                netns: (held.netns != Path::new("")).then_some(held.netns),
+                interface,
+                addresses: held.addresses,
+                key: held.key,
+            };
+            self.policy.attach(&wired);
+            self.wired.insert(wired.key.clone(), wired);
+        }
+    }
+
+    /// The pod behind a record: by the mark of its link, else by its UID.
+    fn pod_of(&self, held: &Held, mark: Option<&Mark>) -> Option<PodReference> {
+        let uid = Some(held.pod_uid.clone()).filter(|uid| !uid.is_empty());
+        let marked = mark.and_then(|mark| mark.pod.clone());
+        let (namespace, name) = marked.or_else(|| {
+            let pod = self.world.pods.iter().find(|pod| pod.metadata.uid == uid)?;
+            Some((pod.namespace().unwrap_or_default(), pod.name_any()))
+        })?;
+        Some(PodReference {
+            namespace,
+            name,
+            uid,
+        })
+    }
+
+    fn marks(&mut self) -> BTreeMap<AttachmentKey, Mark> {
+        self.endpoints.marks().unwrap_or_else(|error| {
+            // Without a look at the links nobody can be judged missing: every record counts as
+            // linked, which frees nothing.
+            warn!(%error, "cannot list the pods' links");
+            let held = self.addresses.held();
+            held.map(|held| {
+                let mark = Mark {
+                    key: held.key.clone(),
+                    addresses: held.addresses,
+                    pod: None,
+                };
+                (held.key, mark)
+            })
+            .collect()
+        })
+    }
+
+    fn judge(&mut self, marks: &BTreeMap<AttachmentKey, Mark>) {
+        let links = marks
+            .iter()
+            .map(|(key, mark)| (key.clone(), mark.addresses.clone()));
+        for key in self.addresses.judge(&links.collect()) {
+            if let Outcome::Failed(error) = self.delete(&key) {
+                warn!(%error, "cannot remove what nothing is left of");
+            }
+        }
+    }
+
+    fn repair(&mut self, now: Instant) {
+        self.apply_settings();
+        if self.addresses.look_due(now) {
+            let marks = self.marks();
+            self.judge(&marks);
+        }
+        for wired in self.wired.values() {
+            if let Err(error) = self.endpoints.repair(wired) {
+                warn!(interface = %wired.interface, %error, "cannot repair a pod's link");
+            }
+        }
+        self.addresses.tick(now);
+    }
+
+    fn apply_settings(&self) {
+        match sysctl::node_settings(&self.config.interface_prefix) {
+            Ok(settings) => {
+                let report = sysctl::repair(&settings);
+                for change in &report.changed {
+                    info!(%change, "kernel setting repaired");
+                }
+                for error in &report.failed {
+                    warn!(%error, "kernel setting");
+                }
+            }
+            Err(error) => warn!(%error, "cannot list the links' settings"),
+        }
+    }
+
+    fn look_at_node(&mut self) {
+        let on_loopback = node::loopback_addresses(&mut self.rtnl);
+        let facts = NodeFacts::of(&self.world, &self.config.node_name, &on_loopback);
+        if facts != self.node {
+            if !facts.uid.is_empty() && facts.loopbacks.is_empty() {
+                warn!(
+                    addresses = ?facts.addresses,
+                    "no InternalIP of the node sits on its loopback, so none is announced"
+                );
+            }
+            self.endpoints.set_sources(&facts);
+            self.node = facts;
+            self.touched.insert(Kind::Node);
+        }
+    }
+
+    async fn route(&mut self, touched: &BTreeSet<Kind>, repair: bool) {
+        const KINDS: [Kind; 6] = [
+            Kind::Node,
+            Kind::IpPool,
+            Kind::IpBlock,
+            Kind::BgpConfiguration,
+            Kind::BgpPeer,
+            Kind::BgpFilter,
+        ];
+        let wanted = KINDS.iter().any(|kind| touched.contains(kind));
+        if (wanted || repair || !self.routing.running())
+            && let Err(error) = self
+                .routing
+                .apply(&self.world, &self.node, &self.addresses.phases())
+                .await
+        {
+            error!(%error, "cannot bring the speaker to its configuration");
+        }
+    }
+
+    fn write_snapshot(&mut self, now: Instant) {
+        if self.snapshot.take(now)
+            && let Err(error) = snapshot::write(&self.config.snapshot_path(), &self.world)
+        {
+            warn!(%error, "a restart without the API server would start from an older view");
+            self.snapshot.changed();
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! From objects to the ruleset in the kernel.
+//!
+//! Owns the compiler's index, the dataplane and the order of things: a whole synchronisation once
+//! the view is complete, then one transaction per batch of changes. Does not own the meaning of a
+//! policy nor the layout of the ruleset.
+
+pub(crate) mod convert;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use caracal_nft::conntrack::{Decision, Flow};
+use caracal_nft::{Connection, Dataplane, Error, Guard, Options};
+use caracal_policy::index::{Limits, PolicyIndex};
+use caracal_policy::interpreter;
+use caracal_policy::model::{Event, PodName};
+use caracal_policy::packet::{Packet, Payload};
+use caracal_policy::plan::{InterfaceName, Plan, PlanDelta, PolicyName, Protocol};
+use tracing::{debug, info, warn};
+
+use crate::endpoint::Wired;
+use crate::world::{Key, Kind, World};
+
+/// Policy on this node: what it should be, and the kernel that holds it.
+pub(crate) struct PolicyLayer {
+    index: PolicyIndex,
+    dataplane: Arc<Mutex<Dataplane>>,
+    /// Puts back what others change.
+    _guard: Guard,
+    flows: Connection,
+    /// Something was observed since the last commit.
+    observed: bool,
+    /// The kernel holds what the index says. False at first, and after a refused transaction.
+    synchronised: bool,
+    failure: Option<String>,
+}
+
+impl PolicyLayer {
+    /// Opens the dataplane. Nothing is written before the first [`PolicyLayer::commit`].
+    ///
+    /// # Errors
+    /// Where the kernel has no nf_tables for us.
+    pub(crate) fn open(node_name: &str, options: Options) -> Result<PolicyLayer, Error> {
+        let dataplane = Dataplane::open(options)?;
+        let dataplane = Arc::new(Mutex::new(dataplane));
+        // Also where the kernel lets us own the table: until the first change after a restart it is
+        // nobody's, because taking it over would be a write.
+        let guard = Guard::start(Arc::clone(&dataplane), |repair| match repair.outcome {
+            Ok(stats) => info!(cause = ?repair.cause, ?stats, "policy table repaired"),
+            Err(error) => warn!(cause = ?repair.cause, %error, "cannot repair the policy table"),
+        })?;
+        Ok(PolicyLayer {
+            index: PolicyIndex::new(node_name, Limits::default()),
+            dataplane,
+            _guard: guard,
+            flows: Connection::open()?,
+            observed: false,
+            synchronised: false,
+            failure: None,
+        })
+    }
+
+    /// Takes in that these objects changed; read from `world` at their new state.
+    pub(crate) fn touched(&mut self, world: &World, kind: Kind, keys: &BTreeSet<Key>) {
+        for key in keys {
+            let event = match kind {
+                Kind::Pod => world.pods.get(key).map_or_else(
+                    || Event::PodDeleted(PodName::new(&key.namespace, &key.name)),
+                    |pod| Event::PodUpserted(convert::pod(pod)),
+                ),
+                Kind::Namespace => world.namespaces.get(key).map_or_else(
+                    || Event::NamespaceDeleted(key.name.clone()),
+                    |namespace| Event::NamespaceUpserted(convert::namespace(namespace)),
+                ),
+                Kind::NetworkPolicy => world.network_policies.get(key).map_or_else(
+                    || Event::PolicyDeleted(PolicyName::new(&key.namespace, &key.name)),
+                    |policy| Event::PolicyUpserted(convert::network_policy(policy)),
+                ),
+                Kind::Node => world.nodes.get(key).map_or_else(
+                    || Event::NodeDeleted(key.name.clone()),
+                    |node| Event::NodeUpserted(convert::node(node)),
+                ),
+                _ => return,
+            };
+            self.observe(event);
+        }
+    }
+
+    /// Takes in every object of a world, at start.
+    pub(crate) fn load(&mut self, world: &World) {
+        let nodes = world
+            .nodes
+            .iter()
+            .map(|node| Event::NodeUpserted(convert::node(node)));
+        let namespaces = world
+            .namespaces
+            .iter()
+            .map(|it| Event::NamespaceUpserted(convert::namespace(it)));
+        let policies = world
+            .network_policies
+            .iter()
+            .map(|policy| Event::PolicyUpserted(convert::network_policy(policy)));
+        let pods = world
+            .pods
+            .iter()
+            .map(|pod| Event::PodUpserted(convert::pod(pod)));
+        for event in nodes.chain(namespaces).chain(policies).chain(pods) {
+            self.observe(event);
+        }
+    }
+
+    /// Takes in an endpoint, which need not exist as a link yet.
+    pub(crate) fn attach(&mut self, wired: &Wired) {
+        if let Some(endpoint) = convert::endpoint(wired) {
+            self.observe(Event::EndpointUpserted(endpoint));
+        }
+    }
+
+    /// Takes in that an endpoint is gone.
+    pub(crate) fn detach(&mut self, interface: &InterfaceName) {
+        self.observe(Event::EndpointDeleted(interface.clone()));
+    }
+
+    /// Brings the kernel to what was taken in, as one transaction, and cuts the connections that it
+    /// forbids. Nothing to say, nothing written.
+    ///
+    /// # Errors
+    /// Where the kernel refuses. It then holds the old ruleset; the next call starts with a whole
+    /// synchronisation.
+    pub(crate) fn commit(&mut self, node: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        if !self.observed && self.synchronised {
+            return Ok(());
+        }
+        let before = self.index.plan().clone();
+        let delta = self.index.commit();
+        let whole = !self.synchronised;
+        self.observed = false;
+        if delta.is_empty() && !whole {
+            return Ok(());
+        }
+        let written = {
+            let mut dataplane = self.dataplane();
+            if whole {
+                dataplane.sync(self.index.plan())
+            } else {
+                dataplane.apply(&delta)
+            }
+        };
+        self.synchronised = written.is_ok();
+        self.failure = written.as_ref().err().map(ToString::to_string);
+        let stats = written?;
+        debug!(?stats, whole, "policy committed");
+        self.cut(&affected(&before, self.index.plan(), &delta), node);
+        Ok(())
+    }
+
+    /// The plan that the kernel should hold.
+    pub(crate) fn plan(&self) -> &Plan {
+        self.index.plan()
+    }
+
+    /// Why the kernel does not hold what the policies want.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    fn observe(&mut self, event: Event) {
+        self.index.observe(event);
+        self.observed = true;
+    }
+
+    fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
+        // A panic elsewhere leaves the dataplane's view at worst stale, which a sync corrects.
+        self.dataplane
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends connections of `pods` that the plan forbids now. The ruleset lets established ones pass
+    /// before it asks any policy.
+    fn cut(&mut self, pods: &BTreeSet<IpAddr>, node: &BTreeSet<IpAddr>) {
+        let plan = self.index.plan();
+        let decide = |flow: &Flow| {
+            // The node may always reach its own pods, and those packets meet no policy.
+            let stays =
+                node.contains(&flow.source()) || interpreter::pass(plan, &packet(flow)).passes();
+            if stays { Decision::Keep } else { Decision::Cut }
+        };
+        match self.flows.cut_flows(pods, decide) {
+            Ok(cut) if cut.cut.is_empty() => {}
+            Ok(cut) => info!(connections = cut.cut.len(), "cut what policy forbids now"),
+            Err(error) => warn!(%error, "cannot look for connections that policy forbids"),
+        }
+    }
+}
+
+/// Addresses of the pods whose verdicts the change can turn to "no". A change that only adds pods,
+/// classes or allowances forbids nothing that flowed before.
+fn affected(before: &Plan, after: &Plan, delta: &PlanDelta) -> BTreeSet<IpAddr> {
+    // An identity that an address loses takes its allowances along, in whichever class they are.
+    let identities = delta
+        .identities
+        .keys()
+        .any(|address| before.identities.contains_key(address));
+    let shrinks = |class: &caracal_policy::plan::ClassDelta| {
+        !class.removed_cells.is_empty()
+            || !class.removed_any_port.is_empty()
+            || !class.removed_any_peer.is_empty()
+            || class.open == Some(false)
+            || class.chain.is_some()
+    };
+    let classes = identities || delta.changed_classes.values().any(shrinks);
+    let concerned = after.endpoints.iter().filter(|(interface, endpoint)| {
+        classes
+            || before
+                .endpoints
+                .get(*interface)
+                .is_some_and(|old| old != *endpoint)
+    });
+    concerned
+        .flat_map(|(_, endpoint)| endpoint.addresses.iter().copied())
+        .collect()
+}
+
+fn packet(flow: &Flow) -> Packet {
+    let number = flow.original.protocol;
+    let protocol = Protocol::ALL
+        .into_iter()
+        .find(|known| known.number() == number);
+    let payload = match (protocol, flow.destination_port()) {
+        (Some(protocol), Some(port)) => Payload::Port(protocol, port),
+        _ => Payload::Other(number),
+    };
+    Packet {
+        source: flow.source(),
+        destination: flow.destination(),
+        payload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caracal_policy::plan::{Binding, EndpointPlan};
+
+    use super::*;
+
+    fn plan(ingress: Binding) -> Plan {
+        let addresses = ["10.0.0.1".parse().unwrap()].into();
+        let endpoint = EndpointPlan {
+            addresses,
+            ingress,
+            egress: Binding::Open,
+        };
+        let mut plan = Plan::default();
+        plan.endpoints
+            .insert(InterfaceName::new("cara0").unwrap(), endpoint);
+        plan
+    }
+
+    #[test]
+    fn a_new_pod_is_not_examined_and_a_rebound_one_is() {
+        let (empty, open, isolated) = (
+            Plan::default(),
+            plan(Binding::Open),
+            plan(Binding::Isolated),
+        );
+        let delta = PlanDelta::default();
+        assert!(affected(&empty, &open, &delta).is_empty());
+        assert!(affected(&open, &open, &delta).is_empty());
+        assert_eq!(affected(&open, &isolated, &delta).len(), 1);
+    }
+
+    #[test]
+    fn an_address_that_loses_its_identity_has_every_pod_examined() {
+        let peer: IpAddr = "10.9.9.9".parse().unwrap();
+        let mut before = plan(Binding::Open);
+        let mut delta = PlanDelta::default();
+        delta.identities.insert(peer, None);
+        assert!(affected(&before, &before, &delta).is_empty());
+        before
+            .identities
+            .insert(peer, caracal_policy::plan::IdentityId::FIRST_POD);
+        assert_eq!(affected(&before, &plan(Binding::Open), &delta).len(), 1);
+    }
+}

@@ -1,0 +1,196 @@
+//! A node from its first block to the end of its pods, in a namespace of its own.
+
+mod common;
+
+use std::time::Duration;
+
+use caracal_agent::{Agent, ApiSource, Config};
+use caracal_crds::BlockPhase;
+use common::{LOOPBACKS, Rig, addresses, can_run, inside, pings, until};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Not a test: the agent's process, started by the rig in the node's namespace.
+#[test]
+#[ignore = "started by other tests as a process"]
+fn agent_process() {
+    let Ok(run_dir) = std::env::var("AGENT_RUN_DIR") else {
+        return;
+    };
+    let url = std::env::var("AGENT_API").expect("AGENT_API");
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter("info,caracal_agent=debug,caracal_fib=debug,caracal_nft=debug")
+        .init();
+    let mut config = Config::new(common::NODE_NAME, ApiSource::Url(url));
+    config.run_dir = run_dir.into();
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .expect("SIGTERM");
+        tokio::spawn(async move {
+            term.recv().await;
+            stop.cancel();
+        });
+        Agent::run_blocking(config, shutdown)
+            .await
+            .expect("the agent ends well");
+    });
+}
+
+#[test]
+fn pods_are_wired_in_both_families_and_their_addresses_rest_after_del() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.start_agent();
+    rig.ready();
+    let phase = until("the block is active", Duration::from_secs(5), || {
+        let block = rig.api.block(0);
+        match block.phase() {
+            BlockPhase::Active => Ok(block.status),
+            other => Err(other),
+        }
+    });
+    assert!(phase.is_some_and(|status| status.observed_node_uid.is_some()));
+
+    for name in ["a", "b"] {
+        rig.api.pod(name, &json!({"app": name}));
+    }
+    let (a, b) = (rig.sandbox(), rig.sandbox());
+    let first = rig.add("a", "ca", &a);
+    let second = rig.add("b", "cb", &b);
+    let (a_has, b_has) = (addresses(&first), addresses(&second));
+    assert_eq!((a_has.len(), b_has.len()), (2, 2));
+    for target in b_has.iter().map(String::as_str).chain(LOOPBACKS) {
+        assert!(pings(&a, target), "{target} from pod a\n{}", rig.log());
+    }
+    for target in &a_has {
+        assert!(
+            pings(&rig.node, target),
+            "{target} from the node\n{}",
+            rig.log()
+        );
+    }
+
+    assert_eq!(
+        rig.add("a", "ca", &a),
+        first,
+        "a repeated ADD gets the same answer"
+    );
+    let check = rig.plugin(
+        "CHECK",
+        "ca",
+        a.path().to_str().expect("UTF-8"),
+        &json!({"prevResult": first}).to_string(),
+    );
+    assert!(check.status.success(), "{check:?}");
+    inside(
+        &a,
+        &[
+            "ip",
+            "addr",
+            "del",
+            &format!("{}/32", a_has[0]),
+            "dev",
+            "eth0",
+        ],
+    );
+    let check = rig.plugin(
+        "CHECK",
+        "ca",
+        a.path().to_str().expect("UTF-8"),
+        &json!({"prevResult": first}).to_string(),
+    );
+    assert!(
+        !check.status.success(),
+        "CHECK sees that an address is gone"
+    );
+
+    rig.del("a", "ca", a.path().to_str().expect("UTF-8"));
+    rig.del("a", "ca", "");
+    assert!(!pings(&b, &a_has[0]), "a deleted pod does not answer");
+    rig.api.pod("c", &json!({}));
+    let c = rig.sandbox();
+    let third = addresses(&rig.add("c", "cc", &c));
+    assert_ne!(third, a_has, "freed addresses rest");
+    rig.stop_agent();
+}
+
+#[test]
+fn a_killed_agent_comes_back_to_everything_as_it_was() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.start_agent();
+    rig.ready();
+    for name in ["a", "b"] {
+        rig.api.pod(name, &json!({"app": name}));
+    }
+    let (a, b) = (rig.sandbox(), rig.sandbox());
+    let first = rig.add("a", "ca", &a);
+    let b_has = addresses(&rig.add("b", "cb", &b));
+    rig.api.pod_has("a", &addresses(&first));
+    rig.api.pod_has("b", &b_has);
+    rig.api.create(&json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "to-b", "namespace": "default"},
+        "spec": {"podSelector": {"matchLabels": {"app": "b"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]},
+    }));
+    rig.settled();
+    let before = rig.kernel_state();
+    let writes = rig.api.writes();
+
+    rig.kill_agent();
+    assert!(pings(&a, &b_has[0]), "packets pass while no agent runs");
+    rig.start_agent();
+    rig.ready();
+    rig.settled();
+    let after = rig.kernel_state();
+    for (what, state) in &before {
+        assert_eq!(
+            state,
+            &after[what],
+            "{what} after the restart\n{}",
+            rig.log()
+        );
+    }
+    assert_eq!(
+        rig.api.writes(),
+        writes,
+        "the restart wrote to the API server\n{}",
+        rig.log()
+    );
+    assert_eq!(rig.add("a", "ca", &a), first, "the log remembers the pod");
+
+    // Without the API server: a restart, and a pod whose object was seen before.
+    rig.api.pod("c", &json!({"app": "c"}));
+    rig.settled();
+    rig.api.partition();
+    rig.kill_agent();
+    rig.start_agent();
+    rig.ready();
+    let c = rig.sandbox();
+    let c_has = addresses(&rig.add("c", "cc", &c));
+    assert!(pings(&a, &c_has[1]), "{}", rig.log());
+    assert!(
+        !pings(&c, &b_has[0]),
+        "policy holds for a pod wired without the API server"
+    );
+    // DEL while no agent runs is replayed by the next one.
+    rig.kill_agent();
+    rig.del("c", "cc", c.path().to_str().expect("UTF-8"));
+    rig.start_agent();
+    rig.ready();
+    assert!(
+        !pings(&a, &c_has[1]),
+        "the tombstone was replayed\n{}",
+        rig.log()
+    );
+    rig.stop_agent();
+}
