@@ -1,0 +1,42 @@
+# The commands of the project. `make demo` shows it, `make test` checks it.
+
+CARGO ?= cargo
+TARGET := x86_64-unknown-linux-gnu
+ARGS ?=
+
+.PHONY: build demo test lint deny crds peers clean
+
+# The plugin must start in any root filesystem, so it is linked statically; the rest is built as usual.
+build:
+	$(CARGO) build --release --workspace --exclude caracal-cni
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release -p caracal-cni --target $(TARGET)
+	cp target/$(TARGET)/release/caracal-cni target/release/caracal-cni
+
+# Builds, brings a cluster up on a two-rack fabric, measures it, injects faults, takes it down.
+# Installs nothing: routers that are missing are replaced by our own, and the report says so.
+demo: build
+	target/release/caracal lab demo $(ARGS)
+
+# Formatting, lints and every test. Installs the routers it tests against when they are missing.
+test: peers lint build
+	$(CARGO) test --release --workspace --no-fail-fast
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+# Packages of the routers and tools that the tests use; kubectl only where there is none.
+PEERS := nftables bird2 frr gobgpd exabgp iproute2 iputils-ping tcpdump
+peers:
+	tests/peers.sh $(PEERS)
+
+# Writes deploy/crds from the types.
+crds:
+	UPDATE_CRDS=1 $(CARGO) test -p caracal-crds
+
+# Licences and advisories of the dependencies.
+deny:
+	cargo deny check
+
+clean:
+	$(CARGO) clean

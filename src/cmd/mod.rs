@@ -1,0 +1,54 @@
+//! One module per verb: arguments, wiring, output.
+
+pub(crate) mod apiserver;
+pub(crate) mod bgp;
+pub(crate) mod controller;
+pub(crate) mod crds;
+pub(crate) mod node;
+pub(crate) mod speaker;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+/// Starts a runtime for a daemon, with its log on standard error.
+pub(crate) fn daemon<F>(
+    work: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<std::process::ExitCode>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(async {
+        let token = CancellationToken::new();
+        let terminated = terminated()?;
+        let trigger = token.clone();
+        tokio::spawn(async move {
+            terminated.await;
+            trigger.cancel();
+        });
+        work(token).await
+    })?;
+    // A blocking call that hangs (a kernel that does not answer) must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(std::process::ExitCode::SUCCESS)
+}
+
+/// Completes when the process is asked to end.
+fn terminated() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

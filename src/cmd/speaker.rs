@@ -1,0 +1,67 @@
+//! `caracal speaker`: the BGP speaker alone, configured by files of the same resources as a cluster.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use caracal_bgp_speaker::{How, NoFib, Speaker, SpeakerOptions};
+use caracal_fib::netns::Netns;
+use caracal_fib::{FibOptions, KernelFib};
+use caracal_resolve::{Inputs, Resolved, files, resolve};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct SpeakerArgs {
+    /// Manifest files, or folders of them
+    #[arg(short = 'f', long = "filename", required = true)]
+    files: Vec<PathBuf>,
+    /// Name of this speaker: its Node object in the files, else the name alone
+    #[arg(long)]
+    node: String,
+    /// Write no routes to the kernel
+    #[arg(long)]
+    no_fib: bool,
+    /// Folder for the local socket; without it there is none
+    #[arg(long, env = "CARACAL_RUN_DIR")]
+    run_dir: Option<PathBuf>,
+}
+
+/// What peers read in the Cease that ends a session (RFC 9003).
+const FAREWELL: &str = "the speaker was stopped";
+
+pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
+    super::daemon(async |shutdown| {
+        let manifests = files::read(&arguments.files)?;
+        let resolved = resolve(&Inputs::standalone(&arguments.node, &manifests));
+        for finding in &resolved.findings {
+            tracing::warn!(
+                object = %finding.object,
+                field = finding.field,
+                reason = finding.reason,
+                "{}",
+                finding.message
+            );
+        }
+        let Resolved { mut config, .. } = resolved;
+        let options = SpeakerOptions {
+            api_socket: arguments.run_dir.as_ref().map(|folder| folder.join("bgp.sock")),
+        };
+        let speaker = if arguments.no_fib {
+            let (fib, events) = NoFib::new();
+            Speaker::start(config, fib, events, options).await?
+        } else {
+            let netns = Netns::current()?;
+            let (fib, control, events) = KernelFib::start(&netns, FibOptions::default())
+                .context("cannot take over the kernel's routes")?;
+            // Routes that an earlier life left in the kernel still forward: peers are told so, and
+            // nothing is removed before they have told us everything again (RFC 4724 §4.1).
+            config.restarting = control.inherited() > 0;
+            Speaker::start(config, Box::new(fib), events, options).await?
+        };
+        shutdown.cancelled().await;
+        // The kernel's routes stay, so that what is under way still finds its path while the peers
+        // turn to others.
+        speaker.shutdown(How::Cease { message: FAREWELL.into() }).await;
+        Ok(())
+    })
+}
