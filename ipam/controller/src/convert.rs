@@ -1,6 +1,5 @@
 //! Between objects and the allocator's types.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use caracal_crds as crds;
@@ -181,11 +180,6 @@ fn addresses(ipv4: Option<Ipv4Network>, ipv6: Option<Ipv6Network>) -> Option<Blo
 
 pub(crate) fn moment(time: &crds::Time) -> Moment {
     Moment(u64::try_from(time.0.as_millisecond()).unwrap_or(0))
-}
-
-/// Labels as selectors want them.
-pub(crate) fn labels(object: &impl ResourceExt) -> BTreeMap<String, String> {
-    object.labels().clone()
 }
 
 fn created(metadata: &kube::api::ObjectMeta) -> Moment {

@@ -35,10 +35,17 @@ pub(crate) struct Deposed {
 }
 
 enum Seen {
-    Node(Change<Node>),
+    Node(Change<NodeFacts>),
     Pool(Change<crds::IpPool>),
     Block(Change<crds::IpBlock>),
     Request(Change<crds::IpBlockRequest>),
+}
+
+/// What of a node matters: nodes are large, many, and change with every heartbeat.
+struct NodeFacts {
+    name: String,
+    uid: String,
+    labels: BTreeMap<String, String>,
 }
 
 /// Serves until a later leader is seen; dropped when the lease is lost.
@@ -52,7 +59,7 @@ pub(crate) async fn serve(config: &Config, epoch: u64) -> Deposed {
                 Api::all(client.clone()),
                 everything(),
                 changes.clone(),
-                Seen::Node
+                |node: Change<Node>| Seen::Node(node.map(NodeFacts::of))
             ),
             follow(
                 Api::all(client.clone()),
@@ -137,6 +144,16 @@ struct SeenRequest {
     answer: Option<(u64, Answer)>,
 }
 
+impl NodeFacts {
+    fn of(node: Node) -> Self {
+        NodeFacts {
+            name: node.name_any(),
+            uid: node.uid().unwrap_or_default(),
+            labels: node.metadata.labels.unwrap_or_default(),
+        }
+    }
+}
+
 impl Term {
     fn new(config: &Config, epoch: u64) -> Self {
         Term {
@@ -160,7 +177,7 @@ impl Term {
 
     fn seen(&mut self, seen: Seen) {
         match seen {
-            Seen::Node(Change::Applied(node)) => self.node(&node),
+            Seen::Node(Change::Applied(node)) => self.node(node),
             Seen::Node(Change::Gone(name)) => {
                 self.nodes.remove(&name);
                 self.tell(Event::Node(NodeName(name), None));
@@ -198,10 +215,8 @@ impl Term {
     }
 
     /// A node's heartbeat is not news: only UID and labels are.
-    fn node(&mut self, node: &Node) {
-        let name = node.name_any();
-        let uid = node.uid().unwrap_or_default();
-        let labels = convert::labels(node);
+    fn node(&mut self, node: NodeFacts) {
+        let NodeFacts { name, uid, labels } = node;
         let told = self.nodes.remove(&name).and_then(|seen| seen.told);
         self.nodes
             .insert(name.clone(), SeenNode { uid, labels, told });

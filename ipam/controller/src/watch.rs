@@ -28,6 +28,17 @@ pub enum Change<K> {
     Listed,
 }
 
+impl<K> Change<K> {
+    /// The same change with what of the object matters.
+    pub fn map<T>(self, facts: impl FnOnce(K) -> T) -> Change<T> {
+        match self {
+            Change::Applied(object) => Change::Applied(facts(object)),
+            Change::Gone(name) => Change::Gone(name),
+            Change::Listed => Change::Listed,
+        }
+    }
+}
+
 /// First and longest pause after a failure; doubled in between.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
