@@ -30,7 +30,6 @@ use crate::{DurationString, schema};
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.listenPort", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name == 'default' || self.metadata.name.startsWith('node.')").message("a BGPConfiguration is named default or node.<name>"),
-    validation = Rule::new("self.metadata.name != 'default' || !has(self.spec.routerID)").message("routerID in default would give every node the same one: set it in node.<name>").field_path(".spec.routerID"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BgpConfigurationSpec {
