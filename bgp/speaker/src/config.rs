@@ -199,8 +199,8 @@ impl PeerConfig {
         }
     }
 
-    /// Whether going from `self` to `other` needs a new session. Policies, next hops and the
-    /// reflector role change under a living one.
+    /// Whether going from `self` to `other` needs a new session. Policies and next hops change
+    /// under a living one.
     pub fn needs_new_session(&self, other: &Self) -> bool {
         let session_part = |peer: &Self| Self {
             import: Policy::accept_all(),
@@ -208,7 +208,6 @@ impl PeerConfig {
             next_hop_mode: NextHopMode::Auto,
             next_hop_v4: None,
             next_hop_v6: None,
-            route_reflector_client: false,
             ..peer.clone()
         };
         session_part(self) != session_part(other)

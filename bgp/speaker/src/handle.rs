@@ -55,6 +55,9 @@ pub(crate) enum Request {
     Routes(Option<Prefix>, oneshot::Sender<Vec<RouteSnapshot>>),
     Explain(Prefix, oneshot::Sender<Explanation>),
     Shutdown(How, oneshot::Sender<()>),
+    /// Keeps the RIB thread busy.
+    #[cfg(test)]
+    WithRib(crate::rib_thread::Question, oneshot::Sender<()>),
 }
 
 impl SpeakerHandle {
@@ -108,6 +111,15 @@ impl SpeakerHandle {
     pub async fn shutdown(&self, how: How) {
         // Stopped means that what was asked for has happened.
         let _ = self.ask(|answer| Request::Shutdown(how, answer)).await;
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn with_rib(
+        &self,
+        task: impl FnOnce(&caracal_bgp_core::rib::Rib) + Send + 'static,
+    ) {
+        let task = crate::rib_thread::Question(Box::new(task));
+        let _ = self.ask(|answer| Request::WithRib(task, answer)).await;
     }
 
     async fn ask<T>(

@@ -5,13 +5,23 @@
 //! [`caracal_bgp_core`]'s, nor the kernel, which hides behind [`fib::Fib`], nor Kubernetes:
 //! [`config::SpeakerConfig`] is all that comes in.
 
+pub mod api;
+mod board;
 pub mod config;
+mod connection;
 pub mod error;
+mod explain;
 pub mod fib;
+mod fib_thread;
 pub mod handle;
+mod net;
+mod rib_thread;
+mod session;
 pub mod snapshot;
+mod speaker;
 
 pub use config::{PeerConfig, PeerName, SpeakerConfig};
 pub use error::Error;
 pub use fib::{Fib, FibChange, FibEvent, FibNextHop, FibRoute, NoFib};
 pub use handle::{How, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
+pub use speaker::Speaker;

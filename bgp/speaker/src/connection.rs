@@ -1,0 +1,269 @@
+//! One TCP connection: a task that reads and a task that writes.
+//!
+//! Owns octets in both directions: framing off the socket, and the order in which messages are
+//! written. Does not own what messages mean. The two tasks share nothing with the RIB but its
+//! channel, so that a busy RIB or a slow kernel never delays a keepalive.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use caracal_bgp_core::fsm::{CloseWhy, ConnId};
+use caracal_bgp_core::rib::PeerId;
+use caracal_bgp_core::wire::{self, Frame, Notification};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::rib_thread::RibHandle;
+
+/// Session messages that may wait for a socket: OPEN, NOTIFICATION and a few keepalives. When it
+/// is full, nothing has left for minutes, and one keepalive more would change nothing.
+const CONTROL_DEPTH: usize = 8;
+/// Octets read at once: several of the largest messages.
+const READ_SIZE: usize = 16 * 1024;
+/// How long a peer may take to read our last words before the socket is closed on it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a connection reports.
+#[derive(Debug)]
+pub(crate) enum ConnEvent {
+    /// A whole message came.
+    Frame(ConnId, Frame),
+    /// What came is no message.
+    Malformed(ConnId, Notification),
+    /// The connection ended.
+    Closed(ConnId, CloseWhy),
+    /// A dial ended.
+    Dialled(io::Result<TcpStream>),
+}
+
+/// What the writer is told.
+enum Control {
+    Write(Bytes),
+    /// From here on, routes are pulled for this session whenever the notify says so.
+    Established(PeerId, Arc<Notify>),
+    Finish,
+}
+
+/// A connection's tasks.
+pub(crate) struct Connection {
+    /// Our end.
+    pub(crate) local: IpAddr,
+    control: mpsc::Sender<Control>,
+    written: Arc<AtomicU64>,
+    written_seen: u64,
+    reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Starts both tasks.
+    pub(crate) fn spawn(
+        conn: ConnId,
+        local: IpAddr,
+        stream: TcpStream,
+        events: mpsc::Sender<ConnEvent>,
+        rib: RibHandle,
+    ) -> Self {
+        let (read, write) = stream.into_split();
+        let (control, controls) = mpsc::channel(CONTROL_DEPTH);
+        let written = Arc::new(AtomicU64::new(0));
+        let writer = Writer {
+            socket: write,
+            written: Arc::clone(&written),
+            rib,
+        };
+        Self {
+            local,
+            control,
+            written,
+            written_seen: 0,
+            reader: tokio::spawn(read_all(conn, read, events)),
+            writer: tokio::spawn(writer.run(controls)),
+        }
+    }
+
+    /// Queues a message before all routes that are not yet on their way. False when the queue is
+    /// full: the peer does not read.
+    pub(crate) fn write(&self, octets: Bytes) -> bool {
+        // A closed queue belongs to a writer that failed; the reader reports the connection.
+        !matches!(
+            self.control.try_send(Control::Write(octets)),
+            Err(mpsc::error::TrySendError::Full(_))
+        )
+    }
+
+    /// Lets routes flow.
+    pub(crate) fn established(&self, peer: PeerId, ready: Arc<Notify>) -> bool {
+        self.control
+            .try_send(Control::Established(peer, ready))
+            .is_ok()
+    }
+
+    /// Whether octets have reached the socket since the last call.
+    pub(crate) fn wrote(&mut self) -> bool {
+        let written = self.written.load(Ordering::Relaxed);
+        std::mem::replace(&mut self.written_seen, written) != written
+    }
+
+    /// Flushes what was queued and closes, without waiting long for a peer that does not read.
+    pub(crate) fn close(self) -> JoinHandle<()> {
+        let Self {
+            control,
+            mut reader,
+            mut writer,
+            ..
+        } = self;
+        tokio::spawn(async move {
+            let flushed = async {
+                if control.send(Control::Finish).await.is_ok() {
+                    let _ = (&mut writer).await;
+                }
+                // Closing a socket with unread octets resets the connection, and the peer would
+                // never see our last words: read until it has closed its side.
+                let _ = (&mut reader).await;
+            };
+            let _ = tokio::time::timeout(LINGER, flushed).await;
+            writer.abort();
+            reader.abort();
+        })
+    }
+}
+
+/// Frames messages off the socket. Waits when the session is behind: TCP then slows the peer.
+async fn read_all(conn: ConnId, mut socket: OwnedReadHalf, events: mpsc::Sender<ConnEvent>) {
+    let mut buffer = BytesMut::with_capacity(READ_SIZE);
+    loop {
+        loop {
+            let event = match wire::frame(&mut buffer) {
+                Ok(Some(frame)) => ConnEvent::Frame(conn, frame),
+                Ok(None) => break,
+                Err(notification) => {
+                    let _ = events.send(ConnEvent::Malformed(conn, notification)).await;
+                    return discard(socket).await;
+                }
+            };
+            if events.send(event).await.is_err() {
+                return discard(socket).await;
+            }
+        }
+        buffer.reserve(READ_SIZE);
+        let why = match socket.read_buf(&mut buffer).await {
+            Ok(0) => CloseWhy::Eof,
+            Ok(_) => continue,
+            Err(error) => close_why(&error),
+        };
+        let _ = events.send(ConnEvent::Closed(conn, why)).await;
+        return;
+    }
+}
+
+/// Reads until the peer closes, for [`Connection::close`].
+async fn discard(mut socket: OwnedReadHalf) {
+    let mut scrap = [0; 4096];
+    while let Ok(1..) = socket.read(&mut scrap).await {}
+}
+
+/// An I/O error in the machine's words.
+pub(crate) fn close_why(error: &io::Error) -> CloseWhy {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseWhy::Reset,
+        io::ErrorKind::ConnectionRefused => CloseWhy::Refused,
+        io::ErrorKind::TimedOut => CloseWhy::TimedOut,
+        _ => CloseWhy::Other(error.to_string()),
+    }
+}
+
+/// Routes on their way from the RIB. Kept over turns of the loop: an answer must not get lost.
+type Pull = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
+
+struct Writer {
+    socket: OwnedWriteHalf,
+    written: Arc<AtomicU64>,
+    rib: RibHandle,
+}
+
+impl Writer {
+    async fn run(mut self, mut controls: mpsc::Receiver<Control>) {
+        let mut session: Option<(PeerId, Arc<Notify>)> = None;
+        let mut pull: Option<Pull> = None;
+        loop {
+            let waiting = session.as_ref().filter(|_| pull.is_none());
+            let ready = async {
+                match waiting {
+                    Some((peer, ready)) => {
+                        ready.notified().await;
+                        *peer
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let pulled = async {
+                match &mut pull {
+                    Some(pull) => pull.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let failed = tokio::select! {
+                // Session messages go first, however many routes wait.
+                biased;
+                control = controls.recv() => match control {
+                    Some(Control::Write(octets)) => self.write(&octets).await,
+                    Some(Control::Established(peer, ready)) => {
+                        session = Some((peer, ready));
+                        Ok(())
+                    }
+                    Some(Control::Finish) | None => {
+                        // Whatever became of the peer, this is the end of the connection.
+                        let _ = self.socket.shutdown().await;
+                        return;
+                    }
+                },
+                octets = pulled => {
+                    pull = None;
+                    match octets {
+                        Some(octets) => {
+                            let written = self.write(&octets).await;
+                            pull = session.as_ref().map(|(peer, _)| self.pull(*peer));
+                            written
+                        }
+                        None => Ok(()),
+                    }
+                }
+                peer = ready => {
+                    pull = Some(self.pull(peer));
+                    Ok(())
+                }
+            };
+            if let Err(error) = failed {
+                // The reader sees the same end and reports it.
+                tracing::debug!(%error, "write failed");
+                return;
+            }
+        }
+    }
+
+    fn pull(&self, peer: PeerId) -> Pull {
+        Box::pin(self.rib.clone().pull(peer))
+    }
+
+    /// Writes all of `octets`, and counts what leaves as it leaves.
+    async fn write(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            let count = self.socket.write(octets).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.written.fetch_add(1, Ordering::Relaxed);
+            octets = &octets[count..];
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! The thread that hands routes to the FIB.
+//!
+//! Owns the changes that the FIB has not taken yet: the latest per prefix, so that memory is
+//! bounded by the table however slow the kernel is. Does not own answers, which come back as
+//! [`crate::FibEvent`]s.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+
+use caracal_bgp_core::types::Prefix;
+
+use crate::error::Error;
+use crate::fib::{Fib, FibChange};
+
+/// Changes on their way to the FIB; shared by the RIB thread, which never waits here, and the
+/// FIB thread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FibQueue(Arc<(Mutex<Waiting>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: BTreeMap<Prefix, FibChange>,
+    /// The first table is complete with `changes`.
+    complete: bool,
+    closed: bool,
+}
+
+impl FibQueue {
+    /// Puts `changes` in line.
+    pub(crate) fn push(&self, changes: impl IntoIterator<Item = FibChange>) {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return;
+        }
+        for change in changes {
+            waiting.changes.insert(change.prefix, change);
+        }
+        self.0.1.notify_one();
+    }
+
+    /// Everything of the first table has been pushed.
+    pub(crate) fn complete(&self) {
+        self.lock().complete = true;
+        self.0.1.notify_one();
+    }
+
+    /// Takes no more changes and drops those that wait: what the FIB holds stays.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        waiting.changes.clear();
+        waiting.complete = false;
+        self.0.1.notify_one();
+    }
+
+    /// The next batch; `None` once closed.
+    fn take(&self) -> Option<(Vec<FibChange>, bool)> {
+        let (_, arrival) = &*self.0;
+        let mut waiting = self.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if !waiting.changes.is_empty() || waiting.complete {
+                let changes = std::mem::take(&mut waiting.changes).into_values().collect();
+                return Some((changes, std::mem::take(&mut waiting.complete)));
+            }
+            waiting = arrival
+                .wait(waiting)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Every change under the lock is whole: a thread that died left nothing half done.
+        self.0
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Starts the thread; it ends when `queue` is closed.
+pub(crate) fn spawn(
+    queue: FibQueue,
+    mut fib: Box<dyn Fib>,
+) -> Result<thread::JoinHandle<()>, Error> {
+    thread::Builder::new()
+        .name("bgp-fib".into())
+        .spawn(move || {
+            while let Some((changes, complete)) = queue.take() {
+                if !changes.is_empty() {
+                    fib.apply(changes);
+                }
+                if complete {
+                    fib.initial_sync_complete();
+                }
+            }
+        })
+        .map_err(|source| Error::Thread {
+            name: "FIB",
+            source,
+        })
+}

@@ -1,0 +1,550 @@
+//! Speakers that talk to each other over real TCP on loopback addresses.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use caracal_bgp_core::rib::NextHopMode;
+use caracal_bgp_core::types::{Asn, Family, RouterId};
+
+use super::*;
+use crate::config::Policy;
+use crate::fib::{FibChange, NoFib};
+use crate::snapshot::{FibSnapshot, PeerSnapshot, SessionState};
+
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Addresses that no other test of this process uses; the port keeps processes apart.
+struct Lab {
+    subnet: u8,
+    port: u16,
+}
+
+impl Lab {
+    fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        Self {
+            subnet: NEXT.fetch_add(1, Ordering::Relaxed),
+            port: 20_000 + u16::try_from(std::process::id() % 10_000).unwrap(),
+        }
+    }
+
+    fn address(&self, speaker: u8) -> IpAddr {
+        Ipv4Addr::new(127, 77, self.subnet, speaker).into()
+    }
+
+    /// Speaker number `speaker` with a prefix of each family of its own.
+    fn speaker(&self, speaker: u8, asn: u32) -> SpeakerConfig {
+        let mut config = SpeakerConfig::new(Asn(asn), RouterId(u32::from(speaker)));
+        config.listen = Some(ListenConfig {
+            addrs: vec![self.address(speaker)],
+            port: self.port,
+        });
+        config.transit = true;
+        config.multipath_relax = true;
+        for family in Family::ALL {
+            config
+                .originate
+                .insert(own(speaker, family), Origination::default());
+        }
+        config
+    }
+
+    /// Makes `a` and `b` peers of each other.
+    fn link(&self, a: &mut SpeakerConfig, b: &mut SpeakerConfig) {
+        self.add_peer(a, b);
+        self.add_peer(b, a);
+    }
+
+    fn add_peer(&self, config: &mut SpeakerConfig, other: &SpeakerConfig) {
+        let [ours, theirs] =
+            [&*config, other].map(|config| u8::try_from(config.router_id.0).unwrap());
+        let remote = SocketAddr::new(self.address(theirs), self.port);
+        let peer = PeerConfig {
+            local_address: Some(self.address(ours)),
+            // Loopback addresses are no next hops; these stand for the addresses of a link.
+            next_hop_v4: Some(Ipv4Addr::new(192, 0, 2, ours)),
+            next_hop_v6: Some(format!("2001:db8:ffff::{ours}").parse().unwrap()),
+            ..PeerConfig::new(remote, other.asn)
+        };
+        config.peers.insert(name(theirs), peer);
+    }
+}
+
+fn name(speaker: u8) -> PeerName {
+    PeerName(format!("s{speaker}"))
+}
+
+fn own(speaker: u8, family: Family) -> Prefix {
+    match family {
+        Family::Ipv4Unicast => format!("10.{speaker}.0.0/26"),
+        Family::Ipv6Unicast => format!("2001:db8:{speaker}::/64"),
+    }
+    .parse()
+    .unwrap()
+}
+
+async fn start(config: SpeakerConfig) -> SpeakerHandle {
+    let (fib, events) = NoFib::new();
+    Speaker::start(config, fib, events, SpeakerOptions::default())
+        .await
+        .unwrap()
+}
+
+/// Looks until `check` is content; the last look is shown when it never is.
+async fn until<T: Debug, F: Future<Output = T>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+    check: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let seen = look().await;
+        if check(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}: last seen {seen:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn peer(handle: &SpeakerHandle, other: u8) -> PeerSnapshot {
+    let snapshot = handle.snapshot().await.unwrap();
+    let name = name(other).0;
+    let mut peers = snapshot.peers.into_iter();
+    peers.find(|peer| peer.name == name).unwrap()
+}
+
+async fn established(handle: &SpeakerHandle, other: u8) -> PeerSnapshot {
+    until(
+        &format!("session with s{other}"),
+        || peer(handle, other),
+        |peer| peer.state == SessionState::Established,
+    )
+    .await
+}
+
+async fn route(handle: &SpeakerHandle, prefix: Prefix) -> Option<RouteSnapshot> {
+    let routes = handle.routes(Some(prefix)).await.unwrap();
+    routes.into_iter().find(|route| route.prefix == prefix)
+}
+
+/// Waits until `handle` has a usable route to `prefix`.
+async fn reachable(handle: &SpeakerHandle, prefix: Prefix) -> RouteSnapshot {
+    let usable = |route: &Option<RouteSnapshot>| {
+        route
+            .as_ref()
+            .is_some_and(|route| route.paths.iter().any(|path| path.best))
+    };
+    until(
+        &format!("route to {prefix}"),
+        || route(handle, prefix),
+        usable,
+    )
+    .await
+    .unwrap()
+}
+
+async fn gone(handle: &SpeakerHandle, prefix: Prefix) {
+    let none = |route: &Option<RouteSnapshot>| route.is_none();
+    until(
+        &format!("no route to {prefix}"),
+        || route(handle, prefix),
+        none,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_families_cross_one_session_and_are_withdrawn() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    let (a_config, a, b) = (a.clone(), start(a).await, start(b).await);
+    for family in Family::ALL {
+        let there = reachable(&b, own(1, family)).await;
+        assert_eq!(there.paths[0].as_path, "65001");
+        assert_eq!(there.fib, FibSnapshot::Installed);
+        let next_hop = there.paths[0].next_hop.unwrap().to_string();
+        assert!(
+            ["192.0.2.1", "2001:db8:ffff::1"].contains(&next_hop.as_str()),
+            "{next_hop}"
+        );
+        reachable(&a, own(2, family)).await;
+    }
+    let ended = |peer: &PeerSnapshot| {
+        peer.families
+            .iter()
+            .all(|f| f.end_of_rib_received && f.end_of_rib_sent)
+    };
+    until("End-of-RIB both ways", || peer(&a, 2), ended).await;
+
+    let mut silent = a_config;
+    silent.originate.remove(&own(1, Family::Ipv6Unicast));
+    a.apply(silent).await.unwrap();
+    gone(&b, own(1, Family::Ipv6Unicast)).await;
+    assert!(route(&b, own(1, Family::Ipv4Unicast)).await.is_some());
+    assert_eq!(peer(&b, 1).await.established_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_pass_a_transit_speaker_and_stop_at_one_that_is_none() {
+    let lab = Lab::new();
+    let mut configs = [
+        lab.speaker(1, 65_001),
+        lab.speaker(2, 65_002),
+        lab.speaker(3, 65_003),
+    ];
+    let [a, b, c] = &mut configs;
+    lab.link(a, b);
+    lab.link(b, c);
+    let [a, b, c] = configs;
+    let mut node = b.clone();
+    let (_a, b, c) = (start(a).await, start(b).await, start(c).await);
+    let there = reachable(&c, own(1, Family::Ipv4Unicast)).await;
+    assert_eq!(there.paths[0].as_path, "65002 65001");
+    node.transit = false;
+    b.apply(node).await.unwrap();
+    gone(&c, own(1, Family::Ipv4Unicast)).await;
+    assert!(route(&c, own(2, Family::Ipv4Unicast)).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reflector_tells_clients_each_others_routes_with_itself_as_next_hop_if_so_told() {
+    let lab = Lab::new();
+    let mut configs = [1, 2, 3].map(|speaker| lab.speaker(speaker, 65_000));
+    let [reflector, b, c] = &mut configs;
+    lab.link(reflector, b);
+    lab.link(reflector, c);
+    for peer in reflector.peers.values_mut() {
+        peer.route_reflector_client = true;
+    }
+    let towards_c = reflector.peers.get_mut(&name(3)).unwrap();
+    towards_c.next_hop_mode = NextHopMode::Self_;
+    let [reflector, b, c] = configs;
+    let (_reflector, b, c) = (start(reflector).await, start(b).await, start(c).await);
+    let at_c = reachable(&c, own(2, Family::Ipv6Unicast)).await;
+    let path = &at_c.paths[0];
+    assert_eq!(path.next_hop.unwrap().to_string(), "2001:db8:ffff::1");
+    assert_eq!(path.originator_id.as_deref(), Some("0.0.0.2"));
+    assert_eq!(path.cluster_list, ["0.0.0.1"]);
+    assert_eq!((path.as_path.as_str(), path.local_pref), ("", 100));
+    let at_b = reachable(&b, own(3, Family::Ipv4Unicast)).await;
+    let next_hop = at_b.paths[0].next_hop.unwrap().to_string();
+    assert_eq!(next_hop, "192.0.2.3", "unchanged by default");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_paths_through_different_ases_share_the_load() {
+    let lab = Lab::new();
+    let mut configs = [
+        lab.speaker(1, 65_001),
+        lab.speaker(2, 65_002),
+        lab.speaker(3, 65_003),
+    ];
+    let shared: Prefix = "10.99.0.0/24".parse().unwrap();
+    let [a, b, c] = &mut configs;
+    lab.link(a, b);
+    lab.link(a, c);
+    b.originate.insert(shared, Origination::default());
+    c.originate.insert(shared, Origination::default());
+    let [a, b, c] = configs;
+    let (a, _b, c) = (start(a).await, start(b).await, start(c).await);
+    let ways = |route: &Option<RouteSnapshot>| {
+        route.as_ref().map_or(0, |route| {
+            route.paths.iter().filter(|path| path.multipath).count()
+        })
+    };
+    until("two ways", || route(&a, shared), |route| ways(route) == 2).await;
+    let cease = How::Cease {
+        message: "maintenance".into(),
+    };
+    c.shutdown(cease).await;
+    until("one way", || route(&a, shared), |route| ways(route) == 1).await;
+    let seen = peer(&a, 3).await;
+    let error = seen.last_received_error.expect("a NOTIFICATION").text;
+    assert!(error.contains("maintenance"), "{error}");
+}
+
+/// Keeps what it is asked and answers only when the test does.
+#[derive(Clone, Default)]
+struct SilentFib(Arc<Mutex<BTreeMap<Prefix, FibChange>>>);
+
+impl Fib for SilentFib {
+    fn apply(&mut self, changes: Vec<FibChange>) {
+        let mut asked = self.0.lock().unwrap();
+        for change in changes {
+            asked.insert(change.prefix, change);
+        }
+    }
+
+    fn initial_sync_complete(&mut self) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_is_told_on_only_after_the_fib_has_acknowledged_it() {
+    let lab = Lab::new();
+    let mut configs = [
+        lab.speaker(1, 65_001),
+        lab.speaker(2, 65_002),
+        lab.speaker(3, 65_003),
+    ];
+    let [a, b, c] = &mut configs;
+    lab.link(a, b);
+    lab.link(b, c);
+    let [a, b, c] = configs;
+    let fib = SilentFib::default();
+    let (events, answers) = mpsc::channel(16);
+    let _a = start(a).await;
+    let b = Speaker::start(b, Box::new(fib.clone()), answers, SpeakerOptions::default())
+        .await
+        .unwrap();
+    let c = start(c).await;
+    let prefix = own(1, Family::Ipv4Unicast);
+    assert_eq!(reachable(&b, prefix).await.fib, FibSnapshot::Pending);
+    reachable(&c, own(2, Family::Ipv4Unicast)).await;
+    assert!(
+        route(&c, prefix).await.is_none(),
+        "told before the FIB had it"
+    );
+    let asked = fib.0.lock().unwrap()[&prefix].clone();
+    assert_eq!(
+        asked.route.unwrap().next_hops[0].address.to_string(),
+        "192.0.2.1"
+    );
+    let seq = asked.seq;
+    events
+        .send(FibEvent::Installed { prefix, seq })
+        .await
+        .unwrap();
+    reachable(&c, prefix).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_speaker_that_restarts_keeps_its_routes_at_the_peer_and_stale_ones_are_swept() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    let dropped: Prefix = "10.98.0.0/24".parse().unwrap();
+    a.originate.insert(dropped, Origination::default());
+    lab.link(&mut a, &mut b);
+    let mut again = a.clone();
+    let (first, b) = (start(a).await, start(b).await);
+    let prefix = own(1, Family::Ipv4Unicast);
+    reachable(&b, dropped).await;
+    reachable(&b, prefix).await;
+    first.shutdown(How::GracefulRestart).await;
+    let stale = |route: &Option<RouteSnapshot>| {
+        route
+            .as_ref()
+            .is_some_and(|route| route.paths[0].stale && route.paths[0].best)
+    };
+    until("stale and used", || route(&b, prefix), stale).await;
+    until("stale and used", || route(&b, dropped), stale).await;
+
+    again.restarting = true;
+    again.originate.remove(&dropped);
+    let second = start(again).await;
+    let fresh =
+        |route: &Option<RouteSnapshot>| route.as_ref().is_some_and(|route| !route.paths[0].stale);
+    until("told again", || route(&b, prefix), fresh).await;
+    gone(&b, dropped).await;
+    reachable(&second, own(2, Family::Ipv4Unicast)).await;
+    assert!(!second.snapshot().await.unwrap().deferring);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_outlive_a_rib_that_is_busy_for_longer_than_the_hold_time() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    for config in [&mut a, &mut b] {
+        for peer in config.peers.values_mut() {
+            peer.hold_time = Duration::from_secs(3);
+        }
+    }
+    let busy = Arc::new(std::sync::Barrier::new(2));
+    let (supervisor_a, b) = (start(a).await, start(b).await);
+    established(&supervisor_a, 2).await;
+    let held = Arc::clone(&busy);
+    supervisor_a
+        .with_rib(move |_| {
+            held.wait();
+            thread::sleep(Duration::from_secs(8));
+        })
+        .await;
+    tokio::task::spawn_blocking(move || busy.wait())
+        .await
+        .unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(7) {
+        let seen = peer(&b, 1).await;
+        assert_eq!(
+            (seen.state, seen.established_count),
+            (SessionState::Established, 1),
+            "{seen:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(peer(&supervisor_a, 2).await.established_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_configuration_touches_only_the_peers_concerned() {
+    let lab = Lab::new();
+    let mut configs = [
+        lab.speaker(1, 65_001),
+        lab.speaker(2, 65_002),
+        lab.speaker(3, 65_003),
+    ];
+    let [a, b, c] = &mut configs;
+    lab.link(a, b);
+    lab.link(a, c);
+    let [a, b, c] = configs;
+    let mut next = a.clone();
+    let (a, _b, _c) = (start(a).await, start(b).await, start(c).await);
+    let prefix = own(2, Family::Ipv4Unicast);
+    reachable(&a, prefix).await;
+    established(&a, 3).await;
+
+    next.peers.get_mut(&name(2)).unwrap().import = Policy::reject_all();
+    a.apply(next.clone()).await.unwrap();
+    let rejected = |route: &Option<RouteSnapshot>| {
+        route
+            .as_ref()
+            .is_some_and(|route| route.paths[0].rejected.is_some())
+    };
+    until("rejected with its reason", || route(&a, prefix), rejected).await;
+    assert_eq!(peer(&a, 2).await.established_count, 1);
+
+    next.peers.get_mut(&name(2)).unwrap().hold_time = Duration::from_secs(30);
+    a.apply(next.clone()).await.unwrap();
+    let seen = established(&a, 2).await;
+    assert_eq!(seen.hold_time_secs, Some(30));
+    next.peers.remove(&name(2));
+    a.apply(next).await.unwrap();
+    gone(&a, prefix).await;
+    assert_eq!(peer(&a, 3).await.established_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_link_ends_its_sessions_at_once_and_nothing_is_retained() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    let (events, answers) = mpsc::channel(16);
+    let fib = SilentFib::default();
+    let a = Speaker::start(a, Box::new(fib), answers, SpeakerOptions::default())
+        .await
+        .unwrap();
+    let b = start(b).await;
+    reachable(&a, own(2, Family::Ipv4Unicast)).await;
+    let interface = net::interface_of(lab.address(1)).unwrap();
+    b.shutdown(How::GracefulRestart).await;
+    let stale =
+        |route: &Option<RouteSnapshot>| route.as_ref().is_some_and(|route| route.paths[0].stale);
+    until("retained", || route(&a, own(2, Family::Ipv4Unicast)), stale).await;
+    let down = FibEvent::LinkDown {
+        ifindex: interface.index,
+        name: interface.name,
+    };
+    events.send(down).await.unwrap();
+    gone(&a, own(2, Family::Ipv4Unicast)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_one_clear_error() {
+    let lab = Lab::new();
+    let config = lab.speaker(1, 65_001);
+    let _first = start(config.clone()).await;
+    let (fib, events) = NoFib::new();
+    let error = Speaker::start(config, fib, events, SpeakerOptions::default())
+        .await
+        .unwrap_err()
+        .to_string();
+    let address = SocketAddr::new(lab.address(1), lab.port);
+    assert_eq!(
+        error,
+        format!("cannot listen for BGP on {address}: the port is in use")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_api_answers_line_by_line() {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bgp.sock");
+    let (fib, events) = NoFib::new();
+    let options = SpeakerOptions {
+        api_socket: Some(path.clone()),
+    };
+    let a = Speaker::start(a, fib, events, options).await.unwrap();
+    let _b = start(b).await;
+    reachable(&a, own(2, Family::Ipv4Unicast)).await;
+
+    let (read, mut write) = tokio::net::UnixStream::connect(&path)
+        .await
+        .unwrap()
+        .into_split();
+    let mut lines = BufReader::new(read).lines();
+    let mut ask = async |request: &str| {
+        write
+            .write_all(format!("{request}\n").as_bytes())
+            .await
+            .unwrap();
+        lines.next_line().await.unwrap().unwrap()
+    };
+    let answer = ask(r#"{"verb":"peers"}"#).await;
+    let api::Response::Ok(snapshot) = serde_json::from_str(&answer).unwrap() else {
+        panic!("{answer}");
+    };
+    let snapshot: SpeakerSnapshot = snapshot;
+    assert_eq!(snapshot.peers[0].state, SessionState::Established);
+    let answer = ask(r#"{"verb":"routes","prefix":"10.2.0.0/16"}"#).await;
+    let routes: api::Response<Vec<RouteSnapshot>> = serde_json::from_str(&answer).unwrap();
+    assert!(matches!(routes, api::Response::Ok(routes) if routes.len() == 1));
+    let answer = ask(r#"{"verb":"explain","prefix":"10.2.0.7"}"#).await;
+    let api::Response::Ok(explained) = serde_json::from_str(&answer).unwrap() else {
+        panic!("{answer}");
+    };
+    let explained: Explanation = explained;
+    let expected = [
+        "10.2.0.0/26 is the longest prefix that covers 10.2.0.7/32.",
+        "The path from s2 via 192.0.2.2 is best.",
+        "The FIB has installed it.",
+        "s2 is not told: the peer told us.",
+    ];
+    assert_eq!(explained.sentences, expected);
+    for (request, problem) in [
+        (r#"{"verb":"routes","prefix":"x"}"#, "'x' is not a prefix"),
+        (r#"{"verb":"fly"}"#, "unknown variant"),
+    ] {
+        let answer = ask(request).await;
+        assert!(
+            answer.contains(problem) && answer.contains("error"),
+            "{answer}"
+        );
+    }
+    a.shutdown(How::GracefulRestart).await;
+    assert!(!path.exists(), "the socket was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simultaneous_dials_end_in_one_session() {
+    for _ in 0..5 {
+        let lab = Lab::new();
+        let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+        lab.link(&mut a, &mut b);
+        let (a, b) = tokio::join!(start(a), start(b));
+        reachable(&a, own(2, Family::Ipv4Unicast)).await;
+        reachable(&b, own(1, Family::Ipv4Unicast)).await;
+        assert_eq!(peer(&a, 2).await.established_count, 1);
+        assert_eq!(peer(&b, 1).await.established_count, 1);
+    }
+}
