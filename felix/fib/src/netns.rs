@@ -213,8 +213,8 @@ fn share_netns_dir() -> io::Result<()> {
     fs::create_dir_all(NETNS_DIR)?;
     let directory = File::open(NETNS_DIR)?;
     // Two processes that do this at once would stack two mounts.
-    let _lock =
-        Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+    let _lock = Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| io::Error::from(errno))?;
     let share = || {
         let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
         mount(None::<&str>, NETNS_DIR, None::<&str>, flags, None::<&str>)
@@ -223,7 +223,13 @@ fn share_netns_dir() -> io::Result<()> {
         // EINVAL: not a mount point yet.
         Err(Errno::EINVAL) => {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(NETNS_DIR), NETNS_DIR, None::<&str>, flags, None::<&str>)?;
+            mount(
+                Some(NETNS_DIR),
+                NETNS_DIR,
+                None::<&str>,
+                flags,
+                None::<&str>,
+            )?;
             share()?;
         }
         other => other?,

@@ -197,8 +197,10 @@ impl PodLinks {
         let host = match link::find(&mut self.rtnl, &spec.alternative_name)? {
             Some(host) => Some(host),
             // Someone who died between making the pair and naming it left no alternative name.
-            None => link::find(&mut self.rtnl, &spec.host_name)?
-                .filter(|link| link.alternative_names.is_empty() && link.alias.is_none()),
+            None => link::find(&mut self.rtnl, &spec.host_name)?.filter(|link| {
+                let alias = link.alias.as_ref();
+                link.alternative_names.is_empty() && alias.is_none_or(|alias| *alias == spec.alias)
+            }),
         };
         let Some(host) = host else {
             return Ok(None);

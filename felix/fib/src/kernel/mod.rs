@@ -91,6 +91,7 @@ pub struct KernelFib {
 #[derive(Clone, Debug)]
 pub struct FibControl {
     mailbox: Arc<Mailbox>,
+    inherited: usize,
 }
 
 impl KernelFib {
@@ -108,6 +109,7 @@ impl KernelFib {
         let mailbox = Arc::new(mailbox);
         let (events, receiver) = mpsc::channel(FIB_EVENT_DEPTH);
         let worker = Worker::open(netns, options, mailbox.clone(), wake, events)?;
+        let inherited = worker.inherited();
         let worker = thread::Builder::new()
             .name("kernel-fib".into())
             .spawn(move || worker.run())
@@ -117,6 +119,7 @@ impl KernelFib {
             })?;
         let control = FibControl {
             mailbox: mailbox.clone(),
+            inherited,
         };
         let fib = Self {
             mailbox,
@@ -158,6 +161,14 @@ impl Fib for KernelFib {
 }
 
 impl FibControl {
+    /// How many forwarding routes an earlier life had left in the kernel at the start. With any,
+    /// packets were forwarded all the while: the speaker may say so to its peers (RFC 4724 §3,
+    /// Forwarding State).
+    #[must_use]
+    pub fn inherited(&self) -> usize {
+        self.inherited
+    }
+
     /// Replaces the set of blackhole routes: this node's own blocks, so that packets for unused
     /// addresses do not follow the default route out and come back.
     pub fn set_blackholes(&self, blackholes: BTreeSet<Prefix>) {
@@ -166,6 +177,7 @@ impl FibControl {
 
     /// Changes the source address that the node itself uses over the speaker's routes.
     pub fn set_preferred_source(&self, source: PreferredSource) {
-        self.mailbox.post(|mail| mail.preferred_source = Some(source));
+        self.mailbox
+            .post(|mail| mail.preferred_source = Some(source));
     }
 }

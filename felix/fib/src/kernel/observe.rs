@@ -31,14 +31,16 @@ pub(super) fn read_back(rtnl: &mut Rtnl) -> Result<Actual> {
         add_object(&mut actual, object);
     }
     for family in Family::ALL {
-        let routes = rtnl.dump("routes", &objects::list_routes(family), |message| {
-            match message {
+        let routes = rtnl.dump(
+            "routes",
+            &objects::list_routes(family),
+            |message| match message {
                 Message::Route(RouteNetlinkMessage::NewRoute(route)) => {
                     KernelRoute::from_message(&route)
                 }
                 _ => None,
-            }
-        })?;
+            },
+        )?;
         for route in routes {
             if route.metric == METRIC_BGP {
                 actual.set_slot(route.prefix, Some(slot_of(&route)));
@@ -103,18 +105,16 @@ pub(super) fn observe(actual: &mut Actual, change: Change, own_port: u32) -> Obs
                 _ => Observation::Nothing,
             }
         }
-        Message::NewNexthop(object) | Message::DelNexthop(object) if !by_us => {
-            match object.id {
-                Some(id) if object.protocol == PROTOCOL_BGP || owns(actual, id) => {
-                    Observation::ObjectChanged
-                }
-                Some(id) => {
-                    actual.taken.insert(id);
-                    Observation::Nothing
-                }
-                None => Observation::Nothing,
+        Message::NewNexthop(object) | Message::DelNexthop(object) if !by_us => match object.id {
+            Some(id) if object.protocol == PROTOCOL_BGP || owns(actual, id) => {
+                Observation::ObjectChanged
             }
-        }
+            Some(id) => {
+                actual.taken.insert(id);
+                Observation::Nothing
+            }
+            None => Observation::Nothing,
+        },
         _ => Observation::Nothing,
     }
 }
@@ -179,7 +179,5 @@ fn route_vanished(actual: &mut Actual, route: &KernelRoute) -> Observation {
 }
 
 fn owns(actual: &Actual, id: u32) -> bool {
-    actual.hops.contains_key(&id)
-        || actual.groups.contains_key(&id)
-        || actual.strange.contains(&id)
+    actual.hops.contains_key(&id) || actual.groups.contains_key(&id) || actual.strange.contains(&id)
 }

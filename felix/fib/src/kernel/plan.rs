@@ -49,6 +49,25 @@ pub(super) struct Route {
 pub(super) struct Desired {
     routes: BTreeMap<Prefix, Route>,
     groups: BTreeMap<GroupKey, DesiredGroup>,
+    unnamed: Unnamed,
+}
+
+/// What becomes of routes of ours that were found in the kernel and that nobody has spoken of.
+#[derive(Clone, Debug)]
+enum Unnamed {
+    /// They stay: the RIB may still ask for them. Prefixes that it gave up do not count.
+    Keep {
+        given_up: BTreeSet<Prefix>,
+    },
+    Remove,
+}
+
+impl Default for Unnamed {
+    fn default() -> Self {
+        Self::Keep {
+            given_up: BTreeSet::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -61,6 +80,12 @@ struct DesiredGroup {
 impl Desired {
     /// Sets or removes a route. A new group has no members until [`Desired::set_members`].
     pub(super) fn set(&mut self, prefix: Prefix, route: Option<Route>) {
+        if let Unnamed::Keep { given_up } = &mut self.unnamed {
+            match route {
+                Some(_) => given_up.remove(&prefix),
+                None => given_up.insert(prefix),
+            };
+        }
         if let Some(Route {
             target: Target::Group(key),
             ..
@@ -82,6 +107,26 @@ impl Desired {
             group.routes -= 1;
             if group.routes == 0 {
                 self.groups.remove(&key);
+            }
+        }
+    }
+
+    /// From here on what is not asked for goes.
+    pub(super) fn complete(&mut self) {
+        self.unnamed = Unnamed::Remove;
+    }
+
+    /// Whether everything that should be in the kernel is known.
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.unnamed, Unnamed::Remove)
+    }
+
+    /// Whether the kernel's route at a prefix may go when it is not wanted.
+    fn may_remove(&self, prefix: &Prefix) -> bool {
+        match &self.unnamed {
+            Unnamed::Remove => true,
+            Unnamed::Keep { given_up } => {
+                self.routes.contains_key(prefix) || given_up.contains(prefix)
             }
         }
     }
@@ -142,6 +187,12 @@ pub(super) struct Actual {
 }
 
 impl Actual {
+    /// How many routes of ours forward packets.
+    pub(super) fn forwarding(&self) -> usize {
+        let forwards = |slot: &&Slot| matches!(slot, Slot::Ours(route) if route.target != InstalledTarget::Blackhole);
+        self.routes.values().filter(forwards).count()
+    }
+
     pub(super) fn slot(&self, prefix: &Prefix) -> Option<&Slot> {
         self.routes.get(prefix)
     }
@@ -168,10 +219,7 @@ impl Actual {
     pub(super) fn inherit_ownership(&mut self, before: &Self) {
         for (prefix, slot) in &mut self.routes {
             if let Slot::Foreign(protocol) = *slot
-                && matches!(
-                    before.slot(prefix),
-                    Some(Slot::Ours(_) | Slot::Stolen(_))
-                )
+                && matches!(before.slot(prefix), Some(Slot::Ours(_) | Slot::Stolen(_)))
             {
                 *slot = Slot::Stolen(protocol);
             }
@@ -241,14 +289,6 @@ pub(super) enum Scope<'a> {
     Only(&'a BTreeSet<Prefix>),
 }
 
-/// Whether routes that nobody asked for may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leftovers {
-    /// Not yet: the RIB may still ask for them.
-    Keep,
-    Remove,
-}
-
 /// Plans writes, and remembers which object stands for which group.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
@@ -259,13 +299,7 @@ impl Planner {
     /// The writes that bring the routes of `scope`, and every group, to what is desired. Objects
     /// that become superfluous stay, until [`Planner::plan_cleanup`]: were a write to fail, the
     /// kernel would drop every route that still leads to a removed object.
-    pub(super) fn plan(
-        &mut self,
-        desired: &Desired,
-        actual: &Actual,
-        scope: Scope<'_>,
-        leftovers: Leftovers,
-    ) -> Vec<Op> {
+    pub(super) fn plan(&mut self, desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Vec<Op> {
         self.bind(desired, actual, scope);
         let mut ops = self.plan_objects(desired, actual);
         let mut removals = Vec::new();
@@ -278,9 +312,7 @@ impl Planner {
                     prefix: *prefix,
                     route,
                 }),
-                (None, Some(Slot::Ours(_)))
-                    if leftovers == Leftovers::Remove || matches!(scope, Scope::Only(_)) =>
-                {
+                (None, Some(Slot::Ours(_))) if desired.may_remove(prefix) => {
                     removals.push(Op::DeleteRoute { prefix: *prefix });
                 }
                 (None, _) => {}
@@ -298,8 +330,12 @@ impl Planner {
         ops
     }
 
-    /// Removes objects to which nothing leads and that stand for no group.
+    /// Removes objects to which nothing leads and that stand for no group; none before everything
+    /// desired is known.
     pub(super) fn plan_cleanup(&mut self, desired: &Desired, actual: &Actual) -> Vec<Op> {
+        if !desired.is_complete() {
+            return Vec::new();
+        }
         self.bindings
             .retain(|key, _| desired.groups.contains_key(key));
         let bound: BTreeSet<u32> = self.bindings.values().copied().collect();
@@ -360,9 +396,7 @@ impl Planner {
         let unbound: Vec<&GroupKey> = desired
             .groups
             .iter()
-            .filter(|(key, group)| {
-                !group.members.is_empty() && !self.bindings.contains_key(*key)
-            })
+            .filter(|(key, group)| !group.members.is_empty() && !self.bindings.contains_key(*key))
             .map(|(key, _)| key)
             .collect();
         if unbound.is_empty() {

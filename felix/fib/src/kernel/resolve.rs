@@ -138,12 +138,7 @@ impl Topology {
         candidates.max().map(|(_, interface)| interface)
     }
 
-    fn on_link(
-        &self,
-        address: IpAddr,
-        gateway: IpAddr,
-        interface: u32,
-    ) -> Result<Hop, Unresolved> {
+    fn on_link(&self, address: IpAddr, gateway: IpAddr, interface: u32) -> Result<Hop, Unresolved> {
         match self.links.get(&interface) {
             None => Err(Unresolved::LinkGone(address, interface)),
             // The kernel refuses objects on such links (ENETDOWN).
@@ -207,12 +202,24 @@ mod tests {
             (next_hop("10.1.0.2", None, None), "10.1.0.2 on 2"),
             // The interface of the session is no statement about a third party's address.
             (next_hop("10.1.0.2", None, Some(1)), "10.1.0.2 on 2"),
-            (next_hop("2001:db8::2", Some("fe80::2"), Some(1)), "fe80::2 on 1"),
-            (next_hop("2001:db8::2", Some("fe80::2"), Some(2)), "2001:db8::2 on 1"),
-            (next_hop("2001:db8::2", Some("fe80::2"), None), "2001:db8::2 on 1"),
+            (
+                next_hop("2001:db8::2", Some("fe80::2"), Some(1)),
+                "fe80::2 on 1",
+            ),
+            (
+                next_hop("2001:db8::2", Some("fe80::2"), Some(2)),
+                "2001:db8::2 on 1",
+            ),
+            (
+                next_hop("2001:db8::2", Some("fe80::2"), None),
+                "2001:db8::2 on 1",
+            ),
             (next_hop("fe80::9", None, Some(2)), "fe80::9 on 2"),
             (next_hop("fe80::9", None, None), "came without an interface"),
-            (next_hop("fe80::9", None, Some(9)), "interface 9, which is gone"),
+            (
+                next_hop("fe80::9", None, Some(9)),
+                "interface 9, which is gone",
+            ),
             (next_hop("10.3.0.2", None, None), "up3, which is down"),
             (next_hop("192.0.2.1", None, None), "no connected subnet"),
             (next_hop("10.0.0.1", None, None), "an address of this node"),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::mailbox::{Mail, Mailbox, Wake};
 use super::observe::{self, Observation};
-use super::plan::{Actual, Desired, GroupKey, Leftovers, Planner, Route, Scope, Slot, Target};
+use super::plan::{Actual, Desired, GroupKey, Planner, Route, Scope, Slot, Target};
 use super::resolve::{Topology, Transition};
 use super::write::{Rejections, backoff, write};
 use super::{FibOptions, PreferredSource};
@@ -47,7 +47,6 @@ pub(super) struct Worker {
     requests: BTreeMap<Prefix, Request>,
     blackholes: BTreeSet<Prefix>,
     preferred_source: PreferredSource,
-    leftovers: Leftovers,
 
     desired: Desired,
     actual: Actual,
@@ -113,7 +112,6 @@ impl Worker {
             requests: BTreeMap::new(),
             blackholes: BTreeSet::new(),
             preferred_source: options.preferred_source,
-            leftovers: Leftovers::Keep,
             desired: Desired::default(),
             actual,
             planner: Planner::default(),
@@ -129,6 +127,11 @@ impl Worker {
         };
         worker.set_blackholes(options.blackholes);
         Ok(worker)
+    }
+
+    /// How many forwarding routes were found at the start.
+    pub(super) fn inherited(&self) -> usize {
+        self.actual.forwarding()
     }
 
     pub(super) fn run(mut self) {
@@ -212,7 +215,7 @@ impl Worker {
             self.want(prefix);
         }
         if mail.initial_sync_complete {
-            self.leftovers = Leftovers::Remove;
+            self.desired.complete();
             self.agenda.resync_at = Instant::now();
         }
     }
@@ -440,14 +443,10 @@ impl Worker {
         } else {
             Scope::Only(&prefixes)
         };
-        let ops = self
-            .planner
-            .plan(&self.desired, &self.actual, scope, self.leftovers);
+        let ops = self.planner.plan(&self.desired, &self.actual, scope);
         let failures = write(&mut self.rtnl, &mut self.actual, &ops)?;
-        if self.leftovers == Leftovers::Remove {
-            let ops = self.planner.plan_cleanup(&self.desired, &self.actual);
-            write(&mut self.rtnl, &mut self.actual, &ops)?;
-        }
+        let ops = self.planner.plan_cleanup(&self.desired, &self.actual);
+        write(&mut self.rtnl, &mut self.actual, &ops)?;
         for (hop, why) in &failures.hops {
             self.rejections.add(now, *hop, why.clone());
         }

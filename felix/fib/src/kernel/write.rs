@@ -215,7 +215,9 @@ impl Rejections {
     }
 
     pub(super) fn contains(&self, hop: &Hop) -> bool {
-        self.hops.get(hop).is_some_and(|found| found.until.is_some())
+        self.hops
+            .get(hop)
+            .is_some_and(|found| found.until.is_some())
     }
 
     pub(super) fn why(&self, hop: &Hop) -> Option<&str> {

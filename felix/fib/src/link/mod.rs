@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::netns::Netns;
 use crate::rtnl::Rtnl;
 use crate::rtnl::message::Message;
-pub use crate::rtnl::objects::{InterfaceAddress, Link, MacAddress};
 use crate::rtnl::objects::{self, LinkKey, RouteSpec, RouteTarget, VethEnd};
+pub use crate::rtnl::objects::{InterfaceAddress, Link, MacAddress};
 
 /// The longest name of a link, in octets.
 pub const NAME_OCTETS: usize = 15;
@@ -80,7 +80,9 @@ pub fn create_veth(
         netns,
     };
     let request = objects::create_veth(&end(near, None), &end(far, far_netns.map(AsFd::as_fd)));
-    rtnl.request(request, CREATE, || format!("create veth pair {near} and {far}"))
+    rtnl.request(request, CREATE, || {
+        format!("create veth pair {near} and {far}")
+    })
 }
 
 /// Removes a link; one that is already gone is no error.
@@ -192,7 +194,9 @@ pub fn set_route(rtnl: &mut Rtnl, prefix: Prefix, via: Via, protocol: u8) -> Res
         },
         source: None,
     };
-    rtnl.request(route.add(), PUT, || format!("set route {prefix} via {via:?}"))
+    rtnl.request(route.add(), PUT, || {
+        format!("set route {prefix} via {via:?}")
+    })
 }
 
 /// Refuses a name that the kernel would refuse or cut.

@@ -72,7 +72,9 @@ impl Rtnl {
         doing: impl FnOnce() -> String,
     ) -> Result<()> {
         let mut outcomes = self.batch(&[(message, flags)])?;
-        let outcome = outcomes.pop().expect("a batch answers each of its messages");
+        let outcome = outcomes
+            .pop()
+            .expect("a batch answers each of its messages");
         outcome.map_err(|source| Error::Refused {
             doing: doing(),
             source,
@@ -179,11 +181,7 @@ impl Rtnl {
         }
     }
 
-    fn send_chunk(
-        &mut self,
-        chunk: &[(Message, u16)],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<()> {
+    fn send_chunk(&mut self, chunk: &[(Message, u16)], outcomes: &mut Vec<Outcome>) -> Result<()> {
         let start = outcomes.len();
         outcomes.resize(start + chunk.len(), Ok(()));
         let first = self.sequence.wrapping_add(1);
@@ -191,7 +189,11 @@ impl Rtnl {
         let mut last = first;
         for (index, (message, flags)) in chunk.iter().enumerate() {
             last = self.next_sequence();
-            let acknowledge = if index + 1 == chunk.len() { NLM_F_ACK } else { 0 };
+            let acknowledge = if index + 1 == chunk.len() {
+                NLM_F_ACK
+            } else {
+                0
+            };
             message.encode(NLM_F_REQUEST | acknowledge | flags, last, &mut buffer);
         }
         self.socket.send(&buffer)?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use nix::sys::socket::sockopt::{ReceiveTimeout, RcvBufForce, SndBufForce};
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout, SndBufForce};
 use nix::sys::socket::{MsgFlags, recv, setsockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 

@@ -1,0 +1,559 @@
+//! The speaker's routes in real namespaces.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use caracal_bgp_core::types::Prefix;
+use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibRoute};
+use caracal_fib::{FibControl, FibOptions, KernelFib, NamedNetns, PreferredSource, link};
+use netlink_packet_core::Parseable;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use tokio::sync::mpsc::Receiver;
+
+use common::{DEADLINE, Fabric, addr, ip, rtnl, until};
+
+/// A FIB under test, and what it said.
+struct Subject {
+    fib: KernelFib,
+    control: FibControl,
+    events: Receiver<FibEvent>,
+    seq: u64,
+}
+
+impl Subject {
+    fn start(node: &NamedNetns, options: FibOptions) -> Self {
+        let (fib, control, events) = KernelFib::start(node.netns(), options).unwrap();
+        Self {
+            fib,
+            control,
+            events,
+            seq: 0,
+        }
+    }
+
+    /// Asks for routes; an empty list of next hops withdraws. Returns the last sequence number.
+    fn ask(&mut self, routes: &[(&str, &[&str])]) -> u64 {
+        let changes = routes
+            .iter()
+            .map(|(prefix, next_hops)| {
+                self.seq += 1;
+                let next_hops: Vec<FibNextHop> =
+                    next_hops.iter().map(|text| next_hop(text)).collect();
+                FibChange {
+                    prefix: prefix.parse().unwrap(),
+                    route: (!next_hops.is_empty()).then_some(FibRoute { next_hops }),
+                    seq: self.seq,
+                }
+            })
+            .collect();
+        self.fib.apply(changes);
+        self.seq
+    }
+
+    /// The next event that `pick` wants; others are passed over.
+    fn event<T>(&mut self, what: &str, mut pick: impl FnMut(&FibEvent) -> Option<T>) -> T {
+        let mut seen = Vec::new();
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE {
+            match self.events.try_recv() {
+                Ok(event) => match pick(&event) {
+                    Some(found) => return found,
+                    None => seen.push(event),
+                },
+                Err(_) => thread::sleep(Duration::from_micros(200)),
+            }
+        }
+        panic!("no event: {what}; seen: {seen:?}");
+    }
+
+    /// Waits until the answer with this number is "installed".
+    fn installed(&mut self, wanted: u64) {
+        self.event("installed", |event| match event {
+            FibEvent::Installed { seq, .. } if *seq == wanted => Some(()),
+            FibEvent::Failed { seq, why, .. } if *seq == wanted => panic!("failed: {why}"),
+            _ => None,
+        });
+    }
+
+    fn failed(&mut self, wanted: u64) -> String {
+        self.event("failed", |event| match event {
+            FibEvent::Failed { seq, why, .. } if *seq == wanted => Some(why.clone()),
+            _ => None,
+        })
+    }
+
+    fn synced(&mut self) {
+        self.fib.initial_sync_complete();
+        self.event("resynced", |event| {
+            matches!(event, FibEvent::Resynced).then_some(())
+        });
+    }
+}
+
+/// `address`, or `address%interface index`.
+fn next_hop(text: &str) -> FibNextHop {
+    let (address, interface) = match text.split_once('%') {
+        Some((address, index)) => (address, Some(index.parse().unwrap())),
+        None => (text, None),
+    };
+    FibNextHop {
+        address: addr(address),
+        link_local: None,
+        interface,
+    }
+}
+
+fn routes(node: &NamedNetns) -> String {
+    let mut text = ip(node, "route show proto 214");
+    text.push_str(&ip(node, "-6 route show proto 214"));
+    text
+}
+
+fn objects(node: &NamedNetns) -> String {
+    ip(node, "nexthop show proto 214")
+}
+
+fn shows(node: &NamedNetns, expected: &str) -> Result<(), String> {
+    // `ip` breaks the lines of multipath routes.
+    let text = routes(node).replace("\n\tnexthop", " nexthop");
+    let words: String = text.split(' ').filter(|word| !word.is_empty()).collect();
+    let wanted: String = expected.split(' ').collect();
+    if words.contains(&wanted) {
+        Ok(())
+    } else {
+        Err(text)
+    }
+}
+
+const BOTH_V4: &[&str] = &["10.0.1.2", "10.0.2.2"];
+const BOTH_V6: &[&str] = &["fd00:0:0:1::2", "fd00:0:0:2::2"];
+
+#[test]
+fn routes_of_both_families_are_installed_replaced_and_withdrawn() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    let index = link::expect(&mut rtnl(node), "up1").unwrap().index;
+    let over_link_local = format!("fe80::2%{index}");
+    let seq = subject.ask(&[
+        ("10.1.0.0/26", BOTH_V4),
+        ("10.2.0.0/26", &["10.0.1.2"]),
+        ("10.3.0.0/26", &[&over_link_local]),
+        ("fd00:1::/64", BOTH_V6),
+        ("0.0.0.0/0", BOTH_V4),
+        ("::/0", &[&over_link_local]),
+    ]);
+    subject.installed(seq);
+    for expected in [
+        "10.2.0.0/26 nhid",
+        "fd00:1::/64 nhid",
+        "default nhid",
+        "via inet6 fe80::2 dev up1",
+        "nexthop via 10.0.1.2 dev up1 weight 1",
+        "nexthop via 10.0.2.2 dev up2 weight 1",
+        "nexthop via fd00:0:0:2::2 dev up2 weight 1",
+    ] {
+        until(expected, || shows(node, expected));
+    }
+    assert_eq!(
+        objects(node).lines().count(),
+        9,
+        "shared: {}",
+        objects(node)
+    );
+
+    let seq = subject.ask(&[("10.1.0.0/26", &["10.0.2.2"]), ("fd00:1::/64", &[])]);
+    subject.installed(seq - 1);
+    subject.installed(seq);
+    assert!(!routes(node).contains("fd00:1::"), "{}", routes(node));
+    subject.synced();
+    let names = [
+        "10.1.0.0/26",
+        "10.2.0.0/26",
+        "10.3.0.0/26",
+        "0.0.0.0/0",
+        "::/0",
+    ];
+    let all: Vec<(&str, &[&str])> = names.iter().map(|name| (*name, &[][..])).collect();
+    let seq = subject.ask(&all);
+    subject.installed(seq);
+    until("no route and no object is left", || {
+        let left = routes(node) + &objects(node);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    subject.fib.stop();
+}
+
+#[test]
+fn a_restart_with_equal_state_writes_nothing_and_leftovers_go_only_at_the_end() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    let options = FibOptions {
+        blackholes: ["10.244.0.0/26", "fd00:244::/122"].map(prefix).into(),
+        ..FibOptions::default()
+    };
+    let wanted: &[(&str, &[&str])] = &[
+        ("10.1.0.0/26", BOTH_V4),
+        ("10.2.0.0/26", BOTH_V4),
+        ("10.3.0.0/26", &["10.0.2.2"]),
+        ("fd00:1::/64", BOTH_V6),
+    ];
+    let mut first = Subject::start(node, options.clone());
+    first.ask(wanted);
+    let seq = first.ask(&[("10.9.0.0/26", &["10.0.1.2"])]);
+    first.installed(seq);
+    first.synced();
+    let before = routes(node) + &objects(node);
+    first.fib.stop();
+    assert_eq!(
+        before,
+        routes(node) + &objects(node),
+        "a stop leaves everything"
+    );
+
+    let mut watch = Watch::start(node);
+    let mut second = Subject::start(node, options.clone());
+    let seq = second.ask(wanted);
+    second.installed(seq);
+    assert_eq!(watch.heard(), Vec::<String>::new(), "equal, so not written");
+    assert!(
+        routes(node).contains("10.9.0.0/26"),
+        "the RIB may still ask for it"
+    );
+    second.synced();
+    until("leftovers go", || match routes(node) {
+        text if text.contains("10.9.0.0/26") => Err(text),
+        _ => Ok(()),
+    });
+    let heard = watch.heard();
+    assert!(
+        heard.iter().all(|line| line.starts_with("del")) && heard.len() <= 3,
+        "one route, its group and perhaps its next hop: {heard:?}"
+    );
+    second.fib.stop();
+
+    let mut third = Subject::start(node, options);
+    let seq = third.ask(wanted);
+    third.installed(seq);
+    third.synced();
+    assert_eq!(
+        watch.heard(),
+        Vec::<String>::new(),
+        "equal after the end as well"
+    );
+    third.fib.stop();
+}
+
+#[test]
+fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    ip(node, "route add 10.7.0.0/26 via 10.0.1.2 metric 512");
+    ip(
+        node,
+        "route add 10.1.0.0/26 via 10.0.1.2 metric 900 proto static",
+    );
+    ip(node, "nexthop add id 5 via 10.0.1.2 dev up1");
+    let mut subject = Subject::start(node, FibOptions::default());
+    subject.ask(&[("fd00:1::/64", BOTH_V6), ("10.2.0.0/26", &["10.0.1.2"])]);
+    let seq = subject.ask(&[("10.1.0.0/26", BOTH_V4)]);
+    subject.installed(seq);
+    subject.synced();
+    let seq = subject.ask(&[("10.7.0.0/26", BOTH_V4)]);
+    assert!(subject.failed(seq).contains("not ours to replace"));
+
+    let good = routes(node) + &objects(node);
+    let group = good
+        .split_whitespace()
+        .skip_while(|word| *word != "nhid")
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    for harm in [
+        "route del 10.1.0.0/26 metric 512".to_owned(),
+        "-6 route del fd00:1::/64 metric 512".to_owned(),
+        "route replace 10.2.0.0/26 via 10.0.2.2 metric 512".to_owned(),
+        format!("nexthop del id {group}"),
+        "nexthop flush proto 214".to_owned(),
+    ] {
+        ip(node, &harm);
+        let start = Instant::now();
+        until(&harm, || {
+            let now = routes(node);
+            let whole = ["10.1.0.0/26", "10.2.0.0/26", "fd00:1::/64"];
+            let all = whole.iter().all(|prefix| now.contains(prefix));
+            if all && now.contains("via 10.0.1.2 dev up1 weight 1") {
+                Ok(())
+            } else {
+                Err(now)
+            }
+        });
+        println!("{harm}: repaired after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "{harm}");
+    }
+    let others = ip(node, "route show") + &ip(node, "nexthop show");
+    for foreign in [
+        "10.7.0.0/26 via 10.0.1.2 dev up1 metric 512",
+        "10.1.0.0/26 via 10.0.1.2 dev up1 proto static metric 900",
+        "id 5 via 10.0.1.2 dev up1",
+    ] {
+        assert!(others.contains(foreign), "{foreign}: {others}");
+    }
+    ip(node, "route del 10.7.0.0/26 metric 512");
+    subject.installed(seq);
+    subject.fib.stop();
+}
+
+#[test]
+fn carrier_loss_is_told_and_its_return_restores_everything() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    let single = subject.ask(&[("10.2.0.0/26", &["10.0.1.2"])]);
+    let seq = subject.ask(&[("10.1.0.0/26", BOTH_V4), ("fd00:1::/64", BOTH_V6)]);
+    subject.installed(seq);
+    subject.synced();
+    for up in [false, true, false, true] {
+        let start = Instant::now();
+        fabric.set_carrier(1, up);
+        subject.event("link change", |event| match event {
+            FibEvent::LinkDown { name, .. } if name == "up1" && !up => Some(()),
+            FibEvent::LinkUp { name, .. } if name == "up1" && up => Some(()),
+            _ => None,
+        });
+        println!("carrier {up}: told after {:?}", start.elapsed());
+        if up {
+            subject.installed(single);
+        } else {
+            assert!(subject.failed(single).contains("no carrier"));
+        }
+        until("members follow the carrier", || {
+            let text = routes(node);
+            let member = "via 10.0.1.2 dev up1 weight 1";
+            let other = text.contains("via fd00:0:0:2::2 dev up2");
+            let alone = text.contains("10.2.0.0/26") == up;
+            if text.contains(member) == up && alone && other {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        });
+        println!("carrier {up}: in the kernel after {:?}", start.elapsed());
+    }
+    // The whole link goes, and with it its addresses.
+    ip(node, "link del up1");
+    subject.event("link gone", |event| match event {
+        FibEvent::LinkDown { name, .. } if name == "up1" => Some(()),
+        _ => None,
+    });
+    until("the other member carries on", || {
+        shows(node, "10.1.0.0/26 nhid").and(match routes(node) {
+            text if text.contains("up1") => Err(text),
+            _ => Ok(()),
+        })
+    });
+    subject.fib.stop();
+}
+
+#[test]
+fn an_unresolvable_next_hop_fails_with_a_reason_until_an_address_resolves_it() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    let seq = subject.ask(&[("10.1.0.0/26", &["192.0.2.2"])]);
+    assert!(
+        subject
+            .failed(seq)
+            .contains("192.0.2.2 is on no connected subnet")
+    );
+    let mixed = subject.ask(&[("fd00:1::/64", &["10.0.1.2"])]);
+    assert!(subject.failed(mixed).contains("IPv4 next hop 10.0.1.2"));
+    ip(node, "addr add 192.0.2.1/24 dev up2");
+    subject.installed(seq);
+    shows(node, "via 192.0.2.2 dev up2").unwrap();
+    ip(node, "addr del 192.0.2.1/24 dev up2");
+    assert!(
+        subject
+            .failed(seq)
+            .contains("192.0.2.2 is on no connected subnet")
+    );
+    assert!(!routes(node).contains("10.1.0.0/26"));
+    subject.fib.stop();
+}
+
+#[test]
+fn blackholes_and_the_preferred_source_follow_the_agent() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    let seq = subject.ask(&[("10.1.0.0/26", BOTH_V4), ("fd00:1::/64", BOTH_V6)]);
+    subject.installed(seq);
+    subject.synced();
+    subject.control.set_preferred_source(PreferredSource {
+        v4: Some("10.200.0.1".parse().unwrap()),
+        v6: Some("fd00:200::1".parse().unwrap()),
+    });
+    subject
+        .control
+        .set_blackholes(["10.244.0.0/26", "fd00:244::/122"].map(prefix).into());
+    until("blackholes", || {
+        shows(node, "blackhole 10.244.0.0/26").and(shows(node, "blackhole fd00:244::/122"))
+    });
+    assert!(
+        !routes(node).contains("src"),
+        "no such address yet: {}",
+        routes(node)
+    );
+    ip(node, "addr add 10.200.0.1/32 dev lo");
+    ip(node, "addr add fd00:200::1/128 dev lo nodad");
+    let used = |address: &str| {
+        let text = ip(node, &format!("route get {address}"));
+        if text.contains("src 10.200.0.1") || text.contains("src fd00:200::1") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    };
+    until("source of IPv4", || used("10.1.0.1"));
+    until("source of IPv6", || used("fd00:1::1"));
+    ip(node, "addr del 10.200.0.1/32 dev lo");
+    until("routes outlive their source", || {
+        shows(node, "10.1.0.0/26 nhid")
+    });
+    subject.control.set_blackholes(BTreeSet::new());
+    until("no blackholes", || match routes(node) {
+        text if text.contains("blackhole") => Err(text),
+        _ => Ok(()),
+    });
+    subject.fib.stop();
+}
+
+#[test]
+fn ten_thousand_routes_are_written_in_batches_and_a_neighbour_moves_without_them() {
+    const ROUTES: u32 = 10_000;
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    let names: Vec<String> = (0..ROUTES)
+        .map(|number| format!("{}/26", std::net::Ipv4Addr::from(0x0b00_0000 + number * 64)))
+        .collect();
+    let all: Vec<(&str, &[&str])> = names.iter().map(|name| (name.as_str(), BOTH_V4)).collect();
+    let time = |what: &str, subject: &mut Subject, list: &[(&str, &[&str])]| {
+        let start = Instant::now();
+        let seq = subject.ask(list);
+        subject.installed(seq);
+        println!("{what} of {} routes: {:?}", list.len(), start.elapsed());
+    };
+    time("install", &mut subject, &all);
+    let start = Instant::now();
+    subject.synced();
+    println!("comparison of {ROUTES} routes: {:?}", start.elapsed());
+    let mut watch = Watch::start(node);
+    fabric.set_carrier(2, false);
+    until("the member is gone", || match objects(node) {
+        text if text.contains("up2") => Err(text),
+        _ => Ok(()),
+    });
+    fabric.set_carrier(2, true);
+    until("the member is back", || match objects(node) {
+        text if text.contains("up2") => Ok(()),
+        text => Err(text),
+    });
+    let heard = watch.heard();
+    let gone = heard
+        .iter()
+        .filter(|line| line.starts_with("del route"))
+        .count();
+    assert_eq!(gone, 0, "routes stay when a neighbour goes and comes");
+    let single: Vec<(&str, &[&str])> = names
+        .iter()
+        .map(|name| (name.as_str(), &["10.0.1.2"][..]))
+        .collect();
+    time("replacement", &mut subject, &single);
+    let none: Vec<(&str, &[&str])> = names.iter().map(|name| (name.as_str(), &[][..])).collect();
+    time("removal", &mut subject, &none);
+    assert_eq!(routes(node), "");
+    subject.fib.stop();
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+/// Hears every change of routes and next hops in a namespace, over a socket of its own. The kernel
+/// queues a notification before it acknowledges the change, so nothing has to be waited for.
+struct Watch {
+    socket: netlink_sys::Socket,
+}
+
+impl Watch {
+    fn start(netns: &NamedNetns) -> Self {
+        const ROUTES_V4: u32 = 7;
+        const ROUTES_V6: u32 = 11;
+        const NEXT_HOPS: u32 = 32;
+        let open = || {
+            let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            for group in [ROUTES_V4, ROUTES_V6, NEXT_HOPS] {
+                socket.add_membership(group)?;
+            }
+            socket.set_non_blocking(true)?;
+            Ok::<_, std::io::Error>(socket)
+        };
+        let socket = netns.netns().run(open).unwrap().unwrap();
+        Self { socket }
+    }
+
+    /// What was heard since the last call, without the kernel's own doings.
+    fn heard(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let datagram = match self.socket.recv_from_full() {
+                Ok((datagram, _)) => datagram,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return lines,
+                Err(error) => panic!("the watch lost something: {error}"),
+            };
+            lines.extend(describe(&datagram));
+        }
+    }
+}
+
+/// The one message of a notification, in words; `None` for what the kernel does by itself.
+fn describe(datagram: &[u8]) -> Option<String> {
+    const KERNEL: u8 = 2;
+    let kind = u16::from_ne_bytes([datagram[4], datagram[5]]);
+    let verb = if kind % 4 == 0 { "new" } else { "del" };
+    let body = &datagram[16..];
+    if kind >= 104 {
+        return Some(format!("{verb} next hop"));
+    }
+    let route = RouteMessage::parse(body).unwrap();
+    let destination = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(address) => Some(format!("{address:?}")),
+            _ => None,
+        });
+    let foreign = u8::from(route.header.protocol) == KERNEL;
+    (!foreign).then(|| format!("{verb} route {}", destination.unwrap_or_default()))
+}
