@@ -325,7 +325,7 @@ pub fn inline(schema: &Value, definitions: &Definitions) -> Value {
                     .and_then(|reference| reference.strip_prefix(REFERENCE_PREFIX));
                 let mut result = serde_json::Map::new();
                 if let Some(name) = reference {
-                    if open.contains(&name) {
+                    if open.contains(&name) || name.ends_with(".JSONSchemaProps") {
                         return json!({"x-kubernetes-preserve-unknown-fields": true});
                     }
                     if let Some(definition) = definitions.get(name) {
@@ -342,6 +342,7 @@ pub fn inline(schema: &Value, definitions: &Definitions) -> Value {
                         result.insert(key.clone(), walk(value, definitions, open));
                     }
                 }
+                merge_single_part(&mut result);
                 Value::Object(result)
             }
             Value::Array(list) => {
@@ -351,4 +352,18 @@ pub fn inline(schema: &Value, definitions: &Definitions) -> Value {
         }
     }
     walk(schema, definitions, &mut Vec::new())
+}
+
+/// OpenAPI 3.0 has no siblings of references, so `allOf` with one part stands for the part itself.
+fn merge_single_part(node: &mut serde_json::Map<String, Value>) {
+    let single = node.get("allOf").and_then(Value::as_array).is_some_and(|parts| parts.len() == 1);
+    if single
+        && !node.contains_key("type")
+        && let Some(Value::Array(mut parts)) = node.remove("allOf")
+        && let Some(Value::Object(part)) = parts.pop()
+    {
+        for (key, value) in part {
+            node.entry(key).or_insert(value);
+        }
+    }
 }
