@@ -4,15 +4,20 @@
 //! number in an error to the operation it belongs to. Does not own the socket
 //! ([`crate::connection`]).
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use crate::error::Error;
-use crate::expr::{Expr, Rule};
+use crate::expr::{Expr, Rule, Verdict};
 use crate::object::{
     Chain, Counter, MAX_COMMENT_LEN, MAX_NAME_LEN, Table, write_chain_name, write_counter_name,
     write_table_name,
 };
-use crate::set::{Element, Set, entry_at, write_element, write_element_list, write_set_name};
+use crate::set::{
+    Data, Element, Key, Set, entry_at, write_element, write_element_list, write_set_name,
+};
 use crate::wire::{FAMILY_ANY, FAMILY_INET, Header, Writer};
 
 /// One operation of a transaction.
@@ -87,37 +92,29 @@ impl fmt::Display for Op {
 impl Op {
     /// Checks what the kernel would refuse, or worse, take for something else.
     fn check(&self) -> Result<(), String> {
-        let name = |name: &str| {
-            if name.is_empty() || name.len() > MAX_NAME_LEN || name.contains('\0') {
-                Err(format!("{name:?} is no name of 1 to {MAX_NAME_LEN} bytes"))
-            } else {
-                Ok(())
-            }
-        };
-        let comment = |comment: &Option<String>| match comment {
-            Some(text) if text.len() >= MAX_COMMENT_LEN || text.contains('\0') => Err(format!(
-                "comment {text:?} is no text of up to {} bytes",
-                MAX_COMMENT_LEN - 1
-            )),
-            _ => Ok(()),
-        };
         match self {
-            Self::AddTable(table) => name(&table.name),
+            Self::AddTable(table) => check_name(&table.name),
             Self::DeleteTable => Ok(()),
-            Self::AddChain(chain) => name(&chain.name),
-            Self::DeleteChain(n)
-            | Self::FlushChain(n)
-            | Self::DeleteSet(n)
-            | Self::DeleteCounter(n) => name(n),
+            Self::AddChain(chain) => check_name(&chain.name),
+            Self::DeleteChain(name)
+            | Self::FlushChain(name)
+            | Self::DeleteSet(name)
+            | Self::DeleteCounter(name) => check_name(name),
             Self::AddRule { chain, rule } => {
-                name(chain)?;
-                comment(&rule.comment)?;
-                check_expressions(&rule.expressions)
+                check_name(chain)?;
+                check_comment(rule.comment.as_deref())?;
+                if rule.expressions.len() > MAX_EXPRESSIONS {
+                    return Err(format!("a rule has at most {MAX_EXPRESSIONS} expressions"));
+                }
+                rule.expressions.iter().try_for_each(check_expression)
             }
             Self::AddSet(set) => {
-                name(&set.name)?;
-                if set.key_len().is_none_or(|len| len == 0) {
-                    return Err(format!("key type {:?} is unknown", set.key));
+                check_name(&set.name)?;
+                if set
+                    .key_len()
+                    .is_none_or(|len| len == 0 || len > MAX_VALUE_LEN)
+                {
+                    return Err(format!("key type {:?} is unknown or too long", set.key));
                 }
                 if set.interval && set.key.len() != 1 {
                     return Err("intervals need a key of one field".to_owned());
@@ -125,16 +122,16 @@ impl Op {
                 Ok(())
             }
             Self::AddElements { set, elements } | Self::DeleteElements { set, elements } => {
-                name(set)?;
+                check_name(set)?;
                 if elements.is_empty() {
                     // The kernel takes the deletion of no elements for "flush the set".
                     return Err("it names no element".to_owned());
                 }
-                Ok(())
+                elements.iter().try_for_each(check_element)
             }
             Self::AddCounter(counter) => {
-                name(&counter.name)?;
-                comment(&counter.comment)
+                check_name(&counter.name)?;
+                check_comment(counter.comment.as_deref())
             }
         }
     }
@@ -142,24 +139,85 @@ impl Op {
 
 /// Expressions a rule may have (`NFT_RULE_MAXEXPRS`).
 const MAX_EXPRESSIONS: usize = 128;
+/// Bytes that a register value may have (`NFT_DATA_VALUE_MAXLEN`).
+const MAX_VALUE_LEN: usize = 64;
+/// Bytes that a log prefix may have (`NF_LOG_PREFIXLEN` less the NUL).
+const MAX_LOG_PREFIX_LEN: usize = 127;
 
-fn check_expressions(expressions: &[Expr]) -> Result<(), String> {
-    if expressions.len() > MAX_EXPRESSIONS {
-        return Err(format!("a rule has at most {MAX_EXPRESSIONS} expressions"));
-    }
-    for expression in expressions {
-        match expression {
-            Expr::Unknown { name } => return Err(format!("expression {name:?} is unknown")),
-            Expr::Bitwise { mask, xor, .. } if mask.len() != xor.len() || mask.is_empty() => {
-                return Err("mask and xor of a bitwise expression differ in length".to_owned());
-            }
-            Expr::Log { prefix, .. } if prefix.len() > 127 => {
-                return Err(format!("log prefix {prefix:?} is longer than 127 bytes"));
-            }
-            _ => {}
-        }
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_NAME_LEN || name.contains('\0') {
+        return Err(format!("{name:?} is no name of 1 to {MAX_NAME_LEN} bytes"));
     }
     Ok(())
+}
+
+fn check_comment(comment: Option<&str>) -> Result<(), String> {
+    match comment {
+        Some(text) if text.len() >= MAX_COMMENT_LEN || text.contains('\0') => Err(format!(
+            "comment {text:?} is no text of up to {} bytes",
+            MAX_COMMENT_LEN - 1
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_value(value: &[u8]) -> Result<(), String> {
+    if value.is_empty() || value.len() > MAX_VALUE_LEN {
+        return Err(format!(
+            "a value has 1 to {MAX_VALUE_LEN} bytes, not {}",
+            value.len()
+        ));
+    }
+    Ok(())
+}
+
+fn check_verdict(verdict: &Verdict) -> Result<(), String> {
+    match verdict {
+        Verdict::Unknown(code) => Err(format!("verdict {code} is unknown")),
+        verdict => verdict.chain().map_or(Ok(()), check_name),
+    }
+}
+
+fn check_element(element: &Element) -> Result<(), String> {
+    match &element.key {
+        Key::CatchAll => {}
+        Key::Value(value) => check_value(value)?,
+        Key::Range { first, last } => {
+            check_value(first)?;
+            check_value(last)?;
+        }
+    }
+    match &element.data {
+        None => Ok(()),
+        Some(Data::Value(value)) => check_value(value),
+        Some(Data::Verdict(verdict)) => check_verdict(verdict),
+    }
+}
+
+fn check_expression(expression: &Expr) -> Result<(), String> {
+    match expression {
+        Expr::Unknown { name } => Err(format!("expression {name:?} is unknown")),
+        Expr::Bitwise { mask, xor, .. } => {
+            check_value(mask)?;
+            if mask.len() != xor.len() {
+                return Err("mask and xor of a bitwise expression differ in length".to_owned());
+            }
+            Ok(())
+        }
+        Expr::Log { prefix, .. } if prefix.len() > MAX_LOG_PREFIX_LEN || prefix.contains('\0') => {
+            Err(format!(
+                "log prefix {prefix:?} is no text of up to {MAX_LOG_PREFIX_LEN} bytes"
+            ))
+        }
+        Expr::Cmp { value, .. } | Expr::Immediate { value, .. } => check_value(value),
+        Expr::Range { first, last, .. } => {
+            check_value(first)?;
+            check_value(last)
+        }
+        Expr::Verdict(verdict) => check_verdict(verdict),
+        Expr::Lookup { set: name, .. } | Expr::CounterRef { name } => check_name(name),
+        _ => Ok(()),
+    }
 }
 
 /// Operations on one table, in order.
