@@ -113,6 +113,43 @@ fn changes_of_policies_and_labels() {
 }
 
 #[test]
+fn port_names_begin_and_cease_to_matter() {
+    let b_to_a = ingress(
+        "x/p",
+        select("pod=a"),
+        &[rule(&[Peer::pods(select("pod=b"))], &[])],
+    );
+    let by_name = |name: &str| {
+        let ports = [PolicyPort::named(Tcp, name)];
+        Event::PolicyUpserted(egress("z/p", everything(), &[rule(&[], &ports)]))
+    };
+    let any_pod = egress(
+        "z/p",
+        everything(),
+        &[rule(&[Peer::namespaces(everything())], &[])],
+    );
+    let first = |p: &Probe| p.to != "x/a" || p.from == "x/b";
+    run(vec![Fixture {
+        name: "names looked up in pods that have an identity, and in those that had none",
+        steps: vec![
+            step(vec![Event::PolicyUpserted(b_to_a)], move |p| first(&p)),
+            step(vec![by_name("serve-80-tcp")], move |p| {
+                first(&p) && (!p.source_in("z") || (p.target_is_pod() && p.on(Tcp, 80)))
+            }),
+            step(vec![by_name("serve-81-tcp")], move |p| {
+                first(&p) && (!p.source_in("z") || (p.target_is_pod() && p.on(Tcp, 81)))
+            }),
+            step(vec![Event::PolicyUpserted(any_pod)], move |p| {
+                first(&p) && (!p.source_in("z") || p.target_is_pod())
+            }),
+            step(vec![Event::PolicyDeleted(policy_name("z/p"))], move |p| {
+                first(&p)
+            }),
+        ],
+    }]);
+}
+
+#[test]
 fn owners_of_addresses() {
     let from_b = || {
         let rules = [rule(&[Peer::pods_in(everything(), select("pod=b"))], &[])];

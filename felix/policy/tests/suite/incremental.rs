@@ -383,6 +383,12 @@ fn identities_beyond_the_numbers_are_matched_by_address() {
     index.apply(Event::PodDeleted(pod_name(numbered)));
     assert_eq!(index.findings(), []);
     assert_agrees(&index);
+    let class = &index.plan().classes[&class_of(index.plan(), "calix-a")];
+    assert_eq!(
+        class.chain,
+        [],
+        "what is matched by identity is not matched by address too"
+    );
 }
 
 fn assert_agrees(index: &PolicyIndex) {
