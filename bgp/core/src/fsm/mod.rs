@@ -9,10 +9,12 @@
 //! ```
 
 mod config;
+mod connection;
 mod event;
 mod open;
 mod pace;
 mod peer;
+mod retention;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::fsm::config::Config;
+use crate::fsm::connection::{Connection, Phase};
 use crate::fsm::event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
 use crate::fsm::open;
 use crate::fsm::pace::{Backoff, Jitter};
+use crate::fsm::retention::{final_word, retention};
 use crate::fsm::terms::{CloseWhy, DownWhy, Negotiated};
-use crate::types::Family;
 use crate::wire::iana::FsmError;
 use crate::wire::{Cease, Message, Notification, NotificationError, Open};
 
@@ -21,8 +22,6 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// A session that lived this long proves the peer sound: waits start anew (RFC 4271 §8.1.1,
 /// DampPeerOscillations).
 const SOUND_AFTER: Duration = Duration::from_secs(10);
-/// RFC 9687 §6: the send hold time is this, or twice the hold time where that is longer.
-const MIN_SEND_HOLD: Duration = Duration::from_secs(8 * 60);
 
 /// The session with one peer.
 ///
@@ -44,40 +43,6 @@ enum Dial {
     Off,
     WaitUntil(Instant),
     UnderWayUntil(Instant),
-}
-
-#[derive(Clone, Debug)]
-struct Connection {
-    id: ConnId,
-    role: Role,
-    phase: Phase,
-    /// Accepted while a session was up, and so not part of a simultaneous open.
-    newcomer: bool,
-    hold: Option<Instant>,
-    keepalive: Option<Instant>,
-    send_hold: Option<Instant>,
-}
-
-#[derive(Clone, Debug)]
-enum Phase {
-    OpenSent,
-    OpenConfirm(Box<Negotiated>),
-    Established {
-        negotiated: Box<Negotiated>,
-        since: Instant,
-    },
-}
-
-impl Connection {
-    fn is_established(&self) -> bool {
-        matches!(self.phase, Phase::Established { .. })
-    }
-
-    fn timers(&self) -> impl Iterator<Item = Instant> {
-        [self.hold, self.keepalive, self.send_hold]
-            .into_iter()
-            .flatten()
-    }
 }
 
 impl Peer {
@@ -148,7 +113,11 @@ impl Peer {
             Event::Closed { conn, why } => {
                 self.remove(now, conn, DownWhy::ConnectionLost(why), out);
             }
-            Event::Wrote { conn } => self.wrote(now, conn),
+            Event::Wrote { conn } => {
+                if self.find(conn).is_some() {
+                    self.find_mut(conn).restart_send_hold(now);
+                }
+            }
             Event::PathDown { why } => {
                 let sessionless = self.negotiated().is_none();
                 self.close_all(now, &DownWhy::PathDown(why), |_| None, out);
@@ -303,9 +272,11 @@ impl Peer {
             }
             (Phase::OpenSent, Incoming::Open(open)) => self.opened(now, conn, &open, out),
             (Phase::OpenConfirm(_), Incoming::Keepalive) => self.establish(now, conn, out),
-            (Phase::Established { .. }, Incoming::Keepalive) => self.restart_hold(now, conn),
+            (Phase::Established { .. }, Incoming::Keepalive) => {
+                self.find_mut(conn).restart_hold(now)
+            }
             (Phase::Established { .. }, Incoming::Update | Incoming::RouteRefresh) => {
-                self.restart_hold(now, conn);
+                self.find_mut(conn).restart_hold(now);
                 out.push(Action::Deliver { conn });
             }
             // RFC 6608 §3: the subcode says in which state the message came.
@@ -421,44 +392,8 @@ impl Peer {
             self.lose_collision(now, other, out);
         }
         self.cancel_dial(out);
-        let connection = self.find_mut(conn);
-        let Phase::OpenConfirm(negotiated) = &connection.phase else {
-            return;
-        };
-        let negotiated = negotiated.clone();
-        let silent = negotiated.hold_time.is_zero();
-        connection.hold = (!silent).then(|| now + negotiated.hold_time);
-        // RFC 9687 §4: without keepalives there may rightly be nothing to send for hours.
-        connection.send_hold = (!silent).then(|| now + send_hold(&negotiated));
-        connection.phase = Phase::Established {
-            negotiated: negotiated.clone(),
-            since: now,
-        };
-        out.push(Action::Up {
-            conn,
-            negotiated: *negotiated,
-        });
-    }
-
-    fn restart_hold(&mut self, now: Instant, conn: ConnId) {
-        let connection = self.find_mut(conn);
-        if let Phase::Established { negotiated, .. } = &connection.phase
-            && connection.hold.is_some()
-        {
-            connection.hold = Some(now + negotiated.hold_time);
-        }
-    }
-
-    fn wrote(&mut self, now: Instant, conn: ConnId) {
-        let established = self
-            .connections
-            .iter_mut()
-            .find(|connection| connection.id == conn);
-        if let Some(connection) = established
-            && let Phase::Established { negotiated, .. } = &connection.phase
-            && connection.send_hold.is_some()
-        {
-            connection.send_hold = Some(now + send_hold(negotiated));
+        if let Some(negotiated) = self.find_mut(conn).establish(now) {
+            out.push(Action::Up { conn, negotiated });
         }
     }
 
@@ -467,12 +402,8 @@ impl Peer {
             conn,
             message: Message::Keepalive,
         });
-        let interval = match &self.find_mut(conn).phase {
-            Phase::OpenConfirm(negotiated) | Phase::Established { negotiated, .. } => {
-                negotiated.keepalive
-            }
-            Phase::OpenSent => Duration::ZERO,
-        };
+        let negotiated = self.find(conn).and_then(Connection::negotiated);
+        let interval = negotiated.map_or(Duration::ZERO, |negotiated| negotiated.keepalive);
         let next = (!interval.is_zero()).then(|| now + self.jitter.apply(interval));
         self.find_mut(conn).keepalive = next;
     }
@@ -523,13 +454,7 @@ impl Peer {
     ) {
         while let Some(connection) = self.connections.first() {
             let conn = connection.id;
-            let negotiated = match &connection.phase {
-                Phase::OpenSent => None,
-                Phase::OpenConfirm(negotiated) | Phase::Established { negotiated, .. } => {
-                    Some(&**negotiated)
-                }
-            };
-            if let Some(notification) = word(negotiated) {
+            if let Some(notification) = word(connection.negotiated()) {
                 send(conn, notification, out);
             }
             out.push(Action::Close { conn });
@@ -551,7 +476,7 @@ impl Peer {
                 if now.saturating_duration_since(since) >= SOUND_AFTER {
                     self.backoff.reset();
                 }
-                let (retain, restart_time) = self.retention(&why, &negotiated);
+                let (retain, restart_time) = retention(&self.config, &why, &negotiated);
                 out.push(Action::Down {
                     why,
                     retain,
@@ -563,42 +488,6 @@ impl Peer {
             }
         }
         self.ensure_dial(now, out);
-    }
-
-    /// Families whose routes outlive the session, and for how long.
-    fn retention(&self, why: &DownWhy, negotiated: &Negotiated) -> (Vec<Family>, Duration) {
-        let nothing = (Vec::new(), Duration::ZERO);
-        if let (DownWhy::LocalRestart, Some(own)) = (why, &self.config.graceful_restart) {
-            return (negotiated.families.clone(), own.restart_time);
-        }
-        let Some(restart) = &negotiated.graceful_restart else {
-            return nothing;
-        };
-        let retains = match why {
-            // RFC 4724 §4.2: TCP ended without a word, or the peer is back already.
-            DownWhy::ConnectionLost(_) | DownWhy::PeerRestarted => true,
-            // RFC 8538 §4: with the N bit NOTIFICATIONs, sent or received, are like a lost
-            // connection, unless they are a Hard Reset.
-            DownWhy::NotificationReceived(notification) => {
-                restart.notification && !notification.is_hard_reset()
-            }
-            DownWhy::HoldTimerExpired
-            | DownWhy::SendHoldTimerExpired
-            | DownWhy::NotificationSent(_)
-            | DownWhy::AdminClear => restart.notification,
-            // A dead path carries no packets, however well the peer forwards.
-            DownWhy::PathDown(_) => false,
-            DownWhy::AdminDown
-            | DownWhy::Deconfigured
-            | DownWhy::LocalRestart
-            | DownWhy::CollisionLost => false,
-        };
-        // A capability without families promises nothing about the peer's own routes.
-        if !retains || restart.families.is_empty() {
-            return nothing;
-        }
-        let families = restart.families.iter().map(|(family, _)| *family).collect();
-        (families, restart.restart_time)
     }
 
     fn dial_failed(&mut self, now: Instant, why: CloseWhy, out: &mut Vec<Action>) {
@@ -674,21 +563,4 @@ fn send(conn: ConnId, notification: Notification, out: &mut Vec<Action>) {
 
 fn unexpected(error: FsmError) -> Notification {
     Notification::new(error, [])
-}
-
-/// What to say to a peer that is to drop our routes: where it would keep them across a plain
-/// NOTIFICATION, a Hard Reset (RFC 8538 §4).
-fn final_word(notification: &Notification, negotiated: Option<&Negotiated>) -> Notification {
-    let keeps = negotiated
-        .and_then(|negotiated| negotiated.graceful_restart.as_ref())
-        .is_some_and(|restart| restart.notification);
-    if keeps {
-        notification.clone().into_hard_reset()
-    } else {
-        notification.clone()
-    }
-}
-
-fn send_hold(negotiated: &Negotiated) -> Duration {
-    MIN_SEND_HOLD.max(negotiated.hold_time * 2)
 }
