@@ -13,6 +13,8 @@ use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibRoute};
 use caracal_fib::{FibControl, FibOptions, KernelFib, NamedNetns, PreferredSource, link};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use tokio::sync::mpsc::Receiver;
 
 use common::{DEADLINE, Fabric, addr, ip, rtnl, until};
@@ -513,6 +515,9 @@ impl Watch {
         let open = || {
             let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
             socket.bind_auto()?;
+            // A changed group is told of once per route that leads to it, unless
+            // net.ipv4.nexthop_compat_mode is 0.
+            setsockopt(&socket, RcvBufForce, &(64 * 1024 * 1024))?;
             for group in [ROUTES_V4, ROUTES_V6, NEXT_HOPS] {
                 socket.add_membership(group)?;
             }
@@ -537,11 +542,11 @@ impl Watch {
     }
 }
 
-/// The one message of a notification, in words; `None` for what the kernel does by itself.
+/// The first message of a notification, in words; `None` for what the kernel does by itself.
 fn describe(datagram: &[u8]) -> Option<String> {
     const KERNEL: u8 = 2;
     let kind = u16::from_ne_bytes([datagram[4], datagram[5]]);
-    let verb = if kind % 4 == 0 { "new" } else { "del" };
+    let verb = if kind.is_multiple_of(4) { "new" } else { "del" };
     let body = &datagram[16..];
     if kind >= 104 {
         return Some(format!("{verb} next hop"));

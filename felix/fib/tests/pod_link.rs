@@ -1,5 +1,7 @@
 //! Pods' links in real namespaces.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::collections::BTreeSet;
