@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::Prefix;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkAttribute;
 
 use crate::PROTOCOL_POD;
@@ -30,7 +31,7 @@ use crate::link::{self, ALTERNATIVE_NAME_OCTETS, Link, MacAddress, NAME_OCTETS, 
 use crate::netns::Netns;
 use crate::rtnl::Rtnl;
 use crate::rtnl::message::Message;
-use crate::rtnl::objects::{self, LinkKey, RouteSpec, RouteTarget, VethEnd};
+use crate::rtnl::objects::{self, KernelRoute, LinkKey, RouteSpec, RouteTarget, VethEnd};
 use crate::sysctl;
 
 /// The gateway of every pod for IPv4. Nobody owns it: the pod has a permanent neighbour entry.
@@ -143,6 +144,59 @@ impl PodLinks {
         let mut inside = Rtnl::open_in(pod)?;
         await_operational(&mut inside, &spec.pod_name)?;
         await_operational(&mut self.rtnl, &spec.host_name)
+    }
+
+    /// Compares a link with what it should be; each difference is a sentence, and none means that all
+    /// is well. [`PodLinks::create_down`] and [`PodLinks::bring_up`] repair what they can.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Namespace`] when the kernel cannot be asked.
+    pub fn check(&mut self, pod: &Netns, spec: &PodLinkSpec) -> Result<Vec<String>> {
+        let mut differences = Vec::new();
+        let Some(host) = self.find(&spec.alternative_name)? else {
+            let name = &spec.alternative_name;
+            return Ok(vec![format!("the node has no link {name}")]);
+        };
+        let mut inside = Rtnl::open_in(pod)?;
+        let Some(end) = link::find(&mut inside, &spec.pod_name)? else {
+            return Ok(vec![format!("the pod has no link {}", spec.pod_name)]);
+        };
+        if host.peer_index != Some(end.index) || end.peer_index != Some(host.index) {
+            let (host, pod) = (&host.name, &end.name);
+            differences.push(format!("{host} and {pod} are not two ends of one link"));
+        }
+        for (link, mac) in [(&host, HOST_MAC), (&end, spec.pod_mac)] {
+            let name = &link.name;
+            if !link.is_usable() {
+                differences.push(format!("{name} is down"));
+            }
+            if link.mtu != spec.mtu {
+                let (found, wanted) = (link.mtu, spec.mtu);
+                differences.push(format!("{name} has MTU {found}, not {wanted}"));
+            }
+            if link.mac != Some(mac) {
+                differences.push(format!("{name} has another Ethernet address"));
+            }
+        }
+        let held = link::addresses(&mut inside)?;
+        for &address in &spec.addresses {
+            let on_end =
+                |own: &link::InterfaceAddress| own.interface == end.index && own.address == address;
+            if !held.iter().any(on_end) {
+                differences.push(format!("{} has no address {address}", end.name));
+            }
+            let route = matching_route(&mut self.rtnl, address)?;
+            let ours = route.is_some_and(|route| {
+                route.prefix == Prefix::host(address) && route.interface == Some(host.index)
+            });
+            if !ours {
+                differences.push(format!(
+                    "the node has no route to {address} over {}",
+                    host.name
+                ));
+            }
+        }
+        Ok(differences)
     }
 
     /// Finds the host's end by alternative name; dead links do not count.
@@ -289,6 +343,37 @@ impl PodLinks {
     fn set_host_sysctls(&self, spec: &PodLinkSpec) -> Result<()> {
         self.host
             .run(|| all_set(&sysctl::host_link_settings(&spec.host_name)))?
+    }
+}
+
+/// The route that packets to `address` take, if there is one.
+fn matching_route(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<KernelRoute>> {
+    let request = objects::match_route(address);
+    let route = rtnl.get(
+        request,
+        || format!("look up the route to {address}"),
+        |message| match message {
+            Message::Route(RouteNetlinkMessage::NewRoute(route)) => {
+                KernelRoute::from_message(&route)
+            }
+            _ => None,
+        },
+    );
+    match route {
+        Err(error)
+            if [
+                libc::ENETUNREACH,
+                libc::EHOSTUNREACH,
+                libc::EINVAL,
+                libc::EACCES,
+            ]
+            .into_iter()
+            .any(|errno| error.is_refusal(errno)) =>
+        {
+            // The four ways of a lookup to end without a way: none, unreachable, blackhole, prohibit.
+            Ok(None)
+        }
+        other => other,
     }
 }
 

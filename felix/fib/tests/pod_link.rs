@@ -207,6 +207,54 @@ fn routes_and_neighbours_are_permanent_and_carry_our_mark() {
 }
 
 #[test]
+fn a_check_names_each_difference_and_a_repeated_add_repairs_it() {
+    let (Some(node), Some(pod)) = (node(), netns("pod")) else {
+        return;
+    };
+    let spec = spec(1);
+    let mut links = links(&node);
+    assert!(links.check(pod.netns(), &spec).unwrap()[0].contains("no link"));
+    let made = links.create_down(pod.netns(), &spec).unwrap();
+    links.bring_up(pod.netns(), &spec, made).unwrap();
+    let none: [&str; 0] = [];
+    assert_eq!(links.check(pod.netns(), &spec).unwrap(), none);
+    let cases = [
+        (
+            &node,
+            "route del 10.244.0.1",
+            "the node has no route to 10.244.0.1 over veth1",
+        ),
+        (
+            &node,
+            "-6 route del fd00:244::1",
+            "the node has no route to fd00:244::1 over veth1",
+        ),
+        (&node, "link set veth1 down", "veth1 is down"),
+        (
+            &pod,
+            "addr del 10.244.0.1/32 dev eth0",
+            "eth0 has no address 10.244.0.1",
+        ),
+        (
+            &pod,
+            "link set eth0 mtu 1280",
+            "eth0 has MTU 1280, not 1450",
+        ),
+    ];
+    for (netns, harm, difference) in cases {
+        ip(netns, harm);
+        let found = links.check(pod.netns(), &spec).unwrap();
+        assert!(
+            found.iter().any(|text| text == difference),
+            "{harm}: {found:?}"
+        );
+        let made = links.create_down(pod.netns(), &spec).unwrap();
+        links.bring_up(pod.netns(), &spec, made).unwrap();
+        assert_eq!(links.check(pod.netns(), &spec).unwrap(), none, "{harm}");
+    }
+}
+
+#[test]
 fn buried_links_pass_nothing_and_go_in_one_batch() {
     let Some(node) = node() else { return };
     let mut links = links(&node);

@@ -128,7 +128,8 @@ impl KernelFib {
         Ok((fib, control, receiver))
     }
 
-    /// Ends the worker and waits for it. The routes stay.
+    /// Ends the worker and waits for it. The routes stay. Events must still be received, or their
+    /// receiver dropped, until this returns.
     pub fn stop(mut self) {
         self.mailbox.close();
         if let Some(worker) = self.worker.take()

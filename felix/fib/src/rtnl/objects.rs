@@ -425,6 +425,17 @@ pub(crate) fn list_routes(of: Family) -> Message {
     RouteNetlinkMessage::GetRoute(message).into()
 }
 
+/// Asks which route packets to `address` take.
+pub(crate) fn match_route(address: IpAddr) -> Message {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family_of(address);
+    message.header.destination_prefix_length = Prefix::host(address).len();
+    message.header.flags = RouteFlags::FibMatch;
+    let destination = RouteAttribute::Destination(address.into());
+    message.attributes.push(destination);
+    RouteNetlinkMessage::GetRoute(message).into()
+}
+
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some((*v4).into()),
