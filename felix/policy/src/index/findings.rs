@@ -1,10 +1,14 @@
 //! What an operator should know about the policies in force here.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::PolicyIndex;
+use super::classes::ClassState;
+use super::selectors::NamedPort;
+use super::terms::named_ports;
 use crate::model::{NetworkPolicy, Peer, PolicyPort, PolicyType, PortProtocol, PortRef};
-use crate::plan::{ClassId, Direction, PolicyName};
+use crate::plan::{ClassId, Direction, PolicyName, Protocol};
 
 /// Something that is enforced, safely, but not as its author may have meant, or not as cheaply.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +62,18 @@ pub enum Finding {
         /// Position of the entry in the rule, from 0.
         entry: usize,
     },
+    /// A port that a policy in force here names is missing where it is looked up: in some of the pods
+    /// the policy isolates (ingress), or in all of its peers (egress). Nothing is matched there.
+    PortNameUnresolved {
+        /// The policy.
+        policy: PolicyName,
+        /// Ingress or egress rules.
+        direction: Direction,
+        /// The name.
+        port: String,
+        /// The protocol, which must be the same too.
+        protocol: Protocol,
+    },
 }
 
 impl Finding {
@@ -71,6 +87,7 @@ impl Finding {
             Self::UnknownPolicyType { .. } => "UnknownPolicyType",
             Self::UnreadablePeer { .. } => "UnreadablePeer",
             Self::UnreadablePort { .. } => "UnreadablePort",
+            Self::PortNameUnresolved { .. } => "PortNameUnresolved",
         }
     }
 }
@@ -134,6 +151,17 @@ impl fmt::Display for Finding {
                     "{direction} rule {rule} of {policy}: port {entry} matches nothing"
                 )
             }
+            Self::PortNameUnresolved {
+                policy,
+                direction,
+                port,
+                protocol,
+            } => {
+                write!(
+                    f,
+                    "{direction} rules of {policy} name a {protocol} port {port:?} that pods concerned lack"
+                )
+            }
         }
     }
 }
@@ -158,7 +186,49 @@ impl PolicyIndex {
         for policy in self.world.policies.values() {
             of_policy(policy, &mut findings);
         }
+        let unresolved: BTreeSet<Finding> = self
+            .classes
+            .iter()
+            .flat_map(|(_, state)| self.unresolved_names(state))
+            .collect();
+        findings.extend(unresolved);
         findings
+    }
+
+    fn unresolved_names<'a>(&'a self, state: &'a ClassState) -> impl Iterator<Item = Finding> + 'a {
+        let direction = state.key.direction;
+        let policies = state.key.policies.iter();
+        let policies = policies.filter_map(|name| self.world.policies.get(name));
+        let names = policies.flat_map(move |policy| {
+            named_ports(policy, direction).map(|port| (policy.name.clone(), port))
+        });
+        names
+            .filter(move |(_, port)| !self.resolves(state, port))
+            .map(move |(policy, port)| Finding::PortNameUnresolved {
+                policy,
+                direction,
+                port: port.name,
+                protocol: port.protocol,
+            })
+    }
+
+    fn resolves(&self, state: &ClassState, port: &NamedPort) -> bool {
+        // Where everything is allowed, names are not looked up at all.
+        if state.terms.open {
+            return true;
+        }
+        match state.key.direction {
+            Direction::Ingress => state.key.resolution.iter().any(|(own, _)| own == port),
+            Direction::Egress => {
+                let looking = state
+                    .selectors
+                    .iter()
+                    .filter(|(_, t)| t.named.contains(port));
+                looking
+                    .flat_map(|(slot, _)| self.identities.with_selector(*slot))
+                    .any(|identity| identity.key.named.iter().any(|(own, _)| own == port))
+            }
+        }
     }
 }
 

@@ -54,18 +54,26 @@ pub(super) fn resolve<'a>(
     policies: impl IntoIterator<Item = &'a NetworkPolicy>,
     pod: &Pod,
 ) -> Resolution {
-    let mut resolution = Resolution::new();
-    for rule in policies
+    policies
         .into_iter()
-        .flat_map(|policy| rules(policy, Direction::Ingress))
-    {
-        for port in &rule.ports {
-            if let Ports::Named(port) = read(port) {
-                resolution.extend(numbers(pod, &port).map(|number| (port.clone(), number)));
-            }
-        }
-    }
-    resolution
+        .flat_map(|policy| named_ports(policy, Direction::Ingress))
+        .flat_map(|port| {
+            let found: Vec<u16> = numbers(pod, &port).collect();
+            found.into_iter().map(move |number| (port.clone(), number))
+        })
+        .collect()
+}
+
+/// Ports that the rules of `policy` in one direction name rather than number.
+pub(super) fn named_ports(
+    policy: &NetworkPolicy,
+    direction: Direction,
+) -> impl Iterator<Item = NamedPort> + '_ {
+    let ports = rules(policy, direction).iter().flat_map(|rule| &rule.ports);
+    ports.filter_map(|port| match read(port) {
+        Ports::Named(port) => Some(port),
+        Ports::Range(_) | Ports::Nothing => None,
+    })
 }
 
 /// The port numbers that `port` stands for in `pod`: those of all container ports with that name and

@@ -412,3 +412,26 @@ fn unreadable_parts_are_told() {
     let reasons: Vec<_> = index.findings().iter().map(Finding::reason).collect();
     assert_eq!(reasons, ["UnreadablePeer", "UnreadablePort"]);
 }
+
+#[test]
+fn port_names_that_lead_nowhere_are_told() {
+    let named = |name: &str| vec![rule(&[], &[PolicyPort::named(Tcp, name)])];
+    let index = grid_with(
+        Limits::default(),
+        vec![
+            Event::PolicyUpserted(ingress("x/ok", everything(), &named("serve-80-tcp"))),
+            Event::PolicyUpserted(ingress("x/typo", everything(), &named("serve-80-tpc"))),
+            Event::PolicyUpserted(egress("y/ok", everything(), &named("serve-80-tcp"))),
+            Event::PolicyUpserted(egress("y/typo", everything(), &named("serve-80-udp"))),
+            Event::PolicyUpserted(ingress("elsewhere/typo", everything(), &named("nope"))),
+        ],
+    );
+    let told: Vec<_> = index.findings().iter().map(Finding::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "ingress rules of x/typo name a TCP port \"serve-80-tpc\" that pods concerned lack",
+            "egress rules of y/typo name a TCP port \"serve-80-udp\" that pods concerned lack",
+        ]
+    );
+}
