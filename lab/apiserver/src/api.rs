@@ -48,7 +48,10 @@ impl Answer {
     #[must_use]
     pub fn text(code: u16, text: &str) -> Self {
         let content_type = "text/plain; charset=utf-8".into();
-        Self { content_type, ..Self::new(code, text.as_bytes().to_vec()) }
+        Self {
+            content_type,
+            ..Self::new(code, text.as_bytes().to_vec())
+        }
     }
 
     /// JSON.
@@ -61,7 +64,14 @@ impl Answer {
 
     fn new(code: u16, body: Vec<u8>) -> Self {
         let content_type = "application/json".into();
-        Self { code, content_type, warnings: Vec::new(), retry_after: None, etag: None, body }
+        Self {
+            code,
+            content_type,
+            warnings: Vec::new(),
+            retry_after: None,
+            etag: None,
+            body,
+        }
     }
 
     /// The `Status` of a refusal.
@@ -101,7 +111,12 @@ impl Api {
         let mut registry = Registry::default();
         builtin::register(&mut registry, &definitions);
         let store = Store::new(history);
-        let mut api = Self { store, registry, identifiers: Identifiers::new(seed), definitions };
+        let mut api = Self {
+            store,
+            registry,
+            identifiers: Identifiers::new(seed),
+            definitions,
+        };
         api.create_permanent_namespaces(now);
         api
     }
@@ -136,10 +151,18 @@ impl Api {
             return Ok(Reply::Answer(Answer::text(200, "ok")));
         }
         if let Some(answer) = discovery::answer(&self.registry, request, &segments)? {
-            return if read_only { Ok(Reply::Answer(answer)) } else { Err(Refusal::method_not_allowed()) };
+            return if read_only {
+                Ok(Reply::Answer(answer))
+            } else {
+                Err(Refusal::method_not_allowed())
+            };
         }
         if let Some(answer) = openapi::answer(self, request, &segments)? {
-            return if read_only { Ok(Reply::Answer(answer)) } else { Err(Refusal::method_not_allowed()) };
+            return if read_only {
+                Ok(Reply::Answer(answer))
+            } else {
+                Err(Refusal::method_not_allowed())
+            };
         }
         if let Some(answer) = review::answer(request, &segments)? {
             return Ok(Reply::Answer(answer));
@@ -182,7 +205,9 @@ impl Api {
             Method::GET => {
                 let form = Form::negotiate(&request.accept)?;
                 let list = read::list(self, resource, namespace, request)?;
-                Ok(Reply::Answer(negotiate::list(resource, &list, &form, request)?))
+                Ok(Reply::Answer(negotiate::list(
+                    resource, &list, &form, request,
+                )?))
             }
             Method::POST => {
                 let form = Form::negotiate(&request.accept)?;
@@ -201,7 +226,9 @@ impl Api {
                 let list = delete::delete_collection(
                     self, resource, namespace, request, &options, &write,
                 )?;
-                Ok(Reply::Answer(negotiate::list(resource, &list, &form, request)?))
+                Ok(Reply::Answer(negotiate::list(
+                    resource, &list, &form, request,
+                )?))
             }
             _ => Err(Refusal::method_not_allowed()),
         }
@@ -232,7 +259,9 @@ impl Api {
         match request.method {
             Method::GET => {
                 let object = read::get(self, resource, &key, request)?;
-                Ok(Reply::Answer(negotiate::object(resource, 200, &object, &form, request)?))
+                Ok(Reply::Answer(negotiate::object(
+                    resource, 200, &object, &form, request,
+                )?))
             }
             Method::PUT => {
                 let options = WriteOptions::read(request, now, subresource)?;
@@ -271,7 +300,10 @@ impl Api {
             return Err(Refusal::not_found(about));
         };
         if object::is_terminating(object) {
-            return Err(Refusal::namespace_terminating(resource.about(name), namespace));
+            return Err(Refusal::namespace_terminating(
+                resource.about(name),
+                namespace,
+            ));
         }
         Ok(())
     }

@@ -59,7 +59,11 @@ impl RequestKind {
             Some(subresource) => format!("{}/{subresource}", path.resource),
             None => path.resource,
         };
-        Self { user_agent, verb: verb.into(), resource }
+        Self {
+            user_agent,
+            verb: verb.into(),
+            resource,
+        }
     }
 }
 
@@ -100,7 +104,12 @@ impl Requests {
     /// Number of requests whose kind fulfils a condition.
     #[must_use]
     pub fn count(&self, wanted: impl Fn(&RequestKind) -> bool) -> u64 {
-        self.lock().counts.iter().filter(|(kind, _)| wanted(kind)).map(|(_, count)| count).sum()
+        self.lock()
+            .counts
+            .iter()
+            .filter(|(kind, _)| wanted(kind))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Number of writes by clients whose user agent contains `user_agent`.
@@ -123,14 +132,25 @@ impl Requests {
     pub(crate) fn record(&self, request: &Request, kind: RequestKind, code: u16) {
         let path = ResourcePath::parse(&request.segments);
         let (namespace, name) = path
-            .map(|path| (path.namespace.unwrap_or_default(), path.name.unwrap_or_default()))
+            .map(|path| {
+                (
+                    path.namespace.unwrap_or_default(),
+                    path.name.unwrap_or_default(),
+                )
+            })
             .unwrap_or_default();
         let mut log = self.lock();
         *log.counts.entry(kind.clone()).or_default() += 1;
         if log.recent.len() == KEPT {
             log.recent.pop_front();
         }
-        log.recent.push_back(Record { time: request.received, kind, namespace, name, code });
+        log.recent.push_back(Record {
+            time: request.received,
+            kind,
+            namespace,
+            name,
+            code,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {

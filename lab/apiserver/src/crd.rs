@@ -30,7 +30,10 @@ pub fn group_and_plural(definition: &Value) -> (String, String) {
 
 /// Fills in names derived from the kind.
 pub fn default(definition: &mut Value) {
-    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
+    let kind = definition["spec"]["names"]["kind"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     if kind.is_empty() {
         return;
     }
@@ -55,7 +58,10 @@ pub fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     for (path, value) in [
         ("spec.group", group.as_str()),
         ("spec.names.plural", plural.as_str()),
-        ("spec.names.kind", spec["names"]["kind"].as_str().unwrap_or_default()),
+        (
+            "spec.names.kind",
+            spec["names"]["kind"].as_str().unwrap_or_default(),
+        ),
     ] {
         if value.is_empty() {
             causes.push(Cause::required(path, ""));
@@ -63,10 +69,18 @@ pub fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     }
     if object::name(definition) != format!("{plural}.{group}") {
         let why = "must be spec.names.plural+\".\"+spec.group";
-        causes.push(Cause::invalid("metadata.name", &definition["metadata"]["name"], why));
+        causes.push(Cause::invalid(
+            "metadata.name",
+            &definition["metadata"]["name"],
+            why,
+        ));
     }
     if !names::is_subdomain(&group) || !group.contains('.') {
-        causes.push(Cause::invalid("spec.group", &spec["group"], "should be a domain with at least one dot"));
+        causes.push(Cause::invalid(
+            "spec.group",
+            &spec["group"],
+            "should be a domain with at least one dot",
+        ));
     }
     if !matches!(spec["scope"].as_str(), Some("Namespaced" | "Cluster")) {
         causes.push(Cause {
@@ -78,8 +92,16 @@ pub fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
             field: "spec.scope".into(),
         });
     }
-    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+    let versions = spec["versions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    if versions
+        .iter()
+        .filter(|version| version["storage"] == true)
+        .count()
+        != 1
+    {
         let why = "must have exactly one version marked as storage version";
         causes.push(Cause::invalid("spec.versions", &spec["versions"], why));
     }
@@ -87,7 +109,12 @@ pub fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
         check_version(version, &format!("spec.versions[{index}]"), &mut causes);
     }
     if let Some(old) = old {
-        for path in ["spec.group", "spec.names.plural", "spec.names.kind", "spec.scope"] {
+        for path in [
+            "spec.group",
+            "spec.names.plural",
+            "spec.names.kind",
+            "spec.scope",
+        ] {
             if object::at(old, path) != object::at(definition, path) {
                 let value = object::at(definition, path).unwrap_or(&Value::Null);
                 causes.push(Cause::invalid(path, value, "field is immutable"));
@@ -106,7 +133,11 @@ fn check_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
     if schema["type"] != "object" {
         let path = format!("{schema_path}.type");
-        causes.push(Cause::invalid(path, &schema["type"], "must be object at the root"));
+        causes.push(Cause::invalid(
+            path,
+            &schema["type"],
+            "must be object at the root",
+        ));
     }
     check_structure(schema, &schema_path, causes);
     for error in cel::Rules::compile(schema).errors() {
@@ -125,13 +156,20 @@ fn check_structure(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
     if schema.get("properties").is_some() && schema.get("additionalProperties").is_some() {
         let why = "additionalProperties and properties are mutual exclusive";
-        causes.push(Cause::forbidden(format!("{path}.additionalProperties"), why));
+        causes.push(Cause::forbidden(
+            format!("{path}.additionalProperties"),
+            why,
+        ));
     }
     if let Some(pattern) = schema["pattern"].as_str()
         && let Err(error) = regex::Regex::new(pattern)
     {
         let why = format!("must be a valid regular expression, but isn't: {error}");
-        causes.push(Cause::invalid(format!("{path}.pattern"), &schema["pattern"], why));
+        causes.push(Cause::invalid(
+            format!("{path}.pattern"),
+            &schema["pattern"],
+            why,
+        ));
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         check_structure(property, &format!("{path}.properties[{name}]"), causes);
@@ -139,7 +177,10 @@ fn check_structure(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     if let Some(items) = schema.get("items") {
         check_structure(items, &format!("{path}.items"), causes);
     } else if schema["type"] == "array" {
-        causes.push(Cause::required(format!("{path}.items"), "must be specified"));
+        causes.push(Cause::required(
+            format!("{path}.items"),
+            "must be specified",
+        ));
     }
     if schema["additionalProperties"].is_object() {
         let inner = &schema["additionalProperties"];
@@ -186,15 +227,21 @@ fn establish(definition: &mut Value, now: Timestamp) {
     let names = definition["spec"]["names"].clone();
     let status = &mut definition["status"];
     status["acceptedNames"] = names;
-    let mut stored: Vec<Value> =
-        status["storedVersions"].as_array().cloned().unwrap_or_default();
+    let mut stored: Vec<Value> = status["storedVersions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if !stored.contains(&storage) {
         stored.push(storage);
     }
     status["storedVersions"] = Value::Array(stored);
     for (kind, reason, message) in [
         ("NamesAccepted", "NoConflicts", "no conflicts found"),
-        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        (
+            "Established",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        ),
     ] {
         if !status["conditions"].is_array() {
             status["conditions"] = json!([]);
@@ -208,8 +255,10 @@ fn establish(definition: &mut Value, now: Timestamp) {
             }));
         }
     }
-    let mut finalizers: Vec<Value> =
-        object::finalizers(definition).into_iter().map(Value::from).collect();
+    let mut finalizers: Vec<Value> = object::finalizers(definition)
+        .into_iter()
+        .map(Value::from)
+        .collect();
     if !object::is_terminating(definition) && !finalizers.contains(&json!(CLEANUP_FINALIZER)) {
         finalizers.push(json!(CLEANUP_FINALIZER));
         object::set_meta(definition, "finalizers", Some(Value::Array(finalizers)));

@@ -13,8 +13,16 @@ use crate::status::Refusal;
 /// Version that the server says it is.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0");
 
-const VERBS: [&str; 8] =
-    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// Answers discovery requests, if the path is one.
@@ -32,7 +40,11 @@ pub fn answer(
             if let Some(answer) = aggregated(registry, request, segments[0] == "api") {
                 return Ok(Some(answer));
             }
-            if segments[0] == "api" { api_versions() } else { group_list(registry) }
+            if segments[0] == "api" {
+                api_versions()
+            } else {
+                group_list(registry)
+            }
         }
         [] => root(registry),
         ["api", version] => resource_list(registry, "", version)?,
@@ -57,7 +69,10 @@ fn accepts_json(accept: &str) -> bool {
     let ranges = MediaRange::parse_all(accept);
     ranges.is_empty()
         || ranges.iter().any(|range| {
-            matches!(range.media_type, "application/json" | "*/*" | "application/*")
+            matches!(
+                range.media_type,
+                "application/json" | "*/*" | "application/*"
+            )
         })
 }
 
@@ -74,9 +89,23 @@ fn root(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
     for (group, versions) in registry.groups() {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+        paths.extend(
+            versions
+                .iter()
+                .map(|version| format!("/apis/{group}/{version}")),
+        );
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(Into::into),
+    );
     json!({"paths": paths})
 }
 
@@ -88,15 +117,17 @@ fn api_versions() -> Value {
 }
 
 fn group_list(registry: &Registry) -> Value {
-    let groups: Vec<Value> =
-        registry.groups().iter().map(|(name, versions)| group(name, versions)).collect();
+    let groups: Vec<Value> = registry
+        .groups()
+        .iter()
+        .map(|(name, versions)| group(name, versions))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 fn group(name: &str, versions: &[&str]) -> Value {
-    let entry = |version: &str| {
-        json!({"groupVersion": format!("{name}/{version}"), "version": version})
-    };
+    let entry =
+        |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({
         "name": name,
         "versions": versions.iter().map(|version| entry(version)).collect::<Vec<_>>(),
@@ -211,12 +242,17 @@ fn aggregated(registry: &Registry, request: &Request, core: bool) -> Option<Answ
 }
 
 fn aggregated_group(registry: &Registry, name: &str, versions: &[&str]) -> Value {
-    let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
+    let metadata = if name.is_empty() {
+        json!({})
+    } else {
+        json!({"name": name})
+    };
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> =
-                of_version(registry, name, version).map(aggregated_resource).collect();
+            let resources: Vec<Value> = of_version(registry, name, version)
+                .map(aggregated_resource)
+                .collect();
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
@@ -240,9 +276,7 @@ fn aggregated_resource(resource: &ResourceType) -> Value {
     }
     let below: Vec<Value> = subresources(resource)
         .iter()
-        .map(|name| {
-            json!({"subresource": name, "responseKind": kind, "verbs": SUBRESOURCE_VERBS})
-        })
+        .map(|name| json!({"subresource": name, "responseKind": kind, "verbs": SUBRESOURCE_VERBS}))
         .collect();
     if !below.is_empty() {
         entry["subresources"] = json!(below);

@@ -20,13 +20,19 @@ impl Target {
     /// Requests of one client.
     #[must_use]
     pub fn client(user_agent: impl Into<String>) -> Self {
-        Self { user_agent: Some(user_agent.into()), ..Self::default() }
+        Self {
+            user_agent: Some(user_agent.into()),
+            ..Self::default()
+        }
     }
 
     /// Requests on one resource.
     #[must_use]
     pub fn resource(resource: impl Into<String>) -> Self {
-        Self { resource: Some(resource.into()), ..Self::default() }
+        Self {
+            resource: Some(resource.into()),
+            ..Self::default()
+        }
     }
 
     /// Restricts it to one verb.
@@ -37,9 +43,14 @@ impl Target {
     }
 
     fn matches(&self, user_agent: &str, verb: &str, resource: &str) -> bool {
-        self.user_agent.as_ref().is_none_or(|part| user_agent.contains(part.as_str()))
+        self.user_agent
+            .as_ref()
+            .is_none_or(|part| user_agent.contains(part.as_str()))
             && self.verb.as_ref().is_none_or(|wanted| wanted == verb)
-            && self.resource.as_ref().is_none_or(|wanted| wanted == resource)
+            && self
+                .resource
+                .as_ref()
+                .is_none_or(|wanted| wanted == resource)
     }
 }
 
@@ -115,7 +126,12 @@ impl Faults {
         let mut rules = self.lock();
         rules.next_id += 1;
         let id = rules.next_id;
-        rules.rules.push(Rule { id, target, fault, left });
+        rules.rules.push(Rule {
+            id,
+            target,
+            fault,
+            left,
+        });
         drop(rules);
         self.changed.notify_waiters();
         FaultId(id)
@@ -143,7 +159,9 @@ impl Faults {
         rules
             .rules
             .iter()
-            .filter(|rule| rule.left.is_none() && rule.target.matches(user_agent, "watch", resource))
+            .filter(|rule| {
+                rule.left.is_none() && rule.target.matches(user_agent, "watch", resource)
+            })
             .map(|rule| rule.fault.clone())
             .collect()
     }

@@ -76,7 +76,10 @@ impl FieldSet {
     /// A set of just the empty path.
     #[must_use]
     pub fn leaf() -> Self {
-        Self { member: true, children: BTreeMap::new() }
+        Self {
+            member: true,
+            children: BTreeMap::new(),
+        }
     }
 
     /// Whether there is no path in it.
@@ -123,7 +126,10 @@ impl FieldSet {
     /// Paths that are in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let mut both = Self { member: self.member && other.member, children: BTreeMap::new() };
+        let mut both = Self {
+            member: self.member && other.member,
+            children: BTreeMap::new(),
+        };
         for (step, set) in &self.children {
             if let Some(theirs) = other.children.get(step) {
                 let inner = set.intersection(theirs);
@@ -218,13 +224,20 @@ impl FieldSet {
             let Some(map) = value.as_object().filter(|map| !map.is_empty()) else {
                 return FieldSet::leaf();
             };
-            let mut set = FieldSet { member: map.contains_key("."), children: BTreeMap::new() };
+            let mut set = FieldSet {
+                member: map.contains_key("."),
+                children: BTreeMap::new(),
+            };
             for (key, inner) in map.iter().filter(|(key, _)| *key != ".") {
                 set.children.insert(Step(key.clone()), node(inner));
             }
             set
         }
-        if value.as_object().is_none_or(Map::is_empty) { Self::default() } else { node(value) }
+        if value.as_object().is_none_or(Map::is_empty) {
+            Self::default()
+        } else {
+            node(value)
+        }
     }
 
     /// The fields that a manager of exactly this object owns.
@@ -279,16 +292,24 @@ pub enum Shape<'a> {
 pub fn shape<'a>(value: &'a Value, schema: Option<&Schema>) -> Shape<'a> {
     match value {
         Value::Object(map) => {
-            if schema.is_some_and(|schema| schema.atomic_map) { Shape::Leaf } else { Shape::Map(map) }
+            if schema.is_some_and(|schema| schema.atomic_map) {
+                Shape::Leaf
+            } else {
+                Shape::Map(map)
+            }
         }
         Value::Array(list) => match schema.map(|schema| &schema.list_type) {
-            Some(ListType::Set) => {
-                Shape::List(list.iter().map(|value| (Step::value(value), value)).collect())
-            }
+            Some(ListType::Set) => Shape::List(
+                list.iter()
+                    .map(|value| (Step::value(value), value))
+                    .collect(),
+            ),
             Some(ListType::Map(keys)) => {
                 let element = schema.and_then(Schema::element);
                 Shape::List(
-                    list.iter().map(|value| (Step::key(value, keys, element), value)).collect(),
+                    list.iter()
+                        .map(|value| (Step::key(value, keys, element), value))
+                        .collect(),
                 )
             }
             _ => Shape::Leaf,
@@ -310,7 +331,13 @@ pub struct Difference {
 #[must_use]
 pub fn difference(old: &Value, new: &Value, schema: Option<&Schema>) -> Difference {
     let mut result = Difference::default();
-    compare(Some(old), Some(new), schema, &mut result.changed, &mut result.removed);
+    compare(
+        Some(old),
+        Some(new),
+        schema,
+        &mut result.changed,
+        &mut result.removed,
+    );
     result
 }
 
@@ -337,7 +364,14 @@ fn compare(
                 for key in keys {
                     let inner = schema.and_then(|schema| schema.field(key));
                     let step = Step::field(key);
-                    descend(before.get(key), after.get(key), inner, step, changed, removed);
+                    descend(
+                        before.get(key),
+                        after.get(key),
+                        inner,
+                        step,
+                        changed,
+                        removed,
+                    );
                 }
             }
             (Shape::List(before), Shape::List(after)) => {
@@ -346,10 +380,19 @@ fn compare(
                     before.iter().chain(&after).map(|(step, _)| step).collect();
                 for step in steps {
                     let find = |list: &[(Step, &Value)]| {
-                        list.iter().find(|(other, _)| other == step).map(|(_, value)| (*value).clone())
+                        list.iter()
+                            .find(|(other, _)| other == step)
+                            .map(|(_, value)| (*value).clone())
                     };
                     let (old, new) = (find(&before), find(&after));
-                    descend(old.as_ref(), new.as_ref(), inner, step.clone(), changed, removed);
+                    descend(
+                        old.as_ref(),
+                        new.as_ref(),
+                        inner,
+                        step.clone(),
+                        changed,
+                        removed,
+                    );
                 }
             }
             _ => {

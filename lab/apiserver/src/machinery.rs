@@ -25,7 +25,10 @@ const ORPHAN: &str = "orphan";
 /// Store key of namespaces.
 #[must_use]
 pub fn namespaces() -> ResourceKey {
-    ResourceKey { group: String::new(), resource: "namespaces".into() }
+    ResourceKey {
+        group: String::new(),
+        resource: "namespaces".into(),
+    }
 }
 
 fn server_options(now: Timestamp) -> WriteOptions {
@@ -51,7 +54,8 @@ impl Api {
                 "spec": {"finalizers": ["kubernetes"]},
                 "status": {"phase": "Active"},
             });
-            self.store.put(&namespaces(), &ObjectKey::new("", name), object);
+            self.store
+                .put(&namespaces(), &ObjectKey::new("", name), object);
         }
     }
 
@@ -78,12 +82,17 @@ impl Api {
         } else {
             self.collect_if_dangling(resource, key, now);
         }
-        self.store.get(&resource.key(), key).cloned().filter(|newest| *newest != object)
+        self.store
+            .get(&resource.key(), key)
+            .cloned()
+            .filter(|newest| *newest != object)
     }
 
     /// Removes an object for good, and does what follows from that.
     pub(crate) fn remove(&mut self, resource: &ResourceType, key: &ObjectKey, now: Timestamp) {
-        let Some(gone) = self.store.remove(&resource.key(), key) else { return };
+        let Some(gone) = self.store.remove(&resource.key(), key) else {
+            return;
+        };
         if resource.is_crd() {
             crd::drop_types(self, &gone);
         }
@@ -95,9 +104,9 @@ impl Api {
 
     fn sweep_namespace(&mut self, namespace: &str, now: Timestamp) {
         let key = ObjectKey::new("", namespace);
-        for (resource, key) in self.objects_where(|resource, key, _| {
-            resource.namespaced && key.namespace == namespace
-        }) {
+        for (resource, key) in
+            self.objects_where(|resource, key, _| resource.namespaced && key.namespace == namespace)
+        {
             self.delete_quietly(&resource, &key, now, Some(0));
         }
         self.finish_namespace(&key, now);
@@ -105,8 +114,10 @@ impl Api {
 
     /// A terminating namespace goes with its last object.
     fn finish_namespace(&mut self, key: &ObjectKey, now: Timestamp) {
-        let terminating =
-            self.store.get(&namespaces(), key).is_some_and(|object| object::is_terminating(object));
+        let terminating = self
+            .store
+            .get(&namespaces(), key)
+            .is_some_and(|object| object::is_terminating(object));
         let populated = self
             .objects_where(|resource, other, _| resource.namespaced && other.namespace == key.name)
             .first()
@@ -114,7 +125,10 @@ impl Api {
         if !terminating || populated {
             return;
         }
-        let Some(mut object) = self.store.get(&namespaces(), key).map(|object| (**object).clone())
+        let Some(mut object) = self
+            .store
+            .get(&namespaces(), key)
+            .map(|object| (**object).clone())
         else {
             return;
         };
@@ -128,9 +142,9 @@ impl Api {
 
     fn sweep_instances(&mut self, definition: &Value, now: Timestamp) {
         let (group, plural) = crd::group_and_plural(definition);
-        for (resource, key) in self.objects_where(|resource, _, _| {
-            resource.group == group && resource.plural == plural
-        }) {
+        for (resource, key) in self
+            .objects_where(|resource, _, _| resource.group == group && resource.plural == plural)
+        {
             self.delete_quietly(&resource, &key, now, None);
         }
         self.finish_definition(&group, &plural, now);
@@ -138,14 +152,21 @@ impl Api {
 
     /// A terminating CRD goes with its last instance.
     fn finish_definition(&mut self, group: &str, plural: &str, now: Timestamp) {
-        let Some(resource) =
-            self.registry.get("apiextensions.k8s.io", "v1", "customresourcedefinitions").cloned()
+        let Some(resource) = self
+            .registry
+            .get("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+            .cloned()
         else {
             return;
         };
         let key = ObjectKey::new("", &format!("{plural}.{group}"));
-        let Some(object) = self.store.get(&resource.key(), &key).cloned() else { return };
-        let instances = ResourceKey { group: group.into(), resource: plural.into() };
+        let Some(object) = self.store.get(&resource.key(), &key).cloned() else {
+            return;
+        };
+        let instances = ResourceKey {
+            group: group.into(),
+            resource: plural.into(),
+        };
         if !object::is_terminating(&object) || self.store.list(&instances, None).next().is_some() {
             return;
         }
@@ -158,7 +179,12 @@ impl Api {
         }
     }
 
-    fn finish_terminating_parents(&mut self, gone: &Value, resource: &ResourceType, now: Timestamp) {
+    fn finish_terminating_parents(
+        &mut self,
+        gone: &Value,
+        resource: &ResourceType,
+        now: Timestamp,
+    ) {
         if resource.namespaced {
             self.finish_namespace(&ObjectKey::new("", object::namespace(gone)), now);
         }
@@ -175,12 +201,17 @@ impl Api {
 
     /// Takes the garbage collector's finalizers off a terminating owner once they are fulfilled.
     fn release_owner(&mut self, resource: &ResourceType, key: &ObjectKey, now: Timestamp) {
-        let Some(owner) = self.store.get(&resource.key(), key).cloned() else { return };
+        let Some(owner) = self.store.get(&resource.key(), key).cloned() else {
+            return;
+        };
         if !object::is_terminating(&owner) {
             return;
         }
         let finalizers = object::finalizers(&owner);
-        let (foreground, orphan) = (finalizers.contains(&FOREGROUND), finalizers.contains(&ORPHAN));
+        let (foreground, orphan) = (
+            finalizers.contains(&FOREGROUND),
+            finalizers.contains(&ORPHAN),
+        );
         if !foreground && !orphan {
             return;
         }
@@ -195,16 +226,20 @@ impl Api {
                 self.delete_quietly(resource, key, now, None);
             }
             let blocked = self.dependents_of(&uid).iter().any(|(resource, key)| {
-                self.store.get(&resource.key(), key).is_some_and(|dependent| {
-                    owner_references(dependent)
-                        .any(|owner| owner["uid"] == uid && owner["blockOwnerDeletion"] == true)
-                })
+                self.store
+                    .get(&resource.key(), key)
+                    .is_some_and(|dependent| {
+                        owner_references(dependent)
+                            .any(|owner| owner["uid"] == uid && owner["blockOwnerDeletion"] == true)
+                    })
             });
             if blocked {
                 return;
             }
         }
-        let Some(owner) = self.store.get(&resource.key(), key).cloned() else { return };
+        let Some(owner) = self.store.get(&resource.key(), key).cloned() else {
+            return;
+        };
         let mut owner = (*owner).clone();
         remove_finalizer(&mut owner, if orphan { ORPHAN } else { FOREGROUND });
         let held = !object::finalizers(&owner).is_empty();
@@ -221,10 +256,14 @@ impl Api {
             return;
         }
         for (resource, key) in self.dependents_of(uid) {
-            let Some(dependent) = self.store.get(&resource.key(), &key).cloned() else { continue };
+            let Some(dependent) = self.store.get(&resource.key(), &key).cloned() else {
+                continue;
+            };
             let others = owner_references(&dependent).any(|owner| {
                 owner["uid"] != uid
-                    && self.find_owner(owner, object::namespace(&dependent)).is_some()
+                    && self
+                        .find_owner(owner, object::namespace(&dependent))
+                        .is_some()
             });
             if others {
                 self.drop_owner_reference(&resource, &key, uid);
@@ -236,7 +275,9 @@ impl Api {
 
     /// An object whose owners are all gone when it is written is collected at once.
     fn collect_if_dangling(&mut self, resource: &ResourceType, key: &ObjectKey, now: Timestamp) {
-        let Some(object) = self.store.get(&resource.key(), key).cloned() else { return };
+        let Some(object) = self.store.get(&resource.key(), key).cloned() else {
+            return;
+        };
         let mut owners = owner_references(&object).peekable();
         if owners.peek().is_none() {
             return;
@@ -258,7 +299,9 @@ impl Api {
     fn owner_type(&self, owner: &Value) -> Option<Arc<ResourceType>> {
         let api_version = owner["apiVersion"].as_str()?;
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        self.registry.by_kind(group, owner["kind"].as_str()?).cloned()
+        self.registry
+            .by_kind(group, owner["kind"].as_str()?)
+            .cloned()
     }
 
     /// The owner that a reference means; namespaced ones are looked up in the dependent's
@@ -276,10 +319,14 @@ impl Api {
     }
 
     fn drop_owner_reference(&mut self, resource: &ResourceType, key: &ObjectKey, uid: &str) {
-        let Some(object) = self.store.get(&resource.key(), key).cloned() else { return };
+        let Some(object) = self.store.get(&resource.key(), key).cloned() else {
+            return;
+        };
         let mut object = (*object).clone();
-        let owners: Vec<Value> =
-            owner_references(&object).filter(|owner| owner["uid"] != uid).cloned().collect();
+        let owners: Vec<Value> = owner_references(&object)
+            .filter(|owner| owner["uid"] != uid)
+            .cloned()
+            .collect();
         let owners = (!owners.is_empty()).then_some(Value::Array(owners));
         object::set_meta(&mut object, "ownerReferences", owners);
         self.store.put(&resource.key(), key, object);
@@ -313,14 +360,20 @@ impl Api {
         now: Timestamp,
         grace_period: Option<i64>,
     ) {
-        let options = delete::DeleteOptions { grace_period, ..delete::DeleteOptions::background() };
+        let options = delete::DeleteOptions {
+            grace_period,
+            ..delete::DeleteOptions::background()
+        };
         // The only refusals are "not found" and "may not be deleted": nothing is left to do.
         let _ = delete::delete(self, resource, key, &options, &server_options(now));
     }
 }
 
 fn owner_references(object: &Value) -> impl Iterator<Item = &Value> {
-    object["metadata"]["ownerReferences"].as_array().into_iter().flatten()
+    object["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
 }
 
 fn remove_finalizer(object: &mut Value, finalizer: &str) {

@@ -52,7 +52,9 @@ impl Entry {
 }
 
 fn read(object: &Value) -> Vec<Entry> {
-    let Some(list) = object["metadata"]["managedFields"].as_array() else { return Vec::new() };
+    let Some(list) = object["metadata"]["managedFields"].as_array() else {
+        return Vec::new();
+    };
     list.iter()
         .filter(|entry| entry.get("fieldsV1").is_some())
         .map(|entry| {
@@ -103,7 +105,11 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
             value
         })
         .collect();
-    let value = if list.is_empty() { None } else { Some(Value::Array(list)) };
+    let value = if list.is_empty() {
+        None
+    } else {
+        Some(Value::Array(list))
+    };
     object::set_meta(object, "managedFields", value);
 }
 
@@ -127,7 +133,10 @@ fn strip(set: &mut FieldSet) {
         set.remove_branch(&["metadata", field]);
     }
     let metadata = crate::field_set::Step::field("metadata");
-    if set.child(&metadata).is_some_and(|inner| inner.is_member() && inner.paths().len() == 1) {
+    if set
+        .child(&metadata)
+        .is_some_and(|inner| inner.is_member() && inner.paths().len() == 1)
+    {
         set.remove_branch(&["metadata"]);
     }
 }
@@ -162,7 +171,8 @@ pub struct Tracking<'a> {
 pub fn track_update(old: Option<&Value>, new: &mut Value, writer: &Writer, tracking: Tracking<'_>) {
     let sent = new["metadata"].get("managedFields").cloned();
     let cleared = sent.as_ref().and_then(Value::as_array).is_some_and(|list| {
-        list.iter().all(|entry| entry.as_object().is_none_or(serde_json::Map::is_empty))
+        list.iter()
+            .all(|entry| entry.as_object().is_none_or(serde_json::Map::is_empty))
     });
     let mut entries = match old {
         Some(_) if cleared => {
@@ -170,14 +180,25 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, writer: &Writer, track
             return;
         }
         // Clients may edit entries; what they send counts as the state before this write.
-        Some(old) => if sent.is_some() { read(new) } else { read(old) },
+        Some(old) => {
+            if sent.is_some() {
+                read(new)
+            } else {
+                read(old)
+            }
+        }
         None => Vec::new(),
     };
     let before = old.cloned().unwrap_or_else(|| json!({}));
     let mut change = difference(&before, new, Some(tracking.schema));
     strip(&mut change.changed);
     strip(&mut change.removed);
-    reset(&mut change.changed, &writer.subresource, tracking.has_status, tracking.custom);
+    reset(
+        &mut change.changed,
+        &writer.subresource,
+        tracking.has_status,
+        tracking.custom,
+    );
     for entry in &mut entries {
         entry.fields.subtract_below(&change.removed);
         if !entry.is(writer, Operation::Update) {
@@ -185,7 +206,10 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, writer: &Writer, track
         }
     }
     if !change.changed.is_empty() {
-        match entries.iter_mut().find(|entry| entry.is(writer, Operation::Update)) {
+        match entries
+            .iter_mut()
+            .find(|entry| entry.is(writer, Operation::Update))
+        {
             Some(entry) => {
                 entry.fields.union(&change.changed);
                 entry.time.clone_from(&writer.time);
@@ -223,17 +247,28 @@ pub fn apply(
     let mut entries = read(live);
     let mut wanted = FieldSet::of(config, schema);
     strip(&mut wanted);
-    reset(&mut wanted, &writer.subresource, tracking.has_status, tracking.custom);
+    reset(
+        &mut wanted,
+        &writer.subresource,
+        tracking.has_status,
+        tracking.custom,
+    );
 
     let mut merged = crate::patch::apply::merge(live, config, schema);
 
     // Fields this manager applied before and no longer wants go, unless others own them too.
-    let position = entries.iter().position(|entry| entry.is(writer, Operation::Apply));
+    let position = entries
+        .iter()
+        .position(|entry| entry.is(writer, Operation::Apply));
     if let Some(position) = position {
         let mut dropped = entries[position].fields.clone();
         dropped.subtract(&wanted);
         let mut held = wanted.clone();
-        for (_, other) in entries.iter().enumerate().filter(|(index, _)| *index != position) {
+        for (_, other) in entries
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != position)
+        {
             held.union(&other.fields);
         }
         dropped.subtract(&held);
@@ -243,15 +278,26 @@ pub fn apply(
     let mut change = difference(live, &merged, schema);
     strip(&mut change.changed);
     let mut causes = Vec::new();
-    for other in entries.iter_mut().filter(|entry| !entry.is(writer, Operation::Apply)) {
-        let contested = other.fields.intersection(&change.changed).intersection(&wanted);
+    for other in entries
+        .iter_mut()
+        .filter(|entry| !entry.is(writer, Operation::Apply))
+    {
+        let contested = other
+            .fields
+            .intersection(&change.changed)
+            .intersection(&wanted);
         if contested.is_empty() {
             continue;
         }
         if force {
             other.fields.subtract(&contested);
         } else {
-            causes.extend(contested.paths().into_iter().map(|field| conflict(other, field)));
+            causes.extend(
+                contested
+                    .paths()
+                    .into_iter()
+                    .map(|field| conflict(other, field)),
+            );
         }
     }
     if !causes.is_empty() {

@@ -16,9 +16,16 @@ pub fn check(resource: &ResourceType, object: &Value, old: Option<&Value>) -> Ve
     let mut causes = Vec::new();
     let name = object::name(object);
     if name.is_empty() {
-        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+        causes.push(Cause::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else if let Some(why) = names::check(resource.name_rule, name) {
-        causes.push(Cause::invalid("metadata.name", &object["metadata"]["name"], why));
+        causes.push(Cause::invalid(
+            "metadata.name",
+            &object["metadata"]["name"],
+            why,
+        ));
     }
     check_maps(object, &mut causes);
     check_owners(object, &mut causes);
@@ -54,7 +61,11 @@ fn check_maps(object: &Value, causes: &mut Vec<Cause>) {
             if !names::is_qualified_name(key) {
                 let why = "name part must consist of alphanumeric characters, '-', '_' or '.', \
                            and must start and end with an alphanumeric character";
-                causes.push(Cause::invalid("metadata.labels", &Value::from(key.as_str()), why));
+                causes.push(Cause::invalid(
+                    "metadata.labels",
+                    &Value::from(key.as_str()),
+                    why,
+                ));
             }
             if !value.as_str().is_some_and(names::is_label_value) {
                 let why = "a valid label must be an empty string or consist of alphanumeric \
@@ -71,7 +82,11 @@ fn check_maps(object: &Value, causes: &mut Vec<Cause>) {
             if !names::is_qualified_name(&key.to_ascii_lowercase()) {
                 let why = "name part must consist of alphanumeric characters, '-', '_' or '.', \
                            and must start and end with an alphanumeric character";
-                causes.push(Cause::invalid("metadata.annotations", &Value::from(key.as_str()), why));
+                causes.push(Cause::invalid(
+                    "metadata.annotations",
+                    &Value::from(key.as_str()),
+                    why,
+                ));
             }
         }
         if size > MAX_ANNOTATIONS {
@@ -85,7 +100,9 @@ fn check_maps(object: &Value, causes: &mut Vec<Cause>) {
 }
 
 fn check_owners(object: &Value, causes: &mut Vec<Cause>) {
-    let Some(owners) = object["metadata"]["ownerReferences"].as_array() else { return };
+    let Some(owners) = object["metadata"]["ownerReferences"].as_array() else {
+        return;
+    };
     let mut controllers = 0;
     for (index, owner) in owners.iter().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {

@@ -68,11 +68,15 @@ pub fn is_qualified_name(key: &str) -> bool {
 #[must_use]
 pub fn is_label_value(value: &str) -> bool {
     let bytes = value.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return true };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return true;
+    };
     value.len() <= 63
         && first.is_ascii_alphanumeric()
         && last.is_ascii_alphanumeric()
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// A name from `generateName` and random bits.
@@ -117,6 +121,8 @@ impl Identifiers {
     /// The next UID, a version 4 UUID.
     pub fn next_uid(&mut self) -> String {
         let bits = (u128::from(self.next_bits()) << 64) | u128::from(self.next_bits());
-        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().to_string()
+        uuid::Builder::from_random_bytes(bits.to_be_bytes())
+            .into_uuid()
+            .to_string()
     }
 }

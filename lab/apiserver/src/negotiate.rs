@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::api::Answer;
 use crate::crud::read::List;
 use crate::request::Request;
-use crate::resource::ResourceType;
+use crate::resource::{Origin, ResourceType};
+use crate::schema::default;
 use crate::status::Refusal;
 use crate::table::{self, Include};
 
@@ -66,7 +67,13 @@ impl<'a> MediaRange<'a> {
                     .find(|(key, _)| *key == "q")
                     .and_then(|(_, weight)| weight.parse().ok())
                     .unwrap_or(1.0);
-                (weight, Self { media_type, parameters })
+                (
+                    weight,
+                    Self {
+                        media_type,
+                        parameters,
+                    },
+                )
             })
             .collect();
         ranges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
@@ -74,7 +81,10 @@ impl<'a> MediaRange<'a> {
     }
 
     pub(crate) fn parameter(&self, wanted: &str) -> Option<&'a str> {
-        self.parameters.iter().find(|(key, _)| *key == wanted).map(|(_, value)| *value)
+        self.parameters
+            .iter()
+            .find(|(key, _)| *key == wanted)
+            .map(|(_, value)| *value)
     }
 }
 
@@ -84,7 +94,11 @@ impl Form {
             Encoding::Json => "application/json",
             Encoding::Yaml => "application/yaml",
         };
-        Self { content: Content::Objects, encoding, content_type: content_type.into() }
+        Self {
+            content: Content::Objects,
+            encoding,
+            content_type: content_type.into(),
+        }
     }
 
     /// The first form of an `Accept` header that can be served; JSON if there is no header.
@@ -96,7 +110,10 @@ impl Form {
         if ranges.is_empty() {
             return Ok(Self::plain(Encoding::Json));
         }
-        ranges.iter().find_map(Self::serve).ok_or_else(Refusal::not_acceptable)
+        ranges
+            .iter()
+            .find_map(Self::serve)
+            .ok_or_else(Refusal::not_acceptable)
     }
 
     fn serve(range: &MediaRange<'_>) -> Option<Self> {
@@ -105,7 +122,9 @@ impl Form {
             "application/yaml" => Encoding::Yaml,
             _ => return None,
         };
-        let Some(kind) = range.parameter("as") else { return Some(Self::plain(encoding)) };
+        let Some(kind) = range.parameter("as") else {
+            return Some(Self::plain(encoding));
+        };
         let known_group = range.parameter("g") == Some("meta.k8s.io");
         let version = range.parameter("v")?;
         let content = match kind {
@@ -116,7 +135,10 @@ impl Form {
         let known_version = matches!(version, "v1" | "v1beta1");
         (known_group && known_version).then(|| Self {
             content,
-            content_type: format!("{};as={kind};g=meta.k8s.io;v={version}", Self::plain(encoding).content_type),
+            content_type: format!(
+                "{};as={kind};g=meta.k8s.io;v={version}",
+                Self::plain(encoding).content_type
+            ),
             encoding,
         })
     }
@@ -126,7 +148,9 @@ impl Form {
     pub fn answer(&self, code: u16, value: &Value) -> Answer {
         let mut answer = Answer::json(code, value);
         if self.encoding == Encoding::Yaml {
-            answer.body = serde_saphyr::to_string(value).unwrap_or_default().into_bytes();
+            answer.body = serde_saphyr::to_string(value)
+                .unwrap_or_default()
+                .into_bytes();
         }
         answer.content_type = self.content_type.clone();
         answer
@@ -147,18 +171,25 @@ pub fn table_options(request: &Request) -> Result<table::Options, Refusal> {
             return Err(Refusal::bad_request(why));
         }
     };
-    Ok(table::Options { include, with_columns: true, now: request.received })
+    Ok(table::Options {
+        include,
+        with_columns: true,
+        now: request.received,
+    })
 }
 
-/// The stored object in the version of the resource.
+/// The stored object in the version of the resource, with defaults that have come since.
 #[must_use]
 pub fn served(resource: &ResourceType, object: &Arc<Value>) -> Arc<Value> {
     let version = resource.api_version();
-    if object["apiVersion"] == version.as_str() {
+    let same_version = object["apiVersion"] == version.as_str();
+    let complete = resource.origin == Origin::Builtin || !resource.schema.has_default;
+    if same_version && complete {
         return Arc::clone(object);
     }
     let mut object = (**object).clone();
     object["apiVersion"] = json!(version);
+    default::apply(&resource.schema, &mut object);
     Arc::new(object)
 }
 
@@ -180,7 +211,10 @@ pub fn object(
         Content::Table => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
             let objects = std::iter::once(&*object);
-            form.answer(code, &table::table(resource, objects, metadata, table_options(request)?))
+            form.answer(
+                code,
+                &table::table(resource, objects, metadata, table_options(request)?),
+            )
         }
     })
 }
@@ -202,7 +236,11 @@ pub fn list(
     if let Some(remaining) = list.remaining {
         metadata["remainingItemCount"] = json!(remaining);
     }
-    let items: Vec<Arc<Value>> = list.items.iter().map(|item| served(resource, item)).collect();
+    let items: Vec<Arc<Value>> = list
+        .items
+        .iter()
+        .map(|item| served(resource, item))
+        .collect();
     Ok(match form.content {
         Content::Objects => form.answer(
             200,
@@ -222,7 +260,10 @@ pub fn list(
         ),
         Content::Table => {
             let objects = items.iter().map(|item| &**item);
-            form.answer(200, &table::table(resource, objects, metadata, table_options(request)?))
+            form.answer(
+                200,
+                &table::table(resource, objects, metadata, table_options(request)?),
+            )
         }
     })
 }

@@ -81,7 +81,9 @@ pub fn set_meta(object: &mut Value, field: &str, value: Option<Value>) {
 
 /// Copies a top-level field from one object to another; absent there means absent here.
 pub fn copy_field(from: &Value, to: &mut Value, field: &str) {
-    let Some(map) = to.as_object_mut() else { return };
+    let Some(map) = to.as_object_mut() else {
+        return;
+    };
     match from.get(field) {
         Some(value) => {
             map.insert(field.into(), value.clone());
@@ -95,5 +97,7 @@ pub fn copy_field(from: &Value, to: &mut Value, field: &str) {
 /// The value at a dotted path such as `spec.nodeName`, if there.
 #[must_use]
 pub fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').filter(|step| !step.is_empty()).try_fold(object, |value, step| value.get(step))
+    path.split('.')
+        .filter(|step| !step.is_empty())
+        .try_fold(object, |value, step| value.get(step))
 }

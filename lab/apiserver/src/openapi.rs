@@ -16,7 +16,9 @@ use crate::status::Refusal;
 /// # Errors
 /// 404 for groups and versions that are not there.
 pub fn answer(api: &Api, request: &Request, segments: &[&str]) -> Result<Option<Answer>, Refusal> {
-    let ["openapi", "v3", rest @ ..] = segments else { return Ok(None) };
+    let ["openapi", "v3", rest @ ..] = segments else {
+        return Ok(None);
+    };
     // Clients that want protobuf list JSON as well; anything else is served JSON regardless.
     let _ = request;
     let body = match rest {
@@ -32,7 +34,11 @@ fn index(api: &Api) -> Value {
     let hash = api.registry.generation();
     let mut paths = Map::new();
     for resource in api.registry.iter() {
-        let prefix = if resource.group.is_empty() { "api" } else { "apis" };
+        let prefix = if resource.group.is_empty() {
+            "api"
+        } else {
+            "apis"
+        };
         let group_version = join_group_version(&resource.group, &resource.version);
         let path = format!("{prefix}/{group_version}");
         let url = format!("/openapi/v3/{path}?hash={hash}");
@@ -82,7 +88,12 @@ fn add_schemas(api: &Api, resource: &ResourceType, schemas: &mut Map<String, Val
         }
         Origin::Custom => {
             let reversed: Vec<&str> = resource.group.rsplit('.').collect();
-            let name = format!("{}.{}.{}", reversed.join("."), resource.version, resource.kind);
+            let name = format!(
+                "{}.{}.{}",
+                reversed.join("."),
+                resource.version,
+                resource.kind
+            );
             schemas.insert(name.clone(), custom_schema(resource));
             add_definition(api, OBJECT_META, schemas);
             name
@@ -108,12 +119,21 @@ fn add_schemas(api: &Api, resource: &ResourceType, schemas: &mut Map<String, Val
 }
 
 fn custom_schema(resource: &ResourceType) -> Value {
-    let mut schema = resource.openapi.clone().unwrap_or_else(|| json!({"type": "object"}));
+    let mut schema = resource
+        .openapi
+        .clone()
+        .unwrap_or_else(|| json!({"type": "object"}));
     let what = "Standard object's metadata.";
     schema["properties"]["metadata"] = described(reference(OBJECT_META), what);
     for (field, what) in [
-        ("apiVersion", "APIVersion defines the versioned schema of this representation of an object."),
-        ("kind", "Kind is a string value representing the REST resource this object represents."),
+        (
+            "apiVersion",
+            "APIVersion defines the versioned schema of this representation of an object.",
+        ),
+        (
+            "kind",
+            "Kind is a string value representing the REST resource this object represents.",
+        ),
     ] {
         schema["properties"][field] = json!({"type": "string", "description": what});
     }
@@ -130,7 +150,9 @@ fn add_definition(api: &Api, name: &str, schemas: &mut Map<String, Value>) {
     if schemas.contains_key(name) {
         return;
     }
-    let Some(definition) = api.definitions.get(name) else { return };
+    let Some(definition) = api.definitions.get(name) else {
+        return;
+    };
     let mut needed = Vec::new();
     let published = publish(definition, &mut needed);
     schemas.insert(name.to_owned(), published);
@@ -154,7 +176,9 @@ fn publish(node: &Value, needed: &mut Vec<String>) -> Value {
                 around.insert("allOf".into(), json!([{"$ref": target}]));
                 return Value::Object(around);
             }
-            map.iter().map(|(key, value)| (key.clone(), publish(value, needed))).collect()
+            map.iter()
+                .map(|(key, value)| (key.clone(), publish(value, needed)))
+                .collect()
         }
         Value::Array(list) => list.iter().map(|value| publish(value, needed)).collect(),
         other => other.clone(),
@@ -167,7 +191,11 @@ fn query(name: &str, kind: &str) -> Value {
 
 /// kubectl looks up in the paths whether PATCH takes `fieldValidation` and `dryRun`.
 fn add_paths(resource: &ResourceType, name: &str, paths: &mut Map<String, Value>) {
-    let prefix = if resource.group.is_empty() { "/api" } else { "/apis" };
+    let prefix = if resource.group.is_empty() {
+        "/api"
+    } else {
+        "/apis"
+    };
     let base = format!("{prefix}/{}", resource.api_version());
     let collection = if resource.namespaced {
         format!("{base}/namespaces/{{namespace}}/{}", resource.plural)

@@ -34,8 +34,12 @@ impl Request {
     #[must_use]
     pub fn new<B>(head: &http::Request<B>, body: Bytes, received: Timestamp) -> Self {
         let header = |name: http::HeaderName| {
-            let values: Vec<&str> =
-                head.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+            let values: Vec<&str> = head
+                .headers()
+                .get_all(name)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .collect();
             values.join(",")
         };
         let uri = head.uri();
@@ -83,9 +87,9 @@ impl Request {
             None => Ok(None),
             Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(Some(true)),
             Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(Some(false)),
-            Some(other) => {
-                Err(Refusal::bad_request(format!("{key}: {other:?} is not a boolean")))
-            }
+            Some(other) => Err(Refusal::bad_request(format!(
+                "{key}: {other:?} is not a boolean"
+            ))),
         }
     }
 
@@ -106,7 +110,12 @@ impl Request {
     /// `Content-Type` without parameters, lower case.
     #[must_use]
     pub fn media_type(&self) -> String {
-        self.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+        self.content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
     }
 }
 

@@ -76,7 +76,10 @@ impl ResourceType {
     /// Key in the store, without version.
     #[must_use]
     pub fn key(&self) -> ResourceKey {
-        ResourceKey { group: self.group.clone(), resource: self.plural.clone() }
+        ResourceKey {
+            group: self.group.clone(),
+            resource: self.plural.clone(),
+        }
     }
 
     /// `v1` or `group/v1`.
@@ -113,7 +116,11 @@ impl ResourceType {
 /// `v1` for the core group, `group/v1` for others.
 #[must_use]
 pub fn join_group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.into() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.into()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// All resources served.
@@ -127,8 +134,11 @@ pub struct Registry {
 impl Registry {
     /// Adds or replaces a resource.
     pub fn insert(&mut self, resource: ResourceType) {
-        let key =
-            (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        let key = (
+            resource.group.clone(),
+            resource.version.clone(),
+            resource.plural.clone(),
+        );
         self.types.insert(key, Arc::new(resource));
         self.generation += 1;
     }
@@ -148,7 +158,8 @@ impl Registry {
     /// One resource in one version.
     #[must_use]
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<ResourceType>> {
-        self.types.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.types
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
     /// All, ordered by group, version and plural.
@@ -159,7 +170,8 @@ impl Registry {
     /// A resource by group and kind, in any version.
     #[must_use]
     pub fn by_kind(&self, group: &str, kind: &str) -> Option<&Arc<ResourceType>> {
-        self.iter().find(|resource| resource.group == group && resource.kind == kind)
+        self.iter()
+            .find(|resource| resource.group == group && resource.kind == kind)
     }
 
     /// Groups other than core, each with its versions, the preferred one first.
@@ -182,13 +194,19 @@ impl Registry {
 /// Order of versions: `v2` > `v1` > `v1beta2` > `v1beta1` > `v1alpha1` > anything else.
 fn version_priority(version: &str) -> (u8, u32, u32) {
     let digits = |text: &str| text.parse::<u32>().ok();
-    let Some(rest) = version.strip_prefix('v') else { return (0, 0, 0) };
+    let Some(rest) = version.strip_prefix('v') else {
+        return (0, 0, 0);
+    };
     let parsed = if let Some(major) = digits(rest) {
         Some((3, major, 0))
     } else if let Some((major, minor)) = rest.split_once("beta") {
-        digits(major).zip(digits(minor)).map(|(major, minor)| (2, major, minor))
+        digits(major)
+            .zip(digits(minor))
+            .map(|(major, minor)| (2, major, minor))
     } else if let Some((major, minor)) = rest.split_once("alpha") {
-        digits(major).zip(digits(minor)).map(|(major, minor)| (1, major, minor))
+        digits(major)
+            .zip(digits(minor))
+            .map(|(major, minor)| (1, major, minor))
     } else {
         None
     };

@@ -13,7 +13,9 @@ use crate::status::Refusal;
 /// # Errors
 /// 405 for anything but POST, 400 for a body that does not parse.
 pub fn answer(request: &Request, segments: &[&str]) -> Result<Option<Answer>, Refusal> {
-    let ["apis", "authorization.k8s.io", "v1", review] = segments else { return Ok(None) };
+    let ["apis", "authorization.k8s.io", "v1", review] = segments else {
+        return Ok(None);
+    };
     let status = match *review {
         "selfsubjectaccessreviews" => json!({"allowed": true}),
         "selfsubjectrulesreviews" => json!({

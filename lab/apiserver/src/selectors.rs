@@ -29,8 +29,11 @@ impl LabelSelector {
     /// 400 with the part that was not understood.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         let parts = split_outside_parentheses(text);
-        let rules: Result<Vec<LabelRule>, Refusal> =
-            parts.into_iter().filter(|part| !part.is_empty()).map(parse_label_rule).collect();
+        let rules: Result<Vec<LabelRule>, Refusal> = parts
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .map(parse_label_rule)
+            .collect();
         Ok(Self(rules?))
     }
 
@@ -77,11 +80,19 @@ fn parse_label_rule(part: &str) -> Result<LabelRule, Refusal> {
     let bad = || Refusal::bad_request(format!("unable to parse requirement: {part:?}"));
     let key = |text: &str| {
         let text = text.trim();
-        if names::is_qualified_name(text) { Ok(text.to_owned()) } else { Err(bad()) }
+        if names::is_qualified_name(text) {
+            Ok(text.to_owned())
+        } else {
+            Err(bad())
+        }
     };
     let value = |text: &str| {
         let text = text.trim();
-        if names::is_label_value(text) { Ok(text.to_owned()) } else { Err(bad()) }
+        if names::is_label_value(text) {
+            Ok(text.to_owned())
+        } else {
+            Err(bad())
+        }
     };
     if let Some(missing) = part.strip_prefix('!') {
         return Ok(LabelRule::Missing(key(missing)?));
@@ -89,7 +100,10 @@ fn parse_label_rule(part: &str) -> Result<LabelRule, Refusal> {
     if let Some((left, right)) = part.split_once('(') {
         let list = right.trim().strip_suffix(')').ok_or_else(bad)?;
         let values: Result<Vec<String>, Refusal> = list.split(',').map(value).collect();
-        let (name, operator) = left.trim().split_once(char::is_whitespace).ok_or_else(bad)?;
+        let (name, operator) = left
+            .trim()
+            .split_once(char::is_whitespace)
+            .ok_or_else(bad)?;
         return match operator.trim() {
             "in" => Ok(LabelRule::In(key(name)?, values?)),
             "notin" => Ok(LabelRule::NotIn(key(name)?, values?)),
@@ -116,7 +130,11 @@ impl FieldSelector {
     /// 400 for bad grammar and for fields that are not offered.
     pub fn parse(text: &str, resource: &ResourceType) -> Result<Self, Refusal> {
         let mut rules = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
             let (field, equal, value) = if let Some((field, value)) = part.split_once("!=") {
                 (field, false, value)
             } else if let Some((field, value)) =
@@ -129,7 +147,10 @@ impl FieldSelector {
             };
             let known = field == "metadata.name"
                 || (field == "metadata.namespace" && resource.namespaced)
-                || resource.selectable_fields.iter().any(|offered| offered == field);
+                || resource
+                    .selectable_fields
+                    .iter()
+                    .any(|offered| offered == field);
             if !known {
                 let why = format!("field label not supported: {field}");
                 return Err(Refusal::bad_request(why));

@@ -61,7 +61,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: Vec::new(), history: DEFAULT_HISTORY, seed: None }
+        Self {
+            listen: Vec::new(),
+            history: DEFAULT_HISTORY,
+            seed: None,
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Options {
     #[must_use]
     pub fn loopback() -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { listen: vec![Listen::Address(address)], ..Self::default() }
+        Self {
+            listen: vec![Listen::Address(address)],
+            ..Self::default()
+        }
     }
 }
 
@@ -105,14 +112,22 @@ impl ApiServer {
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| Error::TakeOver { source })?;
-        let seed = options.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+        let seed = options
+            .seed
+            .unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
         let api = Api::new(Timestamp::now(), options.history, seed);
-        let service = ApiService { shared: Arc::new(Shared::new(api)) };
+        let service = ApiService {
+            shared: Arc::new(Shared::new(api)),
+        };
         let tasks = TaskTracker::new();
         for listener in listeners {
             tasks.spawn(accept(listener, service.clone(), tasks.clone()));
         }
-        Ok(Self { service, addresses, tasks })
+        Ok(Self {
+            service,
+            addresses,
+            tasks,
+        })
     }
 
     /// Addresses it listens at, in the order of the options.
@@ -220,7 +235,8 @@ async fn serve(stream: TcpStream, service: ApiService) {
     }
     let stop = service.shared.stop.clone();
     let builder = auto::Builder::new(TokioExecutor::new());
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => {

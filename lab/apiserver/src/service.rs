@@ -126,7 +126,12 @@ where
     };
     let mut request = Request::new(&head, body, Timestamp::now());
     let kind = RequestKind::of(&request);
-    let plural = kind.resource.split('/').next().unwrap_or_default().to_owned();
+    let plural = kind
+        .resource
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let struck = shared.faults.strike(&kind.user_agent, &kind.verb, &plural);
     for fault in &struck {
         match fault {
@@ -180,7 +185,11 @@ async fn handle_when_current(shared: &Shared, request: &mut Request, kind: &Requ
         let reply = shared.handle(request);
         let ahead = matches!(&reply, Reply::Answer(answer) if answer.code == 504)
             && matches!(kind.verb.as_str(), "watch" | "list" | "get");
-        if !ahead || tokio::time::timeout_at(deadline, revision.changed()).await.is_err() {
+        if !ahead
+            || tokio::time::timeout_at(deadline, revision.changed())
+                .await
+                .is_err()
+        {
             return reply;
         }
         request.received = Timestamp::now();
@@ -189,7 +198,9 @@ async fn handle_when_current(shared: &Shared, request: &mut Request, kind: &Requ
 
 fn whole(answer: &Answer) -> Response<AnswerBody> {
     let body = Full::new(Bytes::from(answer.body.clone()));
-    let body = body.map_err(|never: Infallible| match never {}).boxed_unsync();
+    let body = body
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(answer.code)
         .expect("the logic answers with registered status codes");
@@ -237,22 +248,30 @@ impl Running {
             }
         });
         let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
             .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+            .insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-cache, private"),
+        );
         response
     }
 
     /// Waits for the next frames; `None` at the regular end.
-    async fn next(&mut self, revision: &mut watch::Receiver<u64>) -> Option<Result<Bytes, BrokenOff>> {
+    async fn next(
+        &mut self,
+        revision: &mut watch::Receiver<u64>,
+    ) -> Option<Result<Bytes, BrokenOff>> {
         loop {
             let shared = Arc::clone(&self.shared);
             let faults_changed = shared.faults.changed();
             tokio::pin!(faults_changed);
             faults_changed.as_mut().enable();
             revision.mark_unchanged();
-            let lasting = shared.faults.on_running_watch(&self.user_agent, self.watch.plural());
+            let lasting = shared
+                .faults
+                .on_running_watch(&self.user_agent, self.watch.plural());
             if lasting.contains(&Fault::Partition) {
                 return Some(Err(BrokenOff));
             }
@@ -272,14 +291,13 @@ impl Running {
                     return None;
                 }
             }
-            let pause = self
-                .watch
-                .deadline()
-                .filter(|_| !stalled)
-                .map_or(Duration::from_secs(3600), |deadline| {
+            let pause = self.watch.deadline().filter(|_| !stalled).map_or(
+                Duration::from_secs(3600),
+                |deadline| {
                     Duration::try_from(deadline.duration_since(Timestamp::now()))
                         .unwrap_or_default()
-                });
+                },
+            );
             tokio::select! {
                 changed = revision.changed() => changed.ok()?,
                 () = faults_changed => {}

@@ -21,16 +21,27 @@ impl Cause {
     pub fn invalid(field: impl Into<String>, value: &Value, why: impl std::fmt::Display) -> Self {
         let shown = shorten(value);
         let message = format!("Invalid value: {shown}: {why}");
-        Self { reason: "FieldValueInvalid", message, field: field.into() }
+        Self {
+            reason: "FieldValueInvalid",
+            message,
+            field: field.into(),
+        }
     }
 
     /// A field that has to be present and is not.
     #[must_use]
     pub fn required(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
         let why = why.to_string();
-        let message =
-            if why.is_empty() { "Required value".into() } else { format!("Required value: {why}") };
-        Self { reason: "FieldValueRequired", message, field: field.into() }
+        let message = if why.is_empty() {
+            "Required value".into()
+        } else {
+            format!("Required value: {why}")
+        };
+        Self {
+            reason: "FieldValueRequired",
+            message,
+            field: field.into(),
+        }
     }
 
     /// A field that must not be set or changed.
@@ -87,7 +98,11 @@ impl About {
     /// Names an object of a resource (or kind).
     #[must_use]
     pub fn new(group: &str, kind: &str, name: &str) -> Self {
-        Self { group: group.into(), kind: kind.into(), name: name.into() }
+        Self {
+            group: group.into(),
+            kind: kind.into(),
+            name: name.into(),
+        }
     }
 
     fn qualified(&self) -> String {
@@ -127,7 +142,11 @@ impl Refusal {
     /// 404 for a path nobody serves.
     #[must_use]
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
     }
 
     /// 409 for a name already taken.
@@ -168,8 +187,10 @@ impl Refusal {
             causes.len(),
             if causes.len() == 1 { "" } else { "s" }
         );
-        let texts: Vec<String> =
-            causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
+        let texts: Vec<String> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.message, cause.field))
+            .collect();
         message.push_str(&texts.join("\n"));
         let mut refusal = Self::new(409, "Conflict", message);
         refusal.causes = causes;
@@ -179,10 +200,15 @@ impl Refusal {
     /// 422 for an object that breaks rules.
     #[must_use]
     pub fn invalid(about: About, causes: Vec<Cause>) -> Self {
-        let texts: Vec<String> =
-            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-        let text =
-            if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+        let texts: Vec<String> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
+        let text = if texts.len() == 1 {
+            texts[0].clone()
+        } else {
+            format!("[{}]", texts.join(", "))
+        };
         let message = format!("{} {:?} is invalid: {text}", about.qualified(), about.name);
         let mut refusal = Self::new(422, "Invalid", message).about(about);
         refusal.causes = causes;
@@ -306,8 +332,11 @@ impl Refusal {
         });
         let mut details = serde_json::Map::new();
         if let Some(about) = &self.about {
-            for (key, text) in [("name", &about.name), ("group", &about.group), ("kind", &about.kind)]
-            {
+            for (key, text) in [
+                ("name", &about.name),
+                ("group", &about.group),
+                ("kind", &about.kind),
+            ] {
                 if !text.is_empty() {
                     details.insert(key.into(), json!(text));
                 }

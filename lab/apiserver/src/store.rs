@@ -35,7 +35,10 @@ impl ObjectKey {
     /// A key from its two parts.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -93,7 +96,11 @@ impl Store {
     #[must_use]
     pub fn new(history: usize) -> Self {
         // Revision 0 means "any" in requests, so the counter starts at 1.
-        Self { revision: 1, history: history.max(1), buckets: BTreeMap::new() }
+        Self {
+            revision: 1,
+            history: history.max(1),
+            buckets: BTreeMap::new(),
+        }
     }
 
     /// Revision of the newest write of any resource.
@@ -130,12 +137,21 @@ impl Store {
         resource: &ResourceKey,
         revision: u64,
     ) -> Result<BTreeMap<ObjectKey, Arc<Value>>, TooOld> {
-        let Some(bucket) = self.buckets.get(resource) else { return Ok(BTreeMap::new()) };
+        let Some(bucket) = self.buckets.get(resource) else {
+            return Ok(BTreeMap::new());
+        };
         if revision < bucket.floor {
-            return Err(TooOld { floor: bucket.floor });
+            return Err(TooOld {
+                floor: bucket.floor,
+            });
         }
         let mut objects = bucket.objects.clone();
-        for event in bucket.events.iter().rev().take_while(|event| event.revision > revision) {
+        for event in bucket
+            .events
+            .iter()
+            .rev()
+            .take_while(|event| event.revision > revision)
+        {
             match &event.previous {
                 Some(previous) => objects.insert(event.key.clone(), Arc::clone(previous)),
                 None => objects.remove(&event.key),
@@ -157,10 +173,14 @@ impl Store {
         if let Some(bucket) = bucket
             && revision < bucket.floor
         {
-            return Err(TooOld { floor: bucket.floor });
+            return Err(TooOld {
+                floor: bucket.floor,
+            });
         }
         Ok(bucket.into_iter().flat_map(move |bucket| {
-            let start = bucket.events.partition_point(|event| event.revision <= revision);
+            let start = bucket
+                .events
+                .partition_point(|event| event.revision <= revision);
             bucket.events.range(start..)
         }))
     }
@@ -171,7 +191,11 @@ impl Store {
         let object = Arc::new(stamped(object, self.revision));
         let bucket = self.buckets.entry(resource.clone()).or_default();
         let previous = bucket.objects.insert(key.clone(), Arc::clone(&object));
-        let change = if previous.is_some() { Change::Modified } else { Change::Added };
+        let change = if previous.is_some() {
+            Change::Modified
+        } else {
+            Change::Added
+        };
         let event = Event {
             revision: self.revision,
             change,

@@ -126,7 +126,9 @@ pub fn table<'a>(
         })
     }))
     .collect();
-    let rows: Vec<Value> = objects.map(|object| row(resource, object, options)).collect();
+    let rows: Vec<Value> = objects
+        .map(|object| row(resource, object, options))
+        .collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata,
         "columnDefinitions": if options.with_columns { json!(definitions) } else { Value::Null },
@@ -136,7 +138,12 @@ pub fn table<'a>(
 
 fn row(resource: &ResourceType, object: &Value, options: Options) -> Value {
     let cells: Vec<Value> = std::iter::once(json!(object::name(object)))
-        .chain(resource.columns.iter().map(|column| cell(column, object, options.now)))
+        .chain(
+            resource
+                .columns
+                .iter()
+                .map(|column| cell(column, object, options.now)),
+        )
         .collect();
     let mut row = json!({"cells": cells});
     match options.include {
@@ -167,9 +174,9 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
                 ([] | [Value::Null], _) => Value::Null,
                 ([one], "date") => json!(age(one, now)),
                 ([one], "string") => json!(text(one)),
-                ([one], "integer") => {
-                    one.as_i64().map_or_else(|| (*one).clone(), |number| json!(number))
-                }
+                ([one], "integer") => one
+                    .as_i64()
+                    .map_or_else(|| (*one).clone(), |number| json!(number)),
                 ([one], _) => (*one).clone(),
                 // Several hits are shown as one text, as JSONPath printing does.
                 (many, _) => {
@@ -183,13 +190,20 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
 
 /// The time since a timestamp as people read it: two units while the second one matters.
 fn age(timestamp: &Value, now: Timestamp) -> String {
-    let Some(then) = timestamp.as_str().and_then(|text| text.parse::<Timestamp>().ok()) else {
+    let Some(then) = timestamp
+        .as_str()
+        .and_then(|text| text.parse::<Timestamp>().ok())
+    else {
         return "<invalid>".into();
     };
     let seconds = now.duration_since(then).as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |a: i64, unit_a: &str, b: i64, unit_b: &str| {
-        if b == 0 { format!("{a}{unit_a}") } else { format!("{a}{unit_a}{b}{unit_b}") }
+        if b == 0 {
+            format!("{a}{unit_a}")
+        } else {
+            format!("{a}{unit_a}{b}{unit_b}")
+        }
     };
     match seconds {
         ..-1 => "<invalid>".into(),
@@ -216,10 +230,16 @@ fn text(value: &Value) -> String {
 #[must_use]
 pub fn find<'a>(object: &'a Value, path: &str) -> Vec<&'a Value> {
     let mut found = vec![object];
-    let mut rest = path.trim().trim_start_matches('{').trim_end_matches('}').trim_start_matches('$');
+    let mut rest = path
+        .trim()
+        .trim_start_matches('{')
+        .trim_end_matches('}')
+        .trim_start_matches('$');
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('[') {
-            let Some(end) = closing_bracket(after) else { return Vec::new() };
+            let Some(end) = closing_bracket(after) else {
+                return Vec::new();
+            };
             found = index(&found, after[..end].trim());
             rest = &after[end + 1..];
         } else {
@@ -228,7 +248,10 @@ pub fn find<'a>(object: &'a Value, path: &str) -> Vec<&'a Value> {
             if key == "*" {
                 found = index(&found, "*");
             } else if !key.is_empty() {
-                found = found.into_iter().filter_map(|value| value.get(&key)).collect();
+                found = found
+                    .into_iter()
+                    .filter_map(|value| value.get(&key))
+                    .collect();
             }
             rest = &after[length..];
             if length == 0 && rest == after && !rest.starts_with('[') {
@@ -282,18 +305,30 @@ fn index<'a>(values: &[&'a Value], inner: &str) -> Vec<&'a Value> {
                 };
             }
             if let Some(filter) = inner.strip_prefix("?(").and_then(|f| f.strip_suffix(')')) {
-                return value.as_array().into_iter().flatten().filter(|v| passes(v, filter)).collect();
+                return value
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|v| passes(v, filter))
+                    .collect();
             }
             if unquoted.len() != inner.len() {
                 return value.get(unquoted).into_iter().collect();
             }
-            let Some(list) = value.as_array() else { return Vec::new() };
+            let Some(list) = value.as_array() else {
+                return Vec::new();
+            };
             let position = match inner.parse::<i64>() {
-                Ok(n) if n < 0 => list.len().checked_sub(usize::try_from(-n).unwrap_or(usize::MAX)),
+                Ok(n) if n < 0 => list
+                    .len()
+                    .checked_sub(usize::try_from(-n).unwrap_or(usize::MAX)),
                 Ok(n) => usize::try_from(n).ok(),
                 Err(_) => None,
             };
-            position.and_then(|position| list.get(position)).into_iter().collect()
+            position
+                .and_then(|position| list.get(position))
+                .into_iter()
+                .collect()
         })
         .collect()
 }

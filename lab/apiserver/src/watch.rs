@@ -132,7 +132,11 @@ impl Watch {
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         let times = self.times?;
-        Some(if self.bookmarks { times.end.min(times.next_bookmark) } else { times.end })
+        Some(if self.bookmarks {
+            times.end.min(times.next_bookmark)
+        } else {
+            times.end
+        })
     }
 
     /// Frames that are due: events since the last call, bookmarks, an error.
@@ -143,7 +147,9 @@ impl Watch {
             return Vec::new();
         }
         self.table.now = now;
-        let times = *self.times.get_or_insert_with(|| Times::start(now, self.timeout));
+        let times = *self
+            .times
+            .get_or_insert_with(|| Times::start(now, self.timeout));
         let mut frames = std::mem::take(&mut self.ready);
         match store.events_after(&self.resource.key(), self.cursor) {
             Ok(events) => {
@@ -190,11 +196,18 @@ impl Watch {
     /// What an event means for this watch: an object that leaves the selection is as if deleted,
     /// one that enters it is as if made.
     fn frame(&mut self, event: &Event) -> Option<Bytes> {
-        if self.namespace.as_ref().is_some_and(|namespace| *namespace != event.key.namespace) {
+        if self
+            .namespace
+            .as_ref()
+            .is_some_and(|namespace| *namespace != event.key.namespace)
+        {
             return None;
         }
         let selects = |object: &Value| self.selectors.matches(object);
-        let before = event.previous.as_ref().is_some_and(|object| selects(object));
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|object| selects(object));
         let after = event.change != Change::Deleted && selects(&event.object);
         match (before, after) {
             (false, false) => None,
@@ -252,21 +265,35 @@ impl Times {
         let end = later(now, timeout);
         let last = later(end, -BOOKMARK_BEFORE_END);
         // A watch too short for a last bookmark gets none.
-        let last = if last <= now { later(end, BOOKMARK_INTERVAL) } else { last };
-        Self { end, next_bookmark: later(now, BOOKMARK_INTERVAL).min(last) }
+        let last = if last <= now {
+            later(end, BOOKMARK_INTERVAL)
+        } else {
+            last
+        };
+        Self {
+            end,
+            next_bookmark: later(now, BOOKMARK_INTERVAL).min(last),
+        }
     }
 
     fn after_bookmark(self, now: Timestamp) -> Self {
         let last = later(self.end, -BOOKMARK_BEFORE_END);
         let next = later(now, BOOKMARK_INTERVAL);
-        let next_bookmark =
-            if now >= last { later(self.end, BOOKMARK_INTERVAL) } else { next.min(last) };
-        Self { end: self.end, next_bookmark }
+        let next_bookmark = if now >= last {
+            later(self.end, BOOKMARK_INTERVAL)
+        } else {
+            next.min(last)
+        };
+        Self {
+            end: self.end,
+            next_bookmark,
+        }
     }
 }
 
 fn later(from: Timestamp, seconds: i64) -> Timestamp {
-    from.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(from)
+    from.checked_add(jiff::SignedDuration::from_secs(seconds))
+        .unwrap_or(from)
 }
 
 fn check_options(initial: Option<bool>, matching: Option<&str>) -> Result<(), Refusal> {

@@ -15,15 +15,22 @@ pub fn of(kind: &str) -> Vec<Column> {
             string("Status", node_status),
             string("Roles", node_roles),
             Column::age(),
-            string("Version", |node| text(&node["status"]["nodeInfo"]["kubeletVersion"], "")),
+            string("Version", |node| {
+                text(&node["status"]["nodeInfo"]["kubeletVersion"], "")
+            }),
             wide("Internal-IP", |node| node_address(node, "InternalIP")),
             wide("External-IP", |node| node_address(node, "ExternalIP")),
-            wide("OS-Image", |node| text(&node["status"]["nodeInfo"]["osImage"], "<unknown>")),
+            wide("OS-Image", |node| {
+                text(&node["status"]["nodeInfo"]["osImage"], "<unknown>")
+            }),
             wide("Kernel-Version", |node| {
                 text(&node["status"]["nodeInfo"]["kernelVersion"], "<unknown>")
             }),
             wide("Container-Runtime", |node| {
-                text(&node["status"]["nodeInfo"]["containerRuntimeVersion"], "<unknown>")
+                text(
+                    &node["status"]["nodeInfo"]["containerRuntimeVersion"],
+                    "<unknown>",
+                )
             }),
         ],
         "Pod" => vec![
@@ -33,28 +40,42 @@ pub fn of(kind: &str) -> Vec<Column> {
             Column::age(),
             wide("IP", |pod| text(&pod["status"]["podIP"], "<none>")),
             wide("Node", |pod| text(&pod["spec"]["nodeName"], "<none>")),
-            wide("Nominated Node", |pod| text(&pod["status"]["nominatedNodeName"], "<none>")),
+            wide("Nominated Node", |pod| {
+                text(&pod["status"]["nominatedNodeName"], "<none>")
+            }),
             wide("Readiness Gates", |_| json!("<none>")),
         ],
         "Namespace" => {
-            vec![string("Status", |namespace| text(&namespace["status"]["phase"], "")), Column::age()]
+            vec![
+                string("Status", |namespace| {
+                    text(&namespace["status"]["phase"], "")
+                }),
+                Column::age(),
+            ]
         }
         "Service" => vec![
             string("Type", |service| text(&service["spec"]["type"], "")),
-            string("Cluster-IP", |service| text(&service["spec"]["clusterIP"], "<none>")),
+            string("Cluster-IP", |service| {
+                text(&service["spec"]["clusterIP"], "<none>")
+            }),
             string("External-IP", service_external),
             string("Port(s)", service_ports),
             Column::age(),
             wide("Selector", |service| selector(&service["spec"]["selector"])),
         ],
         "Event" => vec![
-            string("Last Seen", |event| text(&event["lastTimestamp"], "<unknown>")),
+            string("Last Seen", |event| {
+                text(&event["lastTimestamp"], "<unknown>")
+            }),
             string("Type", |event| text(&event["type"], "")),
             string("Reason", |event| text(&event["reason"], "")),
             string("Object", |event| {
                 let involved = &event["involvedObject"];
                 let kind = involved["kind"].as_str().unwrap_or_default().to_lowercase();
-                json!(format!("{kind}/{}", involved["name"].as_str().unwrap_or_default()))
+                json!(format!(
+                    "{kind}/{}",
+                    involved["name"].as_str().unwrap_or_default()
+                ))
             }),
             string("Message", |event| text(&event["message"], "")),
         ],
@@ -83,9 +104,13 @@ pub fn of(kind: &str) -> Vec<Column> {
         ],
         "EndpointSlice" => vec![
             string("AddressType", |slice| text(&slice["addressType"], "")),
-            string("Ports", |slice| joined(&slice["ports"], |port| shown(&port["port"]))),
+            string("Ports", |slice| {
+                joined(&slice["ports"], |port| shown(&port["port"]))
+            }),
             string("Endpoints", |slice| {
-                joined(&slice["endpoints"], |endpoint| shown(&endpoint["addresses"][0]))
+                joined(&slice["endpoints"], |endpoint| {
+                    shown(&endpoint["addresses"][0])
+                })
             }),
             Column::age(),
         ],
@@ -102,7 +127,12 @@ pub fn of(kind: &str) -> Vec<Column> {
 }
 
 fn text(value: &Value, absent: &str) -> Value {
-    json!(value.as_str().filter(|text| !text.is_empty()).unwrap_or(absent))
+    json!(
+        value
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .unwrap_or(absent)
+    )
 }
 
 fn shown(value: &Value) -> String {
@@ -119,7 +149,11 @@ fn count(value: &Value) -> usize {
 
 fn joined(list: &Value, show: fn(&Value) -> String) -> Value {
     let texts: Vec<String> = list.as_array().into_iter().flatten().map(show).collect();
-    if texts.is_empty() { json!("<unset>") } else { json!(texts.join(",")) }
+    if texts.is_empty() {
+        json!("<unset>")
+    } else {
+        json!(texts.join(","))
+    }
 }
 
 fn selector(labels: &Value) -> Value {
@@ -129,7 +163,11 @@ fn selector(labels: &Value) -> Value {
         .flatten()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    if pairs.is_empty() { json!("<none>") } else { json!(pairs.join(",")) }
+    if pairs.is_empty() {
+        json!("<none>")
+    } else {
+        json!(pairs.join(","))
+    }
 }
 
 fn node_status(node: &Value) -> Value {
@@ -158,7 +196,11 @@ fn node_roles(node: &Value) -> Value {
         .flatten()
         .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
         .collect();
-    if roles.is_empty() { json!("<none>") } else { json!(roles.join(",")) }
+    if roles.is_empty() {
+        json!("<none>")
+    } else {
+        json!(roles.join(","))
+    }
 }
 
 fn node_address(node: &Value, kind: &str) -> Value {
@@ -207,8 +249,18 @@ fn service_external(service: &Value) -> Value {
         .as_array()
         .into_iter()
         .flatten()
-        .filter_map(|ingress| ingress["ip"].as_str().or_else(|| ingress["hostname"].as_str()))
-        .chain(service["spec"]["externalIPs"].as_array().into_iter().flatten().filter_map(Value::as_str))
+        .filter_map(|ingress| {
+            ingress["ip"]
+                .as_str()
+                .or_else(|| ingress["hostname"].as_str())
+        })
+        .chain(
+            service["spec"]["externalIPs"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str),
+        )
         .collect();
     match (addresses.is_empty(), service["spec"]["type"].as_str()) {
         (false, _) => json!(addresses.join(",")),
@@ -230,5 +282,9 @@ fn service_ports(service: &Value) -> Value {
             }
         })
         .collect();
-    if ports.is_empty() { json!("<none>") } else { json!(ports.join(",")) }
+    if ports.is_empty() {
+        json!("<none>")
+    } else {
+        json!(ports.join(","))
+    }
 }

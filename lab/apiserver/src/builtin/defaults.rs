@@ -33,11 +33,17 @@ fn set(object: &mut Value, field: &str, default: Value) {
 }
 
 fn elements<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
-    object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+    object
+        .get_mut(field)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 fn pod(object: &mut Value) {
-    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
     set(spec, "restartPolicy", json!("Always"));
     set(spec, "dnsPolicy", json!("ClusterFirst"));
     set(spec, "schedulerName", json!("default-scheduler"));
@@ -51,7 +57,11 @@ fn pod(object: &mut Value) {
             let latest = !last.contains([':', '@']) || last.ends_with(":latest");
             let policy = if latest { "Always" } else { "IfNotPresent" };
             set(container, "imagePullPolicy", json!(policy));
-            set(container, "terminationMessagePath", json!("/dev/termination-log"));
+            set(
+                container,
+                "terminationMessagePath",
+                json!("/dev/termination-log"),
+            );
             set(container, "terminationMessagePolicy", json!("File"));
             set(container, "resources", json!({}));
             for port in elements(container, "ports") {
@@ -100,9 +110,17 @@ fn free_cluster_ip(api: &Api, resource: &ResourceType) -> Ipv4Addr {
 }
 
 fn network_policy(object: &mut Value) {
-    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
-    let egress = spec["egress"].as_array().is_some_and(|rules| !rules.is_empty());
-    let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
+    let egress = spec["egress"]
+        .as_array()
+        .is_some_and(|rules| !rules.is_empty());
+    let types = if egress {
+        json!(["Ingress", "Egress"])
+    } else {
+        json!(["Ingress"])
+    };
     set(spec, "policyTypes", types);
     set(spec, "podSelector", json!({}));
     for direction in ["ingress", "egress"] {

@@ -62,14 +62,30 @@ const LISTS: &[(&str, &str, Merge)] = &[
         "ports",
         Merge::MapPatchedBy(&["containerPort", "protocol"], "containerPort"),
     ),
-    ("EphemeralContainer", "volumeMounts", Merge::Map(&["mountPath"])),
-    ("EphemeralContainer", "volumeDevices", Merge::Map(&["devicePath"])),
+    (
+        "EphemeralContainer",
+        "volumeMounts",
+        Merge::Map(&["mountPath"]),
+    ),
+    (
+        "EphemeralContainer",
+        "volumeDevices",
+        Merge::Map(&["devicePath"]),
+    ),
     ("ResourceRequirements", "claims", Merge::Map(&["name"])),
-    ("ServiceSpec", "ports", Merge::MapPatchedBy(&["port", "protocol"], "port")),
+    (
+        "ServiceSpec",
+        "ports",
+        Merge::MapPatchedBy(&["port", "protocol"], "port"),
+    ),
     ("ServiceStatus", "conditions", Merge::Map(&["type"])),
     ("ServiceAccount", "secrets", Merge::Map(&["name"])),
     ("Endpoint", "addresses", Merge::Set),
-    ("CustomResourceDefinitionStatus", "conditions", Merge::Map(&["type"])),
+    (
+        "CustomResourceDefinitionStatus",
+        "conditions",
+        Merge::Map(&["type"]),
+    ),
 ];
 
 /// Objects that are replaced as a whole.

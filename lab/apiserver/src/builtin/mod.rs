@@ -290,7 +290,11 @@ pub fn register(registry: &mut Registry, definitions: &Definitions) {
             list_kind: format!("{}List", builtin.kind),
             plural: builtin.plural.into(),
             singular: builtin.singular.into(),
-            short_names: builtin.short_names.iter().map(ToString::to_string).collect(),
+            short_names: builtin
+                .short_names
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             categories: builtin.categories.iter().map(ToString::to_string).collect(),
             namespaced: builtin.namespaced,
             has_status: builtin.has_status,
@@ -308,7 +312,10 @@ pub fn register(registry: &mut Registry, definitions: &Definitions) {
 /// The schema of object metadata, for custom resources.
 #[must_use]
 pub fn object_meta(definitions: &Definitions) -> Value {
-    inline(&json!({"$ref": format!("{REFERENCE_PREFIX}{OBJECT_META}")}), definitions)
+    inline(
+        &json!({"$ref": format!("{REFERENCE_PREFIX}{OBJECT_META}")}),
+        definitions,
+    )
 }
 
 /// A schema with all references replaced by what they refer to, and without descriptions.
@@ -345,9 +352,10 @@ pub fn inline(schema: &Value, definitions: &Definitions) -> Value {
                 merge_single_part(&mut result);
                 Value::Object(result)
             }
-            Value::Array(list) => {
-                list.iter().map(|value| walk(value, definitions, open)).collect()
-            }
+            Value::Array(list) => list
+                .iter()
+                .map(|value| walk(value, definitions, open))
+                .collect(),
             other => other.clone(),
         }
     }
@@ -356,7 +364,10 @@ pub fn inline(schema: &Value, definitions: &Definitions) -> Value {
 
 /// OpenAPI 3.0 has no siblings of references, so `allOf` with one part stands for the part itself.
 fn merge_single_part(node: &mut serde_json::Map<String, Value>) {
-    let single = node.get("allOf").and_then(Value::as_array).is_some_and(|parts| parts.len() == 1);
+    let single = node
+        .get("allOf")
+        .and_then(Value::as_array)
+        .is_some_and(|parts| parts.len() == 1);
     if single
         && !node.contains_key("type")
         && let Some(Value::Array(mut parts)) = node.remove("allOf")

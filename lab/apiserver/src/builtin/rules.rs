@@ -11,12 +11,16 @@ use crate::status::{Cause, Refusal};
 use crate::store::ObjectKey;
 
 /// Namespaces that cannot be deleted.
-pub const PERMANENT_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+pub const PERMANENT_NAMESPACES: &[&str] =
+    &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Whether objects carry `metadata.generation`.
 #[must_use]
 pub fn has_generation(resource: &ResourceType) -> bool {
-    matches!(resource.kind.as_str(), "Pod" | "NetworkPolicy" | "EndpointSlice" | "CustomResourceDefinition")
+    matches!(
+        resource.kind.as_str(),
+        "Pod" | "NetworkPolicy" | "EndpointSlice" | "CustomResourceDefinition"
+    )
 }
 
 /// Whether a create may set `status` although it is a subresource.
@@ -91,7 +95,9 @@ fn merge_string_data(resource: &ResourceType, new: &mut Value) {
 #[must_use]
 pub fn may_go(resource: &ResourceType, object: &Value) -> bool {
     if resource.is_core("namespaces") {
-        return object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+        return object["spec"]["finalizers"]
+            .as_array()
+            .is_none_or(Vec::is_empty);
     }
     true
 }
@@ -104,12 +110,20 @@ pub fn grace_period(resource: &ResourceType, object: &Value, asked: Option<i64>)
     if !resource.is_core("pods") {
         return 0;
     }
-    let scheduled = object["spec"]["nodeName"].as_str().is_some_and(|name| !name.is_empty());
-    let done = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let scheduled = object["spec"]["nodeName"]
+        .as_str()
+        .is_some_and(|name| !name.is_empty());
+    let done = matches!(
+        object["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
     if !scheduled || done {
         return 0;
     }
-    asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
+    asked
+        .or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(30)
+        .max(0)
 }
 
 /// What else changes when an object begins to terminate.
@@ -156,7 +170,10 @@ fn pod(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     for (index, container) in containers.into_iter().flatten().enumerate() {
         for field in ["name", "image"] {
             if container[field].as_str().unwrap_or_default().is_empty() {
-                causes.push(Cause::required(format!("spec.containers[{index}].{field}"), ""));
+                causes.push(Cause::required(
+                    format!("spec.containers[{index}].{field}"),
+                    "",
+                ));
             }
         }
     }
@@ -207,13 +224,22 @@ fn service(object: &Value, causes: &mut Vec<Cause>) {
 
 fn check_port(port: &Value, path: &str, causes: &mut Vec<Cause>) {
     if let Some(number) = port.as_i64().filter(|number| !(1..=65535).contains(number)) {
-        causes.push(Cause::invalid(path, &json!(number), "must be between 1 and 65535, inclusive"));
+        causes.push(Cause::invalid(
+            path,
+            &json!(number),
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }
 
 fn network_policy(object: &Value, causes: &mut Vec<Cause>) {
     for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
-        for (index, rule) in object["spec"][direction].as_array().into_iter().flatten().enumerate() {
+        for (index, rule) in object["spec"][direction]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
             let rule_path = format!("spec.{direction}[{index}]");
             for (index, peer) in rule[peers].as_array().into_iter().flatten().enumerate() {
                 network_policy_peer(peer, &format!("{rule_path}.{peers}[{index}]"), causes);
@@ -247,7 +273,10 @@ fn network_policy_peer(peer: &Value, path: &str, causes: &mut Vec<Cause>) {
             .map(|(index, value)| (format!("{path}.ipBlock.except[{index}]"), value)),
     );
     for (path, value) in blocks {
-        if !value.as_str().is_some_and(|text| crate::schema::formats::matches("cidr", text)) {
+        if !value
+            .as_str()
+            .is_some_and(|text| crate::schema::formats::matches("cidr", text))
+        {
             causes.push(Cause::invalid(path, value, "must be a valid CIDR value"));
         }
     }
@@ -255,7 +284,9 @@ fn network_policy_peer(peer: &Value, path: &str, causes: &mut Vec<Cause>) {
 
 fn network_policy_port(port: &Value, path: &str, causes: &mut Vec<Cause>) {
     check_port(&port["port"], &format!("{path}.port"), causes);
-    let Some(end) = port["endPort"].as_i64() else { return };
+    let Some(end) = port["endPort"].as_i64() else {
+        return;
+    };
     match port["port"].as_i64() {
         Some(first) if end < first => {
             let why = "must be greater than or equal to `port`";
@@ -272,7 +303,11 @@ fn network_policy_port(port: &Value, path: &str, causes: &mut Vec<Cause>) {
 fn endpoint_slice(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let kind = &object["addressType"];
     if !["IPv4", "IPv6", "FQDN"].iter().any(|known| kind == known) {
-        causes.push(Cause::invalid("addressType", kind, "must be IPv4, IPv6 or FQDN"));
+        causes.push(Cause::invalid(
+            "addressType",
+            kind,
+            "must be IPv4, IPv6 or FQDN",
+        ));
     }
     if old.is_some_and(|old| old["addressType"] != *kind) {
         causes.push(Cause::invalid("addressType", kind, "field is immutable"));

@@ -37,7 +37,10 @@ pub fn decode(media_type: &str, bytes: &[u8]) -> Result<Body, Refusal> {
 pub fn json(bytes: &[u8]) -> Result<Body, Refusal> {
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let node = Node { path: String::new(), duplicates: &mut duplicates };
+    let node = Node {
+        path: String::new(),
+        duplicates: &mut duplicates,
+    };
     let value = node
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
@@ -57,7 +60,10 @@ pub fn yaml(bytes: &[u8]) -> Result<Body, Refusal> {
         .map_err(|error| Refusal::bad_request(format!("the body is not UTF-8: {error}")))?;
     let value = serde_saphyr::from_str(text)
         .map_err(|error| Refusal::bad_request(format!("the body is not valid YAML: {error}")))?;
-    Ok(Body { value, duplicates: Vec::new() })
+    Ok(Body {
+        value,
+        duplicates: Vec::new(),
+    })
 }
 
 /// Checks that a body is an object of the resource, and fills in `apiVersion` and `kind`.
@@ -68,7 +74,10 @@ pub fn check_kind(resource: &ResourceType, value: &mut Value) -> Result<(), Refu
     let Some(map) = value.as_object_mut() else {
         return Err(Refusal::bad_request("the body is not an object"));
     };
-    for (key, wanted) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
+    for (key, wanted) in [
+        ("apiVersion", resource.api_version()),
+        ("kind", resource.kind.clone()),
+    ] {
         match map.get(key).and_then(Value::as_str).unwrap_or_default() {
             "" => {
                 map.insert(key.into(), wanted.into());
@@ -144,7 +153,10 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut list = Vec::new();
         loop {
             let path = format!("{}[{}]", self.path, list.len());
-            let node = Node { path, duplicates: &mut *self.duplicates };
+            let node = Node {
+                path,
+                duplicates: &mut *self.duplicates,
+            };
             match access.next_element_seed(node)? {
                 Some(value) => list.push(value),
                 None => return Ok(Value::Array(list)),
@@ -155,12 +167,18 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            let path =
-                if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let path = if self.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", self.path)
+            };
             if map.contains_key(&key) {
                 self.duplicates.push(path.clone());
             }
-            let node = Node { path, duplicates: &mut *self.duplicates };
+            let node = Node {
+                path,
+                duplicates: &mut *self.duplicates,
+            };
             map.insert(key, access.next_value_seed(node)?);
         }
         Ok(Value::Object(map))

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Outcome, WriteOptions, body::Body, check_object, drop_unknown_fields, timestamp, tracking};
+use super::{
+    Outcome, WriteOptions, body::Body, check_object, drop_unknown_fields, timestamp, tracking,
+};
 use crate::api::Api;
 use crate::builtin;
 use crate::managed_fields;
@@ -29,7 +31,12 @@ pub fn create(
     super::body::check_kind(resource, &mut new)?;
     drop_unknown_fields(resource, &mut new, &body.duplicates, options, &mut warnings)?;
     prepare(api, resource, namespace, &mut new, options)?;
-    managed_fields::track_update(None, &mut new, &options.writer(resource), tracking(resource));
+    managed_fields::track_update(
+        None,
+        &mut new,
+        &options.writer(resource),
+        tracking(resource),
+    );
     store_new(api, resource, new, options, warnings)
 }
 
@@ -67,7 +74,11 @@ pub(super) fn store_new(
         api.after_write(resource, &key, options.now)
             .unwrap_or(stored)
     };
-    Ok(Outcome { code: 201, object, warnings })
+    Ok(Outcome {
+        code: 201,
+        object,
+        warnings,
+    })
 }
 
 /// Fills in defaults: those of the schema, and the hand-written ones of built-ins.
@@ -87,18 +98,31 @@ pub(super) fn prepare(
     options: &WriteOptions,
 ) -> Result<(), Refusal> {
     if !object::resource_version(new).is_empty() {
-        return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Refusal::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     settle_namespace(resource, namespace, new)?;
     let in_namespace = object::namespace(new).to_owned();
     if resource.namespaced {
         api.check_namespace_open(resource, &in_namespace, object::name(new))?;
     }
-    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+    for field in [
+        "uid",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+    ] {
         object::set_meta(new, field, None);
     }
-    object::set_meta(new, "creationTimestamp", Some(json!(timestamp(options.now))));
-    let has_generation = resource.origin == Origin::Custom || builtin::rules::has_generation(resource);
+    object::set_meta(
+        new,
+        "creationTimestamp",
+        Some(json!(timestamp(options.now))),
+    );
+    let has_generation =
+        resource.origin == Origin::Custom || builtin::rules::has_generation(resource);
     object::set_meta(new, "generation", has_generation.then(|| json!(1)));
     if resource.has_status && !builtin::rules::status_settable_on_create(resource) {
         new.as_object_mut().map(|map| map.remove("status"));

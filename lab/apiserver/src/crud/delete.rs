@@ -47,7 +47,10 @@ impl DeleteOptions {
             body::decode(&request.media_type(), &request.body)?.value
         };
         let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
-        if body["dryRun"].as_array().is_some_and(|list| list.iter().any(|value| value == "All")) {
+        if body["dryRun"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(|value| value == "All"))
+        {
             write.dry_run = true;
         }
         let policy = text(&body["propagationPolicy"])
@@ -69,7 +72,9 @@ impl DeleteOptions {
         };
         let grace_period = match body["gracePeriodSeconds"].as_i64() {
             Some(seconds) => Some(seconds),
-            None => request.number("gracePeriodSeconds")?.and_then(|n| i64::try_from(n).ok()),
+            None => request
+                .number("gracePeriodSeconds")?
+                .and_then(|n| i64::try_from(n).ok()),
         };
         Ok(Self {
             uid: text(&body["preconditions"]["uid"]),
@@ -131,14 +136,26 @@ pub fn delete(
         return Ok(Deleted::Gone(success(resource, &old)));
     }
     if !object::is_terminating(&new) {
-        object::set_meta(&mut new, "deletionTimestamp", Some(json!(deadline(write, grace))));
+        object::set_meta(
+            &mut new,
+            "deletionTimestamp",
+            Some(json!(deadline(write, grace))),
+        );
         object::set_meta(&mut new, "deletionGracePeriodSeconds", Some(json!(grace)));
         if let Some(generation) = new["metadata"]["generation"].as_i64() {
             object::set_meta(&mut new, "generation", Some(json!(generation + 1)));
         }
         builtin::rules::mark_terminating(resource, &mut new);
-    } else if grace < new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default() {
-        object::set_meta(&mut new, "deletionTimestamp", Some(json!(deadline(write, grace))));
+    } else if grace
+        < new["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or_default()
+    {
+        object::set_meta(
+            &mut new,
+            "deletionTimestamp",
+            Some(json!(deadline(write, grace))),
+        );
         object::set_meta(&mut new, "deletionGracePeriodSeconds", Some(json!(grace)));
     }
     let object = if write.dry_run {
@@ -149,7 +166,11 @@ pub fn delete(
         let stored = api.store.put(&resource.key(), key, new);
         api.after_write(resource, key, write.now).unwrap_or(stored)
     };
-    Ok(Deleted::Pending(Outcome { code: 200, object, warnings: Vec::new() }))
+    Ok(Deleted::Pending(Outcome {
+        code: 200,
+        object,
+        warnings: Vec::new(),
+    }))
 }
 
 fn check(
@@ -166,7 +187,11 @@ fn check(
         return Err(Refusal::conflict(resource.about(&key.name), why));
     }
     let stored = object::resource_version(old);
-    if let Some(version) = options.resource_version.as_ref().filter(|version| *version != stored) {
+    if let Some(version) = options
+        .resource_version
+        .as_ref()
+        .filter(|version| *version != stored)
+    {
         let why = format!(
             "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in \
              object meta: {stored}"
@@ -182,8 +207,10 @@ fn add_propagation_finalizer(object: &mut Value, propagation: Propagation) {
         Propagation::Foreground => "foregroundDeletion",
         Propagation::Orphan => "orphan",
     };
-    let mut finalizers: Vec<Value> =
-        object::finalizers(object).into_iter().map(Value::from).collect();
+    let mut finalizers: Vec<Value> = object::finalizers(object)
+        .into_iter()
+        .map(Value::from)
+        .collect();
     if !finalizers.contains(&Value::from(finalizer)) {
         finalizers.push(finalizer.into());
     }
@@ -191,7 +218,9 @@ fn add_propagation_finalizer(object: &mut Value, propagation: Propagation) {
 }
 
 fn deadline(write: &WriteOptions, grace_seconds: i64) -> String {
-    let later = write.now.checked_add(jiff::SignedDuration::from_secs(grace_seconds));
+    let later = write
+        .now
+        .checked_add(jiff::SignedDuration::from_secs(grace_seconds));
     timestamp(later.unwrap_or(write.now))
 }
 

@@ -57,7 +57,8 @@ impl WriteOptions {
             None => false,
             Some("All") => true,
             Some(other) => {
-                let why = format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"");
+                let why =
+                    format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"");
                 return Err(Refusal::unprocessable(why));
             }
         };
@@ -82,7 +83,13 @@ impl WriteOptions {
             None => default_manager(&request.user_agent),
         };
         let subresource = subresource.to_owned();
-        Ok(Self { now, dry_run, manager, field_validation, subresource })
+        Ok(Self {
+            now,
+            dry_run,
+            manager,
+            field_validation,
+            subresource,
+        })
     }
 
     pub(crate) fn writer(&self, resource: &ResourceType) -> Writer {
@@ -147,7 +154,9 @@ pub(crate) fn drop_unknown_fields(
             let version = &resource.version;
             let about = format!("{kind} in version {version:?} cannot be handled as a {kind}");
             let why = complaints.join(", ");
-            Err(Refusal::bad_request(format!("{about}: strict decoding error: {why}")))
+            Err(Refusal::bad_request(format!(
+                "{about}: strict decoding error: {why}"
+            )))
         }
         FieldValidation::Warn => {
             warnings.extend(complaints);
@@ -172,8 +181,10 @@ pub(crate) fn check_object(
                 .find(|cause| cause.reason == "FieldValueTypeInvalid")
             {
                 let kind = &resource.kind;
-                let about =
-                    format!("{kind} in version {:?} cannot be handled as a {kind}", resource.version);
+                let about = format!(
+                    "{kind} in version {:?} cannot be handled as a {kind}",
+                    resource.version
+                );
                 return Err(Refusal::bad_request(format!("{about}: {}", wrong.message)));
             }
             causes.extend(crate::builtin::rules::check(resource, object, old));
@@ -191,6 +202,9 @@ pub(crate) fn check_object(
     if causes.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::invalid(resource.about_kind(crate::object::name(object)), causes))
+        Err(Refusal::invalid(
+            resource.about_kind(crate::object::name(object)),
+            causes,
+        ))
     }
 }

@@ -67,7 +67,13 @@ pub fn patch(
     }
     let mut warnings = Vec::new();
     body::check_kind(resource, &mut new)?;
-    drop_unknown_fields(resource, &mut new, &patch.duplicates, options, &mut warnings)?;
+    drop_unknown_fields(
+        resource,
+        &mut new,
+        &patch.duplicates,
+        options,
+        &mut warnings,
+    )?;
     if object::name(&new) != key.name {
         let why = format!(
             "the name of the object ({}) does not match the name on the URL ({})",
@@ -78,7 +84,12 @@ pub fn patch(
     }
     update::check_preconditions(resource, key, &old, &new)?;
     update::restore(resource, &old, &mut new, options);
-    managed_fields::track_update(Some(&old), &mut new, &options.writer(resource), tracking(resource));
+    managed_fields::track_update(
+        Some(&old),
+        &mut new,
+        &options.writer(resource),
+        tracking(resource),
+    );
     update::finish(api, resource, key, &old, new, options, warnings)
 }
 
@@ -100,15 +111,31 @@ fn apply(
     let mut config = body.value;
     for field in ["apiVersion", "kind"] {
         if config[field].as_str().unwrap_or_default().is_empty() {
-            let why = format!("Object '{}' is missing in apply configuration",
-                if field == "kind" { "Kind" } else { "apiVersion" });
+            let why = format!(
+                "Object '{}' is missing in apply configuration",
+                if field == "kind" {
+                    "Kind"
+                } else {
+                    "apiVersion"
+                }
+            );
             return Err(Refusal::bad_request(why));
         }
     }
     body::check_kind(resource, &mut config)?;
     let mut warnings = Vec::new();
-    drop_unknown_fields(resource, &mut config, &body.duplicates, options, &mut warnings)?;
-    create::settle_namespace(resource, resource.namespaced.then_some(&key.namespace), &mut config)?;
+    drop_unknown_fields(
+        resource,
+        &mut config,
+        &body.duplicates,
+        options,
+        &mut warnings,
+    )?;
+    create::settle_namespace(
+        resource,
+        resource.namespaced.then_some(&key.namespace),
+        &mut config,
+    )?;
     if object::name(&config).is_empty() {
         object::set_meta(&mut config, "name", Some(json!(key.name)));
     } else if object::name(&config) != key.name {
@@ -119,7 +146,10 @@ fn apply(
         );
         return Err(Refusal::bad_request(why));
     }
-    if config["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+    if config["metadata"]["managedFields"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty())
+    {
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
     object::set_meta(&mut config, "managedFields", None);

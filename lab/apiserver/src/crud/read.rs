@@ -89,7 +89,9 @@ pub fn revision(request: &Request) -> Result<Option<u64>, Refusal> {
         .param("resourceVersion")
         .map(|text| {
             text.parse().map_err(|_| {
-                Refusal::bad_request(format!("resourceVersion: Invalid value: {text:?}: not a number"))
+                Refusal::bad_request(format!(
+                    "resourceVersion: Invalid value: {text:?}: not a number"
+                ))
             })
         })
         .transpose()
@@ -122,7 +124,10 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
         let token: (u64, String, String) = serde_json::from_slice(&bytes).map_err(|_| bad())?;
         let (revision, namespace, name) = token;
-        Ok(Self { revision, after: ObjectKey { namespace, name } })
+        Ok(Self {
+            revision,
+            after: ObjectKey { namespace, name },
+        })
     }
 }
 
@@ -143,7 +148,10 @@ pub fn list(
         .number("limit")?
         .filter(|limit| *limit > 0)
         .and_then(|limit| usize::try_from(limit).ok());
-    let token = request.param("continue").map(Continue::decode).transpose()?;
+    let token = request
+        .param("continue")
+        .map(Continue::decode)
+        .transpose()?;
     let exact = match (request.param("resourceVersionMatch"), asked) {
         (None, _) => false,
         (Some(_), None) => {
@@ -172,7 +180,13 @@ pub fn list(
     let revision = match (&token, asked) {
         (Some(token), _) if token.revision > 0 => token.revision,
         // Without a match rule, a limit makes a revision exact (the legacy rule).
-        (None, Some(asked)) if asked > 0 && (exact || (limit.is_some() && request.param("resourceVersionMatch").is_none())) => asked,
+        (None, Some(asked))
+            if asked > 0
+                && (exact
+                    || (limit.is_some() && request.param("resourceVersionMatch").is_none())) =>
+        {
+            asked
+        }
         _ => current,
     };
     let objects = api.store.list_at(&resource.key(), revision).map_err(|_| {
@@ -184,9 +198,13 @@ pub fn list(
             ),
             None => Refusal::expired(format!("too old resource version: {revision} ({current})")),
         };
-        refusal.continue_token = token
-            .as_ref()
-            .map(|token| Continue { revision: 0, after: token.after.clone() }.encode());
+        refusal.continue_token = token.as_ref().map(|token| {
+            Continue {
+                revision: 0,
+                after: token.after.clone(),
+            }
+            .encode()
+        });
         refusal
     })?;
     let mut selected = objects
@@ -194,8 +212,10 @@ pub fn list(
         .filter(|(key, _)| namespace.is_none_or(|namespace| key.namespace == namespace))
         .filter(|(key, _)| token.as_ref().is_none_or(|token| *key > token.after))
         .filter(|(_, object)| selectors.matches(object));
-    let page: Vec<(ObjectKey, Arc<Value>)> =
-        selected.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
+    let page: Vec<(ObjectKey, Arc<Value>)> = selected
+        .by_ref()
+        .take(limit.unwrap_or(usize::MAX))
+        .collect();
     let remaining = selected.count();
     let last = page.last().map(|(key, _)| key.clone());
     Ok(List {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Outcome, WriteOptions, body::Body, check_object, create, drop_unknown_fields, tracking};
+use super::{
+    Outcome, WriteOptions, body::Body, check_object, create, drop_unknown_fields, tracking,
+};
 use crate::api::Api;
 use crate::builtin;
 use crate::managed_fields;
@@ -28,7 +30,11 @@ pub fn replace(
     let mut new = body.value;
     super::body::check_kind(resource, &mut new)?;
     drop_unknown_fields(resource, &mut new, &body.duplicates, options, &mut warnings)?;
-    create::settle_namespace(resource, resource.namespaced.then_some(&key.namespace), &mut new)?;
+    create::settle_namespace(
+        resource,
+        resource.namespaced.then_some(&key.namespace),
+        &mut new,
+    )?;
     match object::name(&new) {
         "" => return Err(Refusal::bad_request("name must be provided")),
         name if name == key.name => {}
@@ -45,7 +51,10 @@ pub fn replace(
         if resource.group == "coordination.k8s.io" && options.subresource.is_empty() {
             object::set_meta(&mut new, "resourceVersion", None);
             let namespace = Some(key.namespace.as_str());
-            let body = Body { value: new, duplicates: Vec::new() };
+            let body = Body {
+                value: new,
+                duplicates: Vec::new(),
+            };
             return create::create(api, resource, namespace, body, options);
         }
         return Err(Refusal::not_found(resource.about(&key.name)));
@@ -54,11 +63,19 @@ pub fn replace(
         let shown = json!(0);
         let why = "must be specified for an update";
         let cause = Cause::invalid("metadata.resourceVersion", &shown, why);
-        return Err(Refusal::invalid(resource.about_kind(&key.name), vec![cause]));
+        return Err(Refusal::invalid(
+            resource.about_kind(&key.name),
+            vec![cause],
+        ));
     }
     check_preconditions(resource, key, &old, &new)?;
     restore(resource, &old, &mut new, options);
-    managed_fields::track_update(Some(&old), &mut new, &options.writer(resource), tracking(resource));
+    managed_fields::track_update(
+        Some(&old),
+        &mut new,
+        &options.writer(resource),
+        tracking(resource),
+    );
     finish(api, resource, key, &old, new, options, warnings)
 }
 
@@ -86,7 +103,12 @@ pub(super) fn check_preconditions(
 }
 
 /// Puts back what this request cannot change.
-pub(super) fn restore(resource: &ResourceType, old: &Value, new: &mut Value, options: &WriteOptions) {
+pub(super) fn restore(
+    resource: &ResourceType,
+    old: &Value,
+    new: &mut Value,
+    options: &WriteOptions,
+) {
     for field in [
         "name",
         "namespace",
@@ -139,24 +161,45 @@ pub(super) fn finish(
     bump_generation(resource, old, &mut new);
     check_object(resource, &new, Some(old))?;
     if is_same(old, &new) {
-        return Ok(Outcome { code: 200, object: Arc::clone(old), warnings });
+        return Ok(Outcome {
+            code: 200,
+            object: Arc::clone(old),
+            warnings,
+        });
     }
     if options.dry_run {
-        return Ok(Outcome { code: 200, object: Arc::new(new), warnings });
+        return Ok(Outcome {
+            code: 200,
+            object: Arc::new(new),
+            warnings,
+        });
     }
     let goes = object::is_terminating(&new)
         && object::finalizers(&new).is_empty()
         && object::meta_str(&new, "deletionGracePeriodSeconds").is_empty()
-        && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && new["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0)
+            == 0
         && builtin::rules::may_go(resource, &new);
     let stored = api.store.put(&resource.key(), key, new);
     if goes {
         // The removal of the last finalizer is answered with the object as it was at the end.
         api.remove(resource, key, options.now);
-        return Ok(Outcome { code: 200, object: stored, warnings });
+        return Ok(Outcome {
+            code: 200,
+            object: stored,
+            warnings,
+        });
     }
-    let object = api.after_write(resource, key, options.now).unwrap_or(stored);
-    Ok(Outcome { code: 200, object, warnings })
+    let object = api
+        .after_write(resource, key, options.now)
+        .unwrap_or(stored);
+    Ok(Outcome {
+        code: 200,
+        object,
+        warnings,
+    })
 }
 
 /// Changes of anything but metadata and status count as a new generation.

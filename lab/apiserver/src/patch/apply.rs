@@ -39,7 +39,9 @@ fn merge_lists(
     schema: Option<&Schema>,
 ) -> Value {
     let find = |list: &[(Step, &Value)], step: &Step| {
-        list.iter().find(|(other, _)| other == step).map(|(_, value)| (*value).clone())
+        list.iter()
+            .find(|(other, _)| other == step)
+            .map(|(_, value)| (*value).clone())
     };
     let mut merged: Vec<Value> = Vec::with_capacity(before.len() + after.len());
     let mut emitted: Vec<&Step> = Vec::new();

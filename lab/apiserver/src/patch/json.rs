@@ -10,8 +10,9 @@ use crate::status::Refusal;
 /// 400 for a malformed patch; 422 for an operation that does not fit the document, a failed
 /// `test` among them.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), Refusal> {
-    let operations =
-        patch.as_array().ok_or_else(|| Refusal::bad_request("json patch: must be an array"))?;
+    let operations = patch
+        .as_array()
+        .ok_or_else(|| Refusal::bad_request("json patch: must be an array"))?;
     let mut document = target.clone();
     for operation in operations {
         step(&mut document, operation)?;
@@ -28,7 +29,9 @@ fn step(document: &mut Value, operation: &Value) -> Result<(), Refusal> {
     };
     let value = || {
         operation.get("value").cloned().ok_or_else(|| {
-            Refusal::bad_request(format!("json patch: operation lacks \"value\": {operation}"))
+            Refusal::bad_request(format!(
+                "json patch: operation lacks \"value\": {operation}"
+            ))
         })
     };
     let path = text("path")?;
@@ -37,7 +40,9 @@ fn step(document: &mut Value, operation: &Value) -> Result<(), Refusal> {
         "remove" => remove(document, path).map(drop),
         "replace" => {
             let wanted = value()?;
-            let place = document.pointer_mut(path).ok_or_else(|| missing("replace", path))?;
+            let place = document
+                .pointer_mut(path)
+                .ok_or_else(|| missing("replace", path))?;
             *place = wanted;
             Ok(())
         }
@@ -47,7 +52,10 @@ fn step(document: &mut Value, operation: &Value) -> Result<(), Refusal> {
         }
         "copy" => {
             let from = text("from")?;
-            let copied = document.pointer(from).cloned().ok_or_else(|| missing("copy", from))?;
+            let copied = document
+                .pointer(from)
+                .cloned()
+                .ok_or_else(|| missing("copy", from))?;
             add(document, path, copied)
         }
         "test" => {
@@ -55,10 +63,14 @@ fn step(document: &mut Value, operation: &Value) -> Result<(), Refusal> {
             if document.pointer(path).unwrap_or(&Value::Null) == &value()? {
                 Ok(())
             } else {
-                Err(Refusal::unprocessable(format!("testing value {path} failed: test failed")))
+                Err(Refusal::unprocessable(format!(
+                    "testing value {path} failed: test failed"
+                )))
             }
         }
-        other => Err(Refusal::bad_request(format!("json patch: unexpected kind: {other}"))),
+        other => Err(Refusal::bad_request(format!(
+            "json patch: unexpected kind: {other}"
+        ))),
     }
 }
 
@@ -85,9 +97,14 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Refusal> {
             map.insert(key, value);
         }
         Value::Array(list) => {
-            let index = if key == "-" { Some(list.len()) } else { key.parse().ok() };
-            let index =
-                index.filter(|index| *index <= list.len()).ok_or_else(|| missing("add", path))?;
+            let index = if key == "-" {
+                Some(list.len())
+            } else {
+                key.parse().ok()
+            };
+            let index = index
+                .filter(|index| *index <= list.len())
+                .ok_or_else(|| missing("add", path))?;
             list.insert(index, value);
         }
         _ => return Err(missing("add", path)),
@@ -99,9 +116,11 @@ fn remove(document: &mut Value, path: &str) -> Result<Value, Refusal> {
     let (parent, key) = parent(document, path).ok_or_else(|| missing("remove", path))?;
     let removed = match parent {
         Value::Object(map) => map.remove(&key),
-        Value::Array(list) => {
-            key.parse().ok().filter(|index| *index < list.len()).map(|index: usize| list.remove(index))
-        }
+        Value::Array(list) => key
+            .parse()
+            .ok()
+            .filter(|index| *index < list.len())
+            .map(|index: usize| list.remove(index)),
         _ => None,
     };
     removed.ok_or_else(|| missing("remove", path))

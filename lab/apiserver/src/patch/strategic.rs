@@ -19,7 +19,9 @@ const ELEMENT_ORDER: &str = "$setElementOrder/";
 /// 400 for a malformed directive or an element without its merge key.
 pub fn apply(target: &mut Value, patch: &Value, schema: &Schema) -> Result<(), Refusal> {
     let Value::Object(patch) = patch else {
-        return Err(Refusal::bad_request("strategic merge patch: must be an object"));
+        return Err(Refusal::bad_request(
+            "strategic merge patch: must be an object",
+        ));
     };
     merge_objects(target, patch, Some(schema))
 }
@@ -32,7 +34,9 @@ fn merge_objects(
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(map) = target else { return Ok(()) };
+    let Value::Object(map) = target else {
+        return Ok(());
+    };
     match patch.get(PATCH).and_then(Value::as_str) {
         Some("replace") => {
             *map = without_directives(patch);
@@ -70,12 +74,17 @@ fn merge_objects(
             Value::Object(patch) => {
                 let current = map.entry(key.clone()).or_insert(Value::Null);
                 merge_objects(current, patch, inner)?;
-                if patch.get(PATCH).is_some_and(|directive| directive == "delete") {
+                if patch
+                    .get(PATCH)
+                    .is_some_and(|directive| directive == "delete")
+                {
                     map.remove(key);
                 }
             }
             Value::Array(patch) => {
-                let current = map.entry(key.clone()).or_insert_with(|| Value::Array(Vec::new()));
+                let current = map
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Array(Vec::new()));
                 merge_lists(current, patch, inner)?;
             }
             other => {
@@ -85,10 +94,15 @@ fn merge_objects(
     }
     for (key, order) in patch {
         if let Some(list) = key.strip_prefix(ELEMENT_ORDER)
-            && let (Some(Value::Array(current)), Some(order)) = (map.get_mut(list), order.as_array())
+            && let (Some(Value::Array(current)), Some(order)) =
+                (map.get_mut(list), order.as_array())
         {
             let inner = schema.and_then(|schema| schema.field(list));
-            reorder(current, order, inner.and_then(|schema| schema.patch_merge_key.as_deref()));
+            reorder(
+                current,
+                order,
+                inner.and_then(|schema| schema.patch_merge_key.as_deref()),
+            );
         }
     }
     Ok(())
@@ -112,7 +126,11 @@ fn merge_lists(
     if replaces || !merges {
         let elements = patch
             .iter()
-            .filter(|element| element.get(PATCH).is_none_or(|directive| directive != "replace"))
+            .filter(|element| {
+                element
+                    .get(PATCH)
+                    .is_none_or(|directive| directive != "replace")
+            })
             .cloned()
             .collect();
         *target = Value::Array(elements);
@@ -121,7 +139,9 @@ fn merge_lists(
     if !target.is_array() {
         *target = Value::Array(Vec::new());
     }
-    let Value::Array(list) = target else { return Ok(()) };
+    let Value::Array(list) = target else {
+        return Ok(());
+    };
     let Some(key) = schema.and_then(|schema| schema.patch_merge_key.as_deref()) else {
         for element in patch {
             if !list.contains(element) {
@@ -133,13 +153,17 @@ fn merge_lists(
     let element_schema = schema.and_then(Schema::element);
     for element in patch {
         let Value::Object(map) = element else {
-            return Err(Refusal::bad_request("strategic merge patch: list element is no object"));
+            return Err(Refusal::bad_request(
+                "strategic merge patch: list element is no object",
+            ));
         };
         let Some(identity) = map.get(key) else {
             let why = format!("map: {element} does not contain declared merge key: {key}");
             return Err(Refusal::bad_request(why));
         };
-        let position = list.iter().position(|other| other.get(key) == Some(identity));
+        let position = list
+            .iter()
+            .position(|other| other.get(key) == Some(identity));
         match (map.get(PATCH).and_then(Value::as_str), position) {
             (Some("delete"), _) => list.retain(|other| other.get(key) != Some(identity)),
             (_, Some(position)) => merge_objects(&mut list[position], map, element_schema)?,

@@ -26,7 +26,10 @@ impl Rules {
     /// Compiles the rules of a schema.
     #[must_use]
     pub fn compile(schema: &Value) -> Self {
-        Self { source: schema.clone(), compiled: kube_cel::compile_schema(schema) }
+        Self {
+            source: schema.clone(),
+            compiled: kube_cel::compile_schema(schema),
+        }
     }
 
     /// Rules that do not compile, as texts; a CRD with any is refused.
@@ -34,9 +37,15 @@ impl Rules {
     pub fn errors(&self) -> Vec<String> {
         fn collect(schema: &kube_cel::CompiledSchema, errors: &mut Vec<String>) {
             errors.extend(schema.compilation_errors().iter().map(ToString::to_string));
-            schema.properties.values().for_each(|inner| collect(inner, errors));
+            schema
+                .properties
+                .values()
+                .for_each(|inner| collect(inner, errors));
             schema.items.iter().for_each(|inner| collect(inner, errors));
-            schema.additional_properties.iter().for_each(|inner| collect(inner, errors));
+            schema
+                .additional_properties
+                .iter()
+                .for_each(|inner| collect(inner, errors));
         }
         let mut errors = Vec::new();
         collect(&self.compiled, &mut errors);
@@ -52,8 +61,11 @@ impl Rules {
             kind: object["kind"].as_str().unwrap_or_default().into(),
         };
         let validator = Validator::new();
-        let outcome = validator.validate_compiled_with_context(&self.compiled, object, old, Some(&root));
-        let Err(errors) = outcome else { return Vec::new() };
+        let outcome =
+            validator.validate_compiled_with_context(&self.compiled, object, old, Some(&root));
+        let Err(errors) = outcome else {
+            return Vec::new();
+        };
         errors
             .into_vec()
             .into_iter()
@@ -84,8 +96,11 @@ impl Rules {
 
 /// Path of the value that a rule is about: a `fieldPath` makes the reported path longer.
 fn rule_scope<'a>(schema: &Value, rule: &str, path: &'a str) -> &'a str {
-    let mut ends: Vec<usize> =
-        path.char_indices().filter(|(_, c)| matches!(c, '.' | '[')).map(|(at, _)| at).collect();
+    let mut ends: Vec<usize> = path
+        .char_indices()
+        .filter(|(_, c)| matches!(c, '.' | '['))
+        .map(|(at, _)| at)
+        .collect();
     ends.push(path.len());
     ends.push(0);
     ends.sort_unstable();
@@ -103,7 +118,9 @@ fn rule_scope<'a>(schema: &Value, rule: &str, path: &'a str) -> &'a str {
 }
 
 fn steps(path: &str) -> impl Iterator<Item = &str> {
-    path.split(['.', '[']).map(|step| step.trim_end_matches(']').trim_matches('"')).filter(|s| !s.is_empty())
+    path.split(['.', '['])
+        .map(|step| step.trim_end_matches(']').trim_matches('"'))
+        .filter(|s| !s.is_empty())
 }
 
 fn schema_at<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {

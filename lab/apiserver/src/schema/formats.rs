@@ -30,10 +30,17 @@ pub fn matches(format: &str, text: &str) -> bool {
 }
 
 fn is_cidr(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else { return false };
-    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let Some((address, length)) = text.split_once('/') else {
+        return false;
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return false;
+    };
     let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-    digits && length.parse::<u8>().is_ok_and(|length| length <= if address.is_ipv4() { 32 } else { 128 })
+    digits
+        && length
+            .parse::<u8>()
+            .is_ok_and(|length| length <= if address.is_ipv4() { 32 } else { 128 })
 }
 
 /// Go's `time.ParseDuration`: decimal numbers, each with a unit.
@@ -46,14 +53,18 @@ fn is_duration(text: &str) -> bool {
         return false;
     }
     while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         if number == 0 || rest[..number].parse::<f64>().is_err() {
             return false;
         }
         rest = &rest[number..];
         let units = ["ns", "us", "µs", "ms", "s", "m", "h", "d", "w"];
         // "ms" must be tried before "m".
-        let Some(unit) = units.iter().find(|unit| rest.starts_with(**unit)) else { return false };
+        let Some(unit) = units.iter().find(|unit| rest.starts_with(**unit)) else {
+            return false;
+        };
         rest = &rest[unit.len()..];
     }
     true
@@ -63,7 +74,9 @@ fn is_mac(text: &str) -> bool {
     let separator = if text.contains('-') { '-' } else { ':' };
     let parts: Vec<&str> = text.split(separator).collect();
     matches!(parts.len(), 6 | 8)
-        && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
+        && parts
+            .iter()
+            .all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_hostname(text: &str) -> bool {
@@ -72,7 +85,9 @@ fn is_hostname(text: &str) -> bool {
         && text.split('.').all(|label| {
             !label.is_empty()
                 && label.len() <= 63
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })
@@ -80,5 +95,7 @@ fn is_hostname(text: &str) -> bool {
 
 fn is_base64(text: &str) -> bool {
     use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(text).is_ok()
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .is_ok()
 }

@@ -115,6 +115,8 @@ pub struct Schema {
     pub rules: Rules,
     /// Whether this node or one below it has `x-kubernetes-validations`.
     pub has_cel: bool,
+    /// Whether this node or one below it has a default.
+    pub has_default: bool,
 }
 
 /// The value rules of a node.
@@ -166,7 +168,11 @@ impl Schema {
         let flag = |key: &str| source.get(key).and_then(Value::as_bool).unwrap_or_default();
         let properties: BTreeMap<String, Self> = source["properties"]
             .as_object()
-            .map(|map| map.iter().map(|(key, value)| (key.clone(), Self::parse(value))).collect())
+            .map(|map| {
+                map.iter()
+                    .map(|(key, value)| (key.clone(), Self::parse(value)))
+                    .collect()
+            })
             .unwrap_or_default();
         let additional = match source.get("additionalProperties") {
             Some(Value::Bool(true)) => Additional::Any,
@@ -176,20 +182,27 @@ impl Schema {
             }
             _ => Additional::Unspecified,
         };
-        let items = source.get("items").map(|items| Box::new(Self::parse(items)));
+        let items = source
+            .get("items")
+            .map(|items| Box::new(Self::parse(items)));
         let list_type = match text("x-kubernetes-list-type") {
             Some("set") => ListType::Set,
             Some("map") => ListType::Map(strings(&source["x-kubernetes-list-map-keys"])),
             _ => ListType::Atomic,
         };
-        let has_cel = source.get("x-kubernetes-validations").is_some()
-            || properties.values().any(|schema| schema.has_cel)
-            || items.as_ref().is_some_and(|schema| schema.has_cel)
-            || matches!(&additional, Additional::Schema(schema) if schema.has_cel);
+        let below = |test: fn(&Self) -> bool| {
+            properties.values().any(test)
+                || items.as_deref().is_some_and(test)
+                || matches!(&additional, Additional::Schema(schema) if test(schema))
+        };
+        let has_cel =
+            source.get("x-kubernetes-validations").is_some() || below(|schema| schema.has_cel);
+        let has_default = source.get("default").is_some() || below(|schema| schema.has_default);
         Self {
             kind: text("type").and_then(Type::parse),
             nullable: flag("nullable"),
-            int_or_string: flag("x-kubernetes-int-or-string") || text("format") == Some("int-or-string"),
+            int_or_string: flag("x-kubernetes-int-or-string")
+                || text("format") == Some("int-or-string"),
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded_resource: flag("x-kubernetes-embedded-resource"),
             properties,
@@ -203,6 +216,7 @@ impl Schema {
                 .is_some_and(|strategy| strategy.split(',').any(|part| part == "merge")),
             rules: Rules::parse(source),
             has_cel,
+            has_default,
         }
     }
 
@@ -228,7 +242,10 @@ impl Rules {
         let float = |key: &str| source.get(key).and_then(Value::as_f64);
         let flag = |key: &str| source.get(key).and_then(Value::as_bool).unwrap_or_default();
         let list = |key: &str| -> Vec<Schema> {
-            source[key].as_array().map(|all| all.iter().map(Schema::parse).collect()).unwrap_or_default()
+            source[key]
+                .as_array()
+                .map(|all| all.iter().map(Schema::parse).collect())
+                .unwrap_or_default()
         };
         Self {
             required: strings(&source["required"]),
@@ -251,7 +268,9 @@ impl Rules {
             all_of: list("allOf"),
             any_of: list("anyOf"),
             one_of: list("oneOf"),
-            not: source.get("not").map(|schema| Box::new(Schema::parse(schema))),
+            not: source
+                .get("not")
+                .map(|schema| Box::new(Schema::parse(schema))),
         }
     }
 }
@@ -259,13 +278,20 @@ impl Rules {
 pub(crate) fn strings(value: &Value) -> Vec<String> {
     value
         .as_array()
-        .map(|list| list.iter().filter_map(Value::as_str).map(Into::into).collect())
+        .map(|list| {
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(Into::into)
+                .collect()
+        })
         .unwrap_or_default()
 }
 
 /// Appends an object key to a field path.
 pub(crate) fn child(path: &str, key: &str) -> String {
-    let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let plain = key
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     match (path.is_empty(), plain) {
         (true, _) => key.to_owned(),
         (false, true) => format!("{path}.{key}"),

@@ -38,7 +38,12 @@ fn walk(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes:
             }
             if schema.embedded_resource {
                 for key in ["apiVersion", "kind"] {
-                    if map.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
+                    if map
+                        .get(key)
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                        .is_empty()
+                    {
                         causes.push(Cause::required(child(path, key), "must not be empty"));
                     }
                 }
@@ -74,9 +79,9 @@ fn correlated<'a>(
 ) -> Option<&'a Value> {
     let old = old?.as_array()?;
     match list_type {
-        ListType::Map(keys) => {
-            old.iter().find(|before| keys.iter().all(|key| before.get(key) == value.get(key)))
-        }
+        ListType::Map(keys) => old
+            .iter()
+            .find(|before| keys.iter().all(|key| before.get(key) == value.get(key))),
         ListType::Set => old.iter().find(|before| *before == value),
         ListType::Atomic => None,
     }
@@ -117,8 +122,11 @@ fn wrong_type(path: &str, value: &Value, wanted: &str) -> Cause {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    let mut cause =
-        Cause::invalid(path, value, format!("{path} in body must be of type {wanted}: {got:?}"));
+    let mut cause = Cause::invalid(
+        path,
+        value,
+        format!("{path} in body must be of type {wanted}: {got:?}"),
+    );
     cause.reason = "FieldValueTypeInvalid";
     cause
 }
@@ -147,15 +155,27 @@ fn check_rules(rules: &Rules, schema: &Schema, value: &Value, path: &str, causes
     if let Some(text) = value.as_str() {
         let length = text.chars().count() as u64;
         if let Some(min) = rules.min_length.filter(|min| length < *min) {
-            say(format!("{path} in body should be at least {min} chars long"));
+            say(format!(
+                "{path} in body should be at least {min} chars long"
+            ));
         }
         if let Some(max) = rules.max_length.filter(|max| length > *max) {
             say(format!("{path} in body should be at most {max} chars long"));
         }
-        if let Some(pattern) = rules.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-            say(format!("{path} in body should match '{}'", pattern.as_str()));
+        if let Some(pattern) = rules
+            .pattern
+            .as_ref()
+            .filter(|pattern| !pattern.is_match(text))
+        {
+            say(format!(
+                "{path} in body should match '{}'",
+                pattern.as_str()
+            ));
         }
-        if let Some(format) = rules.format.as_ref().filter(|format| !formats::matches(format, text))
+        if let Some(format) = rules
+            .format
+            .as_ref()
+            .filter(|format| !formats::matches(format, text))
         {
             say(format!("{path} in body must be of type {format}: {text:?}"));
         }
@@ -164,25 +184,42 @@ fn check_rules(rules: &Rules, schema: &Schema, value: &Value, path: &str, causes
         if let Some((min, exclusive)) = rules.minimum
             && (number < min || (exclusive && number == min))
         {
-            let relation = if exclusive { "greater than" } else { "greater than or equal to" };
+            let relation = if exclusive {
+                "greater than"
+            } else {
+                "greater than or equal to"
+            };
             say(format!("{path} in body should be {relation} {min}"));
         }
         if let Some((max, exclusive)) = rules.maximum
             && (number > max || (exclusive && number == max))
         {
-            let relation = if exclusive { "less than" } else { "less than or equal to" };
+            let relation = if exclusive {
+                "less than"
+            } else {
+                "less than or equal to"
+            };
             say(format!("{path} in body should be {relation} {max}"));
         }
-        if let Some(step) = rules.multiple_of.filter(|step| (number / step).fract() != 0.0) {
+        if let Some(step) = rules
+            .multiple_of
+            .filter(|step| (number / step).fract() != 0.0)
+        {
             say(format!("{path} in body should be a multiple of {step}"));
         }
-        if let Some(format) = rules.format.as_ref().filter(|_| schema.kind == Some(Type::Integer)) {
+        if let Some(format) = rules
+            .format
+            .as_ref()
+            .filter(|_| schema.kind == Some(Type::Integer))
+        {
             let fits = match format.as_str() {
                 "int32" => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
                 _ => true,
             };
             if !fits {
-                say(format!("{path} in body must be of type {format}: {value:?}"));
+                say(format!(
+                    "{path} in body must be of type {format}: {value:?}"
+                ));
             }
         }
     }
@@ -197,17 +234,26 @@ fn check_rules(rules: &Rules, schema: &Schema, value: &Value, path: &str, causes
     } else if let Some(map) = value.as_object() {
         let count = map.len() as u64;
         if let Some(min) = rules.min_properties.filter(|min| count < *min) {
-            say(format!("{path} in body should have at least {min} properties"));
+            say(format!(
+                "{path} in body should have at least {min} properties"
+            ));
         }
         if let Some(max) = rules.max_properties.filter(|max| count > *max) {
             causes.push(too_many(path, count, max, "properties"));
         }
     }
-    if let Some(allowed) = rules.one_of_values.as_ref().filter(|allowed| !allowed.contains(value)) {
+    if let Some(allowed) = rules
+        .one_of_values
+        .as_ref()
+        .filter(|allowed| !allowed.contains(value))
+    {
         let list: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         causes.push(Cause {
             reason: "FieldValueNotSupported",
-            message: format!("Unsupported value: {value}: supported values: {}", list.join(", ")),
+            message: format!(
+                "Unsupported value: {value}: supported values: {}",
+                list.join(", ")
+            ),
             field: path.into(),
         });
     }
