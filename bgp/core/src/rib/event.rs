@@ -72,10 +72,6 @@ pub struct Ends {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "UPDATEs are the common case and are moved once"
-)]
 pub enum Event {
     /// The desired state changed.
     Configure(RibConfig),
