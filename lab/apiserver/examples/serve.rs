@@ -6,8 +6,14 @@ use caracal_apiserver::{ApiServer, Listen, Options};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:6443".into()).parse()?;
-    let options = Options { listen: vec![Listen::Address(address)], ..Options::default() };
+    let address = arguments
+        .next()
+        .unwrap_or_else(|| "127.0.0.1:6443".into())
+        .parse()?;
+    let options = Options {
+        listen: vec![Listen::Address(address)],
+        ..Options::default()
+    };
     let server = ApiServer::start(options).await?;
     match arguments.next() {
         Some(path) => std::fs::write(path, server.kubeconfig())?,

@@ -4,12 +4,12 @@
 //! The tests that take a [`harness::Server`] run against the embedded server always, and against
 //! a real one as well when `KUBECONFIG` or `KUBEBUILDER_ASSETS` names one.
 
-// mod clients;
+mod clients;
 mod crud;
 mod definitions;
-// mod faults;
+mod faults;
 mod harness;
-// mod kubectl;
+mod kubectl;
 mod machinery;
 mod patches;
 mod real;
