@@ -40,7 +40,11 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let target = std::env::temp_dir().join(format!("caracal-test-{}", std::process::id()));
-            let _ = Command::new("cp").arg("-r").arg(self.0.root().join("box")).arg(&target).status();
+            let _ = Command::new("cp")
+                .arg("-r")
+                .arg(self.0.root().join("box"))
+                .arg(&target)
+                .status();
             eprintln!("logs of this run: {}", target.display());
         }
         if let Err(error) = self.0.tear_down() {
@@ -85,13 +89,23 @@ fn set_up(name: &str, fabric: Fabric, graceful_restart: bool) -> Option<Setup> {
     let (mut plan, sidecar): (Plan, Sidecar) = caracal_lab::cli::load(&topology, fabric).unwrap();
     plan.name = format!("{name}-{}", std::process::id());
     let caracal = PathBuf::from(env!("CARGO_BIN_EXE_caracal"));
-    let binaries = Binaries { plugin: caracal.with_file_name("caracal-cni"), caracal };
+    let binaries = Binaries {
+        plugin: caracal.with_file_name("caracal-cni"),
+        caracal,
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let state = StateDir::create(&plan.name).unwrap();
     let guard = Guard(state.clone());
     let choice = DriverChoice::default();
-    let mut lab =
-        Lab::up(&plan, &sidecar, &choice, &binaries, &state, runtime.handle()).unwrap();
+    let mut lab = Lab::up(
+        &plan,
+        &sidecar,
+        &choice,
+        &binaries,
+        &state,
+        runtime.handle(),
+    )
+    .unwrap();
     if !graceful_restart {
         let patch = serde_json::json!({"spec": {"gracefulRestart": {"enabled": false}}});
         let configuration = serde_json::json!({
@@ -99,14 +113,26 @@ fn set_up(name: &str, fabric: Fabric, graceful_restart: bool) -> Option<Setup> {
             "kind": "BGPConfiguration",
             "metadata": {"name": "default"},
         });
-        lab.cluster().unwrap().api().merge(&configuration, &patch).unwrap();
+        lab.cluster()
+            .unwrap()
+            .api()
+            .merge(&configuration, &patch)
+            .unwrap();
     }
     lab.wait_converged(Duration::from_secs(20)).unwrap();
     for pod in &sidecar.cluster.pods {
         lab.cluster_mut().unwrap().run_pod(&plan, pod).unwrap();
     }
-    lab.cluster().unwrap().wait_for_echo(Duration::from_secs(5)).unwrap();
-    Some(Setup { lab, sidecar, _guard: guard, runtime })
+    lab.cluster()
+        .unwrap()
+        .wait_for_echo(Duration::from_secs(5))
+        .unwrap();
+    Some(Setup {
+        lab,
+        sidecar,
+        _guard: guard,
+        runtime,
+    })
 }
 
 /// Kills the agents, does what happens meanwhile, starts them again, and counts what was lost.
@@ -139,13 +165,20 @@ fn kill_and_return(setup: &mut Setup, meanwhile: Meanwhile) -> Losses {
         "{} flows lost {} of {} datagrams, {} of {} connections failed",
         flows.flows, flows.lost, flows.sent, count.failed, count.begun
     );
-    Losses { flows, connections_failed: count.failed, first_failure: count.first_failure }
+    Losses {
+        flows,
+        connections_failed: count.failed,
+        first_failure: count.first_failure,
+    }
 }
 
 /// From a pod of a node whose agent stays alive to the pods of all others.
 fn connections(lab: &Lab, sidecar: &Sidecar) -> Connections {
     let pods = lab.cluster().unwrap().pods();
-    let from = pods.values().find(|pod| !VICTIMS.contains(&pod.spec.node.as_str())).unwrap();
+    let from = pods
+        .values()
+        .find(|pod| !VICTIMS.contains(&pod.spec.node.as_str()))
+        .unwrap();
     let port = sidecar
         .expect
         .probes
@@ -166,13 +199,20 @@ fn connections(lab: &Lab, sidecar: &Sidecar) -> Connections {
 fn kernel_state(namespace: &Namespace) -> String {
     let commands: &[&[&str]] = &[
         &["ip", "-N", "-details", "route", "show", "table", "main"],
-        &["ip", "-N", "-details", "-6", "route", "show", "table", "main"],
+        &[
+            "ip", "-N", "-details", "-6", "route", "show", "table", "main",
+        ],
         &["ip", "-N", "-details", "nexthop", "show"],
         &["ip", "-N", "neigh", "show", "nud", "permanent"],
         &["ip", "-N", "-6", "neigh", "show", "nud", "permanent"],
         &["ip", "-N", "-details", "link", "show"],
         &["ip", "-N", "address", "show"],
-        &["sysctl", "net.ipv4.conf", "net.ipv6.conf", "net.ipv4.ip_forward"],
+        &[
+            "sysctl",
+            "net.ipv4.conf",
+            "net.ipv6.conf",
+            "net.ipv4.ip_forward",
+        ],
         &["nft", "--stateless", "list", "ruleset"],
     ];
     let mut text = String::new();
@@ -180,7 +220,11 @@ fn kernel_state(namespace: &Namespace) -> String {
         let output = namespace
             .run(|| Ok(Command::new(command[0]).args(&command[1..]).output()?))
             .unwrap();
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         text.push_str(&format!("$ {}\n", command.join(" ")));
         text.push_str(&String::from_utf8_lossy(&output.stdout));
     }
@@ -195,9 +239,16 @@ struct Monitor {
 
 impl Monitor {
     fn start(namespace: &Namespace, folder: &Path, node: &str) -> Self {
-        let mut monitor = Self { children: Vec::new(), files: Vec::new() };
-        let commands: &[&[&str]] =
-            &[&["ip", "-N", "monitor", "route", "nexthop", "link", "address", "rule"], &["nft", "monitor"]];
+        let mut monitor = Self {
+            children: Vec::new(),
+            files: Vec::new(),
+        };
+        let commands: &[&[&str]] = &[
+            &[
+                "ip", "-N", "monitor", "route", "nexthop", "link", "address", "rule",
+            ],
+            &["nft", "monitor"],
+        ];
         for command in commands {
             let file = folder.join(format!("{node}.{}.monitor", command[0]));
             let output = std::fs::File::create(&file).unwrap();
@@ -222,13 +273,24 @@ impl Monitor {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        self.files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+        self.files
+            .iter()
+            .map(|file| std::fs::read_to_string(file).unwrap())
+            .collect()
     }
 }
 
-fn nothing_is_lost_and_the_kernel_notices_nothing(name: &str, fabric: Fabric, meanwhile: Meanwhile) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let Some(mut setup) = set_up(name, fabric, true) else { return };
+fn nothing_is_lost_and_the_kernel_notices_nothing(
+    name: &str,
+    fabric: Fabric,
+    meanwhile: Meanwhile,
+) {
+    let _alone = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some(mut setup) = set_up(name, fabric, true) else {
+        return;
+    };
     let namespaces = VICTIMS.map(|node| setup.lab.namespace(node));
     let before = namespaces.each_ref().map(kernel_state);
     let folder = setup.lab.state().root().to_owned();
@@ -247,10 +309,17 @@ fn nothing_is_lost_and_the_kernel_notices_nothing(name: &str, fabric: Fabric, me
     for ((node, before), (namespace, seen)) in
         VICTIMS.iter().zip(before).zip(namespaces.iter().zip(seen))
     {
-        assert_eq!(kernel_state(namespace), before, "the kernel of {node} has changed");
+        assert_eq!(
+            kernel_state(namespace),
+            before,
+            "the kernel of {node} has changed"
+        );
         assert_eq!(seen, "", "the kernel of {node} was written to");
     }
-    until("convergence", Duration::from_secs(10), || setup.lab.missing().map_or(Ok(()), Err)).unwrap();
+    until("convergence", Duration::from_secs(10), || {
+        setup.lab.missing().map_or(Ok(()), Err)
+    })
+    .unwrap();
     drop(setup.runtime);
 }
 
@@ -261,7 +330,11 @@ fn in_plan_a_nothing_is_lost() {
 
 #[test]
 fn in_plan_b_nothing_is_lost() {
-    nothing_is_lost_and_the_kernel_notices_nothing("restart-b", Fabric::IbgpRack, Meanwhile::Nothing);
+    nothing_is_lost_and_the_kernel_notices_nothing(
+        "restart-b",
+        Fabric::IbgpRack,
+        Meanwhile::Nothing,
+    );
 }
 
 #[test]
@@ -275,16 +348,24 @@ fn without_the_api_server_nothing_is_lost_either() {
 
 #[test]
 fn a_link_that_is_cut_while_the_agent_is_dead_costs_200_ms_at_most() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let Some(mut setup) = set_up("restart-cut", Fabric::Ebgp, true) else { return };
+    let _alone = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some(mut setup) = set_up("restart-cut", Fabric::Ebgp, true) else {
+        return;
+    };
     let losses = kill_and_return(&mut setup, Meanwhile::LinkCut);
     assert!(losses.flows.max <= 200, "{:?}", losses.flows);
 }
 
 #[test]
 fn without_graceful_restart_the_same_death_is_noticed() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let Some(mut setup) = set_up("restart-off", Fabric::Ebgp, false) else { return };
+    let _alone = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some(mut setup) = set_up("restart-off", Fabric::Ebgp, false) else {
+        return;
+    };
     let losses = kill_and_return(&mut setup, Meanwhile::Nothing);
     assert!(losses.flows.lost > 0, "this test would not see a loss");
 }

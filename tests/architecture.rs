@@ -13,19 +13,41 @@ use serde_json::Value;
 use syn::visit::Visit;
 
 /// Crates that bring a runtime, a clock, sockets or randomness.
-const IMPURE: &[&str] =
-    &["tokio", "mio", "socket2", "rand", "getrandom", "kube", "kube-client", "rtnetlink", "netlink-sys"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "mio",
+    "socket2",
+    "rand",
+    "getrandom",
+    "kube",
+    "kube-client",
+    "rtnetlink",
+    "netlink-sys",
+];
 
 /// Who must not know whom, directly or through others, with the reason.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (
         "caracal-bgp-speaker",
-        &["kube", "kube-client", "k8s-openapi", "caracal-crds", "caracal-fib", "caracal-resolve"],
+        &[
+            "kube",
+            "kube-client",
+            "k8s-openapi",
+            "caracal-crds",
+            "caracal-fib",
+            "caracal-resolve",
+        ],
         "the speaker runs where there is no Kubernetes, and writes routes through a trait",
     ),
     (
         "caracal-crds",
-        &["caracal-bgp-core", "caracal-bgp-speaker", "caracal-ipam-core", "caracal-policy", "tokio"],
+        &[
+            "caracal-bgp-core",
+            "caracal-bgp-speaker",
+            "caracal-ipam-core",
+            "caracal-policy",
+            "tokio",
+        ],
         "resource types are shared by everybody and depend on nobody",
     ),
     (
@@ -35,7 +57,13 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "caracal-nft",
-        &["kube", "k8s-openapi", "caracal-crds", "caracal-agent", "tokio"],
+        &[
+            "kube",
+            "k8s-openapi",
+            "caracal-crds",
+            "caracal-agent",
+            "tokio",
+        ],
         "rules do not know where they come from",
     ),
     (
@@ -45,17 +73,32 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "caracal-agent",
-        &["caracal-lab", "caracal-lab-topology", "caracal-ipam-controller", "caracal-apiserver"],
+        &[
+            "caracal-lab",
+            "caracal-lab-topology",
+            "caracal-ipam-controller",
+            "caracal-apiserver",
+        ],
         "the product does not know the lab",
     ),
     (
         "caracal-ipam-controller",
-        &["caracal-agent", "caracal-bgp-speaker", "caracal-lab", "caracal-apiserver"],
+        &[
+            "caracal-agent",
+            "caracal-bgp-speaker",
+            "caracal-lab",
+            "caracal-apiserver",
+        ],
         "the controller grants blocks and knows nothing of nodes' insides",
     ),
     (
         "caracal-apiserver",
-        &["caracal-crds", "caracal-agent", "caracal-lab", "kube-client"],
+        &[
+            "caracal-crds",
+            "caracal-agent",
+            "caracal-lab",
+            "kube-client",
+        ],
         "the API server serves any group",
     ),
 ];
@@ -72,7 +115,11 @@ fn dependencies_point_one_way() {
             }
         }
     }
-    for name in graph.members.keys().filter(|name| name.as_str() != "caracal") {
+    for name in graph
+        .members
+        .keys()
+        .filter(|name| name.as_str() != "caracal")
+    {
         if graph.reach(name).contains("caracal") {
             broken.push(format!("{name} depends on the root package"));
         }
@@ -91,7 +138,11 @@ fn pure_crates_depend_on_nothing_impure() {
                 broken.push(format!("{name} reaches {other}"));
             }
         }
-        for shell in graph.members.keys().filter(|member| reached.contains(*member)) {
+        for shell in graph
+            .members
+            .keys()
+            .filter(|member| reached.contains(*member))
+        {
             if !graph.members[shell].pure {
                 broken.push(format!("{name} reaches {shell}, which is a shell"));
             }
@@ -103,8 +154,16 @@ fn pure_crates_depend_on_nothing_impure() {
 #[test]
 fn the_expected_crates_are_pure() {
     let pure = Graph::read().pure();
-    for name in ["caracal-bgp-core", "caracal-ipam-core", "caracal-lab-topology", "caracal-policy"] {
-        assert!(pure.contains(name), "{name} must say purity = \"pure\" in its manifest");
+    for name in [
+        "caracal-bgp-core",
+        "caracal-ipam-core",
+        "caracal-lab-topology",
+        "caracal-policy",
+    ] {
+        assert!(
+            pure.contains(name),
+            "{name} must say purity = \"pure\" in its manifest"
+        );
     }
 }
 
@@ -122,7 +181,10 @@ fn sources_of_pure_crates_hold_no_clock_socket_thread_file_environment_async_or_
             }
         }
     }
-    assert!(files > 20, "only {files} files were read: the search is broken");
+    assert!(
+        files > 20,
+        "only {files} files were read: the search is broken"
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -145,7 +207,10 @@ fn a_dirty_source_is_found_out_in_every_way() {
     ] {
         assert!(found.contains(kind), "{kind} was not found in:\n{found}");
     }
-    assert!(!found.contains("in_tests"), "code under #[cfg(test)] may do as it likes:\n{found}");
+    assert!(
+        !found.contains("in_tests"),
+        "code under #[cfg(test)] may do as it likes:\n{found}"
+    );
 }
 
 struct Member {
@@ -166,11 +231,18 @@ impl Graph {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let own: BTreeSet<String> = list(&metadata["workspace_members"]).iter().map(text).collect();
+        let own: BTreeSet<String> = list(&metadata["workspace_members"])
+            .iter()
+            .map(text)
+            .collect();
         let mut names = BTreeMap::new();
         let mut members = BTreeMap::new();
         for package in list(&metadata["packages"]) {
@@ -189,7 +261,11 @@ impl Graph {
             // A dependency without a kind is a normal one; build and dev dependencies do not ship.
             let dependencies = list(&node["deps"])
                 .iter()
-                .filter(|dep| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null()))
+                .filter(|dep| {
+                    list(&dep["dep_kinds"])
+                        .iter()
+                        .any(|kind| kind["kind"].is_null())
+                })
                 .map(|dep| text(&dep["pkg"]))
                 .collect();
             nodes.insert(id.clone(), (names[&id].clone(), dependencies));
@@ -198,7 +274,11 @@ impl Graph {
     }
 
     fn pure(&self) -> BTreeSet<String> {
-        self.members.iter().filter(|(_, m)| m.pure).map(|(name, _)| name.clone()).collect()
+        self.members
+            .iter()
+            .filter(|(_, m)| m.pure)
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Names of everything that a package depends on, itself left out.
@@ -279,7 +359,11 @@ impl Impurities {
 
     fn judge_use(&mut self, prefix: &str, tree: &syn::UseTree) {
         let join = |name: &syn::Ident| {
-            if prefix.is_empty() { name.to_string() } else { format!("{prefix}::{name}") }
+            if prefix.is_empty() {
+                name.to_string()
+            } else {
+                format!("{prefix}::{name}")
+            }
         };
         match tree {
             syn::UseTree::Path(path) => self.judge_use(&join(&path.ident), &path.tree),
@@ -287,7 +371,10 @@ impl Impurities {
             syn::UseTree::Rename(rename) => self.judge(&join(&rename.ident)),
             syn::UseTree::Glob(_) => self.judge(prefix),
             syn::UseTree::Group(group) => {
-                group.items.iter().for_each(|item| self.judge_use(prefix, item));
+                group
+                    .items
+                    .iter()
+                    .for_each(|item| self.judge_use(prefix, item));
             }
         }
     }
@@ -297,7 +384,9 @@ impl<'ast> Visit<'ast> for Impurities {
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
         let is_test = module.attrs.iter().any(|attribute| {
             attribute.path().is_ident("cfg")
-                && attribute.parse_args::<syn::Ident>().is_ok_and(|ident| ident == "test")
+                && attribute
+                    .parse_args::<syn::Ident>()
+                    .is_ok_and(|ident| ident == "test")
         });
         if !is_test {
             syn::visit::visit_item_mod(self, module);
@@ -316,7 +405,8 @@ impl<'ast> Visit<'ast> for Impurities {
 
     fn visit_signature(&mut self, signature: &'ast syn::Signature) {
         if signature.asyncness.is_some() {
-            self.found.push(format!("async function {}", signature.ident));
+            self.found
+                .push(format!("async function {}", signature.ident));
         }
         syn::visit::visit_signature(self, signature);
     }

@@ -20,13 +20,17 @@ struct Outcome {
 }
 
 fn demo(arguments: &[&str]) -> Option<Outcome> {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     if !is_root() {
         println!("SKIP the lab needs root");
         return None;
     }
-    let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("demo-{}.json", arguments.join("").replace(['/', '-', ','], "_")));
+    let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "demo-{}.json",
+        arguments.join("").replace(['/', '-', ','], "_")
+    ));
     let _ = std::fs::remove_file(&json);
     let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
         .args(["lab", "demo", "--json"])
@@ -42,7 +46,11 @@ fn demo(arguments: &[&str]) -> Option<Outcome> {
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or(Value::Null);
-    Some(Outcome { success: output.status.success(), output: text, report })
+    Some(Outcome {
+        success: output.status.success(),
+        output: text,
+        report,
+    })
 }
 
 fn is_root() -> bool {
@@ -55,10 +63,17 @@ fn is_root() -> bool {
 
 /// What every passing run has to show, besides its exit status.
 fn assert_complete(outcome: &Outcome) {
-    let Outcome { success, output, report } = outcome;
+    let Outcome {
+        success,
+        output,
+        report,
+    } = outcome;
     assert!(success, "{output}");
     println!("{output}");
-    assert!(report["convergedMs"].as_u64().unwrap() <= 10_000, "{output}");
+    assert!(
+        report["convergedMs"].as_u64().unwrap() <= 10_000,
+        "{output}"
+    );
     for matrix in report["matrices"].as_array().unwrap() {
         assert_eq!(matrix["cells"], matrix["asExpected"], "{output}");
     }
@@ -109,13 +124,18 @@ fn another_topology_runs_without_a_change() {
 /// A defect of the input, and what the one line about it must contain.
 const DEFECTS: &[(&str, &str)] = &[
     ("/nonexistent.clab.yml", "cannot read /nonexistent.clab.yml"),
-    ("lab/topologies/two-rack.lab.yml", "a topology file is called NAME.clab.yml"),
+    (
+        "lab/topologies/two-rack.lab.yml",
+        "a topology file is called NAME.clab.yml",
+    ),
 ];
 
 #[test]
 fn a_topology_that_cannot_be_read_is_one_clear_error() {
     for (file, message) in DEFECTS {
-        let Some(outcome) = demo(&["--topology", file]) else { return };
+        let Some(outcome) = demo(&["--topology", file]) else {
+            return;
+        };
         assert!(!outcome.success);
         assert!(outcome.output.contains(message), "{}", outcome.output);
     }
@@ -124,8 +144,19 @@ fn a_topology_that_cannot_be_read_is_one_clear_error() {
 #[test]
 fn a_missing_router_that_is_required_is_a_failure() {
     let arguments = ["--require", "bird", "--without", "bird"];
-    let Some(outcome) = demo(&arguments) else { return };
+    let Some(outcome) = demo(&arguments) else {
+        return;
+    };
     assert!(!outcome.success);
-    assert!(outcome.output.contains("bird, which is required and not installed"), "{}", outcome.output);
-    assert!(!Path::new("/run/caracal-lab/two-rack").exists(), "the lab was not taken down");
+    assert!(
+        outcome
+            .output
+            .contains("bird, which is required and not installed"),
+        "{}",
+        outcome.output
+    );
+    assert!(
+        !Path::new("/run/caracal-lab/two-rack").exists(),
+        "the lab was not taken down"
+    );
 }

@@ -446,7 +446,10 @@ fn inject(
 }
 
 /// Flows between one pod of every node, both ways and in both families.
-fn flows(lab: &Lab) -> anyhow::Result<Vec<Flow>> {
+///
+/// # Errors
+/// The topology has no cluster.
+pub fn flows(lab: &Lab) -> anyhow::Result<Vec<Flow>> {
     let mut by_node = BTreeMap::new();
     for pod in lab.cluster()?.pods().values() {
         by_node.entry(pod.spec.node.as_str()).or_insert(pod);

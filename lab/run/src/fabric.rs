@@ -125,6 +125,24 @@ impl Fabric {
         self.set_carriers(&[link], on)
     }
 
+    /// Cuts every node off the API server, or lets them back: their connections hang, as behind a switch
+    /// that has failed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_management_reachable(&self, on: bool) -> anyhow::Result<()> {
+        self.management.rtnl(|handle| async move {
+            let builder = LinkUnspec::new_with_name("br0");
+            let message = if on { builder.up() } else { builder.down() }.build();
+            handle
+                .link()
+                .set(message)
+                .execute()
+                .await
+                .context("cannot switch the management bridge")
+        })
+    }
+
     /// What a box has sent into a cable so far, as counted in the middle.
     ///
     /// # Errors

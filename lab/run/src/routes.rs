@@ -35,7 +35,7 @@ pub fn flush(namespace: &Namespace) -> anyhow::Result<()> {
         let deletions = routes
             .into_iter()
             .filter(|route| route.header.protocol != RouteProtocol::Kernel)
-            .map(|route| handle.route().del(route).execute());
+            .map(|route| handle.route().del(key_of(&route)).execute());
         for result in futures::future::join_all(deletions).await {
             match result {
                 // The carrier's loss may have taken it already.
@@ -45,6 +45,26 @@ pub fn flush(namespace: &Namespace) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// What names a route to the kernel, without where it leads: that may be gone already.
+fn key_of(route: &RouteMessage) -> RouteMessage {
+    let mut key = RouteMessage::default();
+    key.header = route.header.clone();
+    key.attributes = route
+        .attributes
+        .iter()
+        .filter(|attribute| {
+            matches!(
+                attribute,
+                RouteAttribute::Destination(_)
+                    | RouteAttribute::Table(_)
+                    | RouteAttribute::Priority(_)
+            )
+        })
+        .cloned()
+        .collect();
+    key
 }
 
 fn dump(namespace: &Namespace) -> anyhow::Result<Vec<RouteMessage>> {

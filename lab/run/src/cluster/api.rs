@@ -64,6 +64,22 @@ impl ApiHandle {
         Ok(())
     }
 
+    /// Merges into an object.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn merge(&self, object: &Value, patch: &Value) -> anyhow::Result<()> {
+        let (api, name) = self.api(object)?;
+        let parameters = PatchParams {
+            field_manager: Some(MANAGER.into()),
+            ..PatchParams::default()
+        };
+        self.runtime
+            .block_on(api.patch(&name, &parameters, &Patch::Merge(patch)))
+            .with_context(|| format!("cannot change {} {name}", object["kind"]))?;
+        Ok(())
+    }
+
     /// Deletes an object and waits until it is gone.
     ///
     /// # Errors

@@ -81,7 +81,7 @@ pub(super) fn render(plan: &Plan, node: &PlannedNode) -> Vec<(PathBuf, String)> 
 /// Number of established sessions.
 pub(super) fn established(folder: &Path) -> anyhow::Result<usize> {
     let answer = ask(&socket(folder), &json!({"verb": "peers"}))?;
-    let peers = answer["peers"]
+    let peers = answer["ok"]["peers"]
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();

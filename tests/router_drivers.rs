@@ -1,4 +1,4 @@
-//! Routers of other projects forward between each other over the lab's cables.
+//! Routers of every implementation forward between each other over the lab's cables.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -67,7 +67,7 @@ fn routers_reach_each_others_loopbacks(spine: Driver, tor: Driver, name: &str) {
             node.driver,
             namespace,
             &folder,
-            Path::new("caracal"),
+            Path::new(env!("CARGO_BIN_EXE_caracal")),
         )
         .unwrap();
         router.start(StartKind::Fresh).unwrap();
@@ -113,4 +113,19 @@ fn frr_spines_with_bird_tors() {
 #[test]
 fn bird_spines_with_frr_tors() {
     routers_reach_each_others_loopbacks(Driver::Bird, Driver::Frr, "bird-frr");
+}
+
+#[test]
+fn our_spines_with_frr_tors() {
+    routers_reach_each_others_loopbacks(Driver::Caracal, Driver::Frr, "own-frr");
+}
+
+#[test]
+fn our_spines_with_bird_tors() {
+    routers_reach_each_others_loopbacks(Driver::Caracal, Driver::Bird, "own-bird");
+}
+
+#[test]
+fn our_speaker_alone() {
+    routers_reach_each_others_loopbacks(Driver::Caracal, Driver::Caracal, "own-own");
 }

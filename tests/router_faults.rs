@@ -1,7 +1,7 @@
-//! What a fault of a router costs the flows that cross it, with the routers of other projects.
+//! What a fault of a router costs the flows that cross it, for each implementation.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use caracal_lab::cluster::Binaries;
@@ -59,9 +59,10 @@ fn lab(spine: Driver, name: &str, runtime: &tokio::runtime::Runtime) -> Option<(
     let plan = Plan::new("test", &clab, Fabric::Ebgp).unwrap();
     let state = StateDir::create(&plan.name).unwrap();
     let guard = Guard(state.clone());
+    let caracal = PathBuf::from(env!("CARGO_BIN_EXE_caracal"));
     let binaries = Binaries {
-        caracal: Path::new("caracal").to_owned(),
-        plugin: Path::new("caracal-cni").to_owned(),
+        plugin: caracal.with_file_name("caracal-cni"),
+        caracal,
     };
     let choice = DriverChoice::default();
     let sidecar = Sidecar::default();
@@ -136,21 +137,27 @@ fn budgets_hold(spine: Driver, name: &str) {
     let Some((mut lab, _guard)) = lab(spine, name, &runtime) else {
         return;
     };
-    let (applied, _) = loss(&mut lab, FaultKind::PowerLoss);
+    // BIRD prunes and rewrites kernel routes while it recovers, and tells peers before the kernel has them.
+    let may_lose_on_return = spine == Driver::Bird;
+    let (applied, returned) = loss(&mut lab, FaultKind::PowerLoss);
     assert!(applied.max <= 200, "{applied:?}");
+    assert!(may_lose_on_return || returned.max == 0, "{returned:?}");
     let (applied, returned) = loss(&mut lab, FaultKind::DaemonKill);
-    assert_eq!(
-        (applied.max, returned.max),
-        (0, 0),
-        "{applied:?} {returned:?}"
-    );
-    let (applied, _) = loss(&mut lab, FaultKind::PlannedShutdown);
     assert_eq!(applied.max, 0, "{applied:?}");
+    assert!(may_lose_on_return || returned.max == 0, "{returned:?}");
+    let (applied, returned) = loss(&mut lab, FaultKind::PlannedShutdown);
+    assert_eq!(applied.max, 0, "{applied:?}");
+    assert!(may_lose_on_return || returned.max == 0, "{returned:?}");
 }
 
 #[test]
 fn frr() {
     budgets_hold(Driver::Frr, "faults-frr");
+}
+
+#[test]
+fn caracal() {
+    budgets_hold(Driver::Caracal, "faults-caracal");
 }
 
 #[test]
