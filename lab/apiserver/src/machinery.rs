@@ -118,11 +118,9 @@ impl Api {
             .store
             .get(&namespaces(), key)
             .is_some_and(|object| object::is_terminating(object));
-        let populated = self
-            .objects_where(|resource, other, _| resource.namespaced && other.namespace == key.name)
-            .first()
-            .is_some();
-        if !terminating || populated {
+        let left =
+            self.objects_where(|resource, other, _| resource.namespaced && other.namespace == key.name);
+        if !terminating || !left.is_empty() {
             return;
         }
         let Some(mut object) = self

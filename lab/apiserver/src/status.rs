@@ -74,7 +74,7 @@ pub struct Refusal {
     /// Text for people.
     pub message: String,
     /// Group and plural (or kind) and name of what the request was about.
-    pub about: Option<About>,
+    pub about: Option<Box<About>>,
     /// Single causes.
     pub causes: Vec<Cause>,
     /// Seconds after which the client may try again (`Retry-After` header as well).
@@ -128,7 +128,7 @@ impl Refusal {
     }
 
     fn about(mut self, about: About) -> Self {
-        self.about = Some(about);
+        self.about = Some(Box::new(about));
         self
     }
 

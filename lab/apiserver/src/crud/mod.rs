@@ -7,6 +7,7 @@ pub mod body;
 pub mod create;
 pub mod delete;
 pub mod patch;
+pub mod protobuf;
 pub mod read;
 pub mod update;
 

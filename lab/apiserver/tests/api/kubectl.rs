@@ -138,6 +138,11 @@ async fn kubectl_discovers_and_explains() {
         "",
         &["image", "Container image name"],
     );
+    kubectl.shows("auth can-i create pods", "", &["yes"]);
+    kubectl.run("create configmap c --from-literal=a=b", "");
+    kubectl.shows("get configmap c -o json", "", &["\"a\": \"b\""]);
+    kubectl.run("create secret generic s --from-literal=a=b", "");
+    kubectl.shows("get secret s -o json", "", &["\"a\": \"Yg==\"", "Opaque"]);
     kubectl.shows("get events", "", &[]);
 }
 
