@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,16 @@ pub enum Error {
     /// A link whose both ends are up does not become ready to send.
     #[error("link {name} has no carrier after {waited:?}")]
     NoCarrier {
+        /// The link's name.
+        name: String,
+        /// How long it was given.
+        waited: Duration,
+    },
+    /// The kernel shows an address but does not take packets to it.
+    #[error("address {address} of link {name} is not in use after {waited:?}")]
+    AddressNotReady {
+        /// The address.
+        address: IpAddr,
         /// The link's name.
         name: String,
         /// How long it was given.

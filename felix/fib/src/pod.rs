@@ -23,6 +23,7 @@ use caracal_bgp_core::types::Prefix;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::route::RouteType;
 
 use crate::PROTOCOL_POD;
 use crate::error::{Error, Result};
@@ -134,7 +135,8 @@ impl PodLinks {
     /// send: the first packet of either family passes from here on.
     ///
     /// # Errors
-    /// [`Error::Refused`]; [`Error::NoCarrier`] when an end does not become ready.
+    /// [`Error::Refused`]; [`Error::NoCarrier`] or [`Error::AddressNotReady`] when an end or an address
+    /// of the pod does not become ready.
     pub fn bring_up(&mut self, pod: &Netns, spec: &PodLinkSpec, link: PodLink) -> Result<()> {
         run_all(
             &mut self.rtnl,
@@ -143,7 +145,9 @@ impl PodLinks {
         )?;
         let mut inside = Rtnl::open_in(pod)?;
         await_operational(&mut inside, &spec.pod_name)?;
-        await_operational(&mut self.rtnl, &spec.host_name)
+        await_operational(&mut self.rtnl, &spec.host_name)?;
+        let mut addresses = spec.addresses.iter();
+        addresses.try_for_each(|&address| await_local(&mut inside, &spec.pod_name, address))
     }
 
     /// Compares a link with what it should be; each difference is a sentence, and none means that all
@@ -471,6 +475,35 @@ fn run_all(rtnl: &mut Rtnl, doing: &str, steps: &[(Message, u16)]) -> Result<()>
         })?;
     }
     Ok(())
+}
+
+/// Waits until the pod takes packets to an address as its own. The kernel enters an IPv6 address into
+/// the local table from a queue of work, also where duplicate detection is off: an answer that comes
+/// before is dropped as not for this host, although the address is shown already.
+fn await_local(rtnl: &mut Rtnl, name: &str, address: IpAddr) -> Result<()> {
+    let deadline = Instant::now() + CARRIER_DEADLINE;
+    loop {
+        let request = objects::match_route(address);
+        let doing = || format!("look up the local route to {address}");
+        let local = rtnl.get(request, doing, |message| match message {
+            Message::Route(RouteNetlinkMessage::NewRoute(route)) => {
+                Some(route.header.kind == RouteType::Local)
+            }
+            _ => None,
+        });
+        // A refusal means that no route leads there yet.
+        if let Ok(Some(true)) = local {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::AddressNotReady {
+                address,
+                name: name.to_owned(),
+                waited: CARRIER_DEADLINE,
+            });
+        }
+        thread::sleep(CARRIER_POLL);
+    }
 }
 
 /// Waits for the kernel to act on a new carrier: until then a link has no queue, and drops what it

@@ -48,7 +48,9 @@ pub struct Link {
     pub up: bool,
     /// Something is connected: `IFF_LOWER_UP`.
     pub carrier: bool,
-    /// Ready to send: the carrier has been acted upon.
+    /// Ready to send: the kernel has acted upon the carrier. Never true for links that keep no such
+    /// state (lo), nor for a new link whose first carrier is still to be acted upon: both are
+    /// reported as unknown.
     pub operational: bool,
     /// How often the carrier came or went; tells a flap that is over from no flap.
     pub carrier_changes: u32,
@@ -77,10 +79,7 @@ impl Link {
                 LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
                 LinkAttribute::Link(index) => link.peer_index = Some(index),
                 LinkAttribute::Group(group) => link.group = group,
-                // Links without an operational state, such as lo, report it as unknown.
-                LinkAttribute::OperState(state) => {
-                    link.operational = matches!(state, State::Up | State::Unknown);
-                }
+                LinkAttribute::OperState(state) => link.operational = state == State::Up,
                 LinkAttribute::PropList(list) => {
                     for property in list {
                         if let Prop::AltIfName(name) = property {
