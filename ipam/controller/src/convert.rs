@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use caracal_crds as crds;
 use caracal_crds::selector::{InvalidSelector, Selector};
-use caracal_ipam_core::controller::{HeldBlock, Phase, Pool, Request};
+use caracal_ipam_core::controller::{HeldBlock, Phase, Pool, Request, Version};
 use caracal_ipam_core::{Block, BlockId, Layout, Moment, Range, Subnet};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use kube::ResourceExt;
@@ -118,6 +118,7 @@ pub(crate) fn block(
         _ => stated.unwrap_or(first_released),
     };
     let held = HeldBlock {
+        version: version(object),
         block: addresses,
         node: spec.node_name.as_str().into(),
         node_uid: spec.node_uid.as_str().into(),
@@ -135,6 +136,14 @@ pub(crate) fn block(
         },
         held,
     ))
+}
+
+/// What a write to the block is conditional on.
+pub(crate) fn version(object: &crds::IpBlock) -> Version {
+    Version {
+        uid: object.uid().unwrap_or_default(),
+        resource_version: object.resource_version().unwrap_or_default(),
+    }
 }
 
 pub(crate) fn request(object: &crds::IpBlockRequest) -> Request {

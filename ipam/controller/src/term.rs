@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use caracal_crds as crds;
-use caracal_ipam_core::controller::{self, Action, Answer, Controller, Event, PoolReport};
+use caracal_ipam_core::controller::{self, Action, Answer, Controller, Event, PoolReport, Version};
 use caracal_ipam_core::{BlockId, Moment, NodeName, PoolName};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -394,27 +394,27 @@ impl Term {
         let client = self.client.clone();
         match action {
             Action::Create(id, grant) => Some(Box::pin(writes::create(client, id, grant))),
-            Action::Drain(id) => {
-                let block = self.object(&id)?;
+            Action::Drain(id, version) => {
+                let block = self.object(&id, &version)?;
                 Some(Box::pin(writes::drain(client, id, block)))
             }
-            Action::Quarantine(id) => {
-                let block = self.object(&id)?;
+            Action::Quarantine(id, version) => {
+                let block = self.object(&id, &version)?;
                 Some(Box::pin(writes::quarantine(client, id, block, time())))
             }
-            Action::Delete(id) => {
-                let block = self.object(&id)?;
+            Action::Delete(id, version) => {
+                let block = self.object(&id, &version)?;
                 Some(Box::pin(writes::delete(client, id, block)))
             }
             Action::Answer { .. } | Action::Report(..) | Action::Resign { .. } => None,
         }
     }
 
-    /// The block as last seen. One that is gone meanwhile has been told as gone.
-    fn object(&self, id: &BlockId) -> Option<crds::IpBlock> {
-        self.blocks
-            .get(&id.to_string())
-            .map(|seen| seen.object.clone())
+    /// The block, if it is still as it was when the allocator judged it. Where it is not, the
+    /// allocator has been told of the change and has judged anew.
+    fn object(&self, id: &BlockId, version: &Version) -> Option<crds::IpBlock> {
+        let object = &self.blocks.get(&id.to_string())?.object;
+        (convert::version(object) == *version).then(|| object.clone())
     }
 
     fn outcome(&mut self, outcome: Outcome) {

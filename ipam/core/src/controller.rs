@@ -77,9 +77,20 @@ pub enum Phase {
     Quarantined,
 }
 
+/// One state of one object, never reused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+}
+
 /// A block object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeldBlock {
+    /// UID and resource version: what a later write to the object is conditional on.
+    pub version: Version,
     /// Its addresses, as the object says.
     pub block: Block,
     /// Who holds it.
@@ -128,7 +139,7 @@ pub enum Event {
     Synced,
     /// A creation certainly did not happen, and no other object has the name.
     CreateFailed(BlockId),
-    /// Another action on a block did not happen.
+    /// A write to a block did not happen, for instance because it had changed.
     ActionFailed(BlockId),
 }
 
@@ -138,13 +149,13 @@ pub enum Action {
     /// Create the object. Answer with [`Event::Block`] when it exists (whoever made it), or with
     /// [`Event::CreateFailed`] only when it certainly does not.
     Create(BlockId, Grant),
-    /// Set `spec.drain`. Answer with [`Event::Block`] or [`Event::ActionFailed`].
-    Drain(BlockId),
-    /// Set the phase to Quarantined, now. Answer as for `Drain`.
-    Quarantine(BlockId),
-    /// Delete the object if it is still as it was when last told; a condition on its version, not
-    /// on its name alone. Answer as for `Drain`.
-    Delete(BlockId),
+    /// Set `spec.drain`, on this version of the object only: by the time of the write the name
+    /// may stand for another grant. Answer with [`Event::Block`] or [`Event::ActionFailed`].
+    Drain(BlockId, Version),
+    /// Set the phase to Quarantined, now. Condition and answers as for `Drain`.
+    Quarantine(BlockId, Version),
+    /// Delete the object. Condition and answers as for `Drain`.
+    Delete(BlockId, Version),
     /// Write the answer into the request's status, if it is not there yet.
     Answer {
         /// The node that asked.
@@ -431,7 +442,7 @@ impl Controller {
 
     /// Brings one block forward in its life.
     fn tend(&mut self, now: Moment, id: &BlockId, actions: &mut Vec<Action>) {
-        let Some(block) = self.blocks.get(id) else {
+        let Some(block) = self.blocks.get(id).cloned() else {
             return;
         };
         if !self.acts() || self.acting.contains(id) {
@@ -444,16 +455,18 @@ impl Controller {
                     .pools
                     .get(&id.pool)
                     .map_or(Duration::ZERO, |s| s.pool.cooldown);
-                self.rested(now, id, block.since.after(cooldown))
+                self.rested(now, id, &block, block.since.after(cooldown))
             }
             // An agent under the node's name may still run the old node's pods. Only it can tell
             // that it does not, by releasing the block.
             Phase::Quarantined if holder.is_some() => None,
-            Phase::Quarantined => self.rested(now, id, block.since.after(self.settings.quarantine)),
+            Phase::Quarantined => {
+                self.rested(now, id, &block, block.since.after(self.settings.quarantine))
+            }
             Phase::Offered | Phase::Active | Phase::Draining => match holder {
-                None => Some(Action::Quarantine(id.clone())),
+                None => Some(Action::Quarantine(id.clone(), block.version.clone())),
                 Some(node) if node.uid != block.node_uid && !block.drain => {
-                    Some(Action::Drain(id.clone()))
+                    Some(Action::Drain(id.clone(), block.version.clone()))
                 }
                 Some(_) => None,
             },
@@ -465,9 +478,15 @@ impl Controller {
     }
 
     /// The deletion of a block at `due`, or a timer for it.
-    fn rested(&mut self, now: Moment, id: &BlockId, due: Moment) -> Option<Action> {
+    fn rested(
+        &mut self,
+        now: Moment,
+        id: &BlockId,
+        block: &HeldBlock,
+        due: Moment,
+    ) -> Option<Action> {
         if due <= now {
-            return Some(Action::Delete(id.clone()));
+            return Some(Action::Delete(id.clone(), block.version.clone()));
         }
         self.deadlines.insert((due, id.clone()));
         None

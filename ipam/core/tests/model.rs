@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use caracal_ipam_core::controller::{
     Action as Write, Controller, Event as Sight, HeldBlock, Node, Phase, Pool, Request,
-    Settings as ControllerSettings,
+    Settings as ControllerSettings, Version,
 };
 use caracal_ipam_core::node::{Action as Duty, Event, NodeAllocator, Offer, Settings};
 use caracal_ipam_core::{AttachmentKey, BlockId, Layout, Moment, NodeName, NodeUid, Subnet};
@@ -27,7 +27,7 @@ const EXPLORED_WALKS: u64 = 3;
 const EXPLORED_EVERY: usize = 10;
 
 /// Random walks, which reach further.
-const WALKS: u64 = 100;
+const WALKS: u64 = 1500;
 const WALK_LENGTH: usize = 80;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -46,7 +46,6 @@ struct World {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Object {
     uid: u32,
-    version: u32,
     held: HeldBlock,
 }
 
@@ -281,7 +280,7 @@ impl World {
                         return self.leader_sees(leader, id.index);
                     }
                     Write::Create(id, _) => Sight::CreateFailed(id),
-                    Write::Drain(id) | Write::Quarantine(id) | Write::Delete(id) => {
+                    Write::Drain(id, _) | Write::Quarantine(id, _) | Write::Delete(id, _) => {
                         Sight::ActionFailed(id)
                     }
                     _ => return,
@@ -339,17 +338,27 @@ impl World {
 
     fn write(&mut self, leader: usize, write: Write, answered: bool) {
         let index = match &write {
-            Write::Create(id, _) | Write::Drain(id) | Write::Quarantine(id) | Write::Delete(id) => {
-                id.index
-            }
+            Write::Create(id, _)
+            | Write::Drain(id, _)
+            | Write::Quarantine(id, _)
+            | Write::Delete(id, _) => id.index,
             _ => return,
         };
-        let as_seen = self.leaders[leader].seen.get(&index) == self.objects.get(&index);
+        let as_judged = match &write {
+            Write::Drain(_, version)
+            | Write::Quarantine(_, version)
+            | Write::Delete(_, version) => self
+                .objects
+                .get(&index)
+                .is_some_and(|object| object.held.version == *version),
+            _ => true,
+        };
         match write {
             Write::Create(_, grant) => {
                 if !self.objects.contains_key(&index) {
                     self.writes += 1;
                     let held = HeldBlock {
+                        version: version(self.writes, self.writes),
                         block: grant.block,
                         node: grant.node,
                         node_uid: grant.node_uid,
@@ -362,7 +371,6 @@ impl World {
                     };
                     let object = Object {
                         uid: self.writes,
-                        version: self.writes,
                         held,
                     };
                     self.objects.insert(index, object);
@@ -371,8 +379,8 @@ impl World {
                     self.leader_sees(leader, index);
                 }
             }
-            _ if !as_seen => self.tell_leader(leader, Sight::ActionFailed(id(index))),
-            Write::Delete(_) => {
+            _ if !as_judged => self.tell_leader(leader, Sight::ActionFailed(id(index))),
+            Write::Delete(..) => {
                 self.objects.remove(&index);
                 if answered {
                     self.leader_sees(leader, index);
@@ -380,7 +388,7 @@ impl World {
             }
             other => {
                 self.change(index, |held| match other {
-                    Write::Drain(_) => held.drain = true,
+                    Write::Drain(..) => held.drain = true,
                     _ => held.phase = Phase::Quarantined,
                 });
                 if answered {
@@ -393,7 +401,7 @@ impl World {
     fn change(&mut self, index: u32, change: impl FnOnce(&mut HeldBlock)) {
         self.writes += 1;
         if let Some(object) = self.objects.get_mut(&index) {
-            object.version = self.writes;
+            object.held.version = version(object.uid, self.writes);
             change(&mut object.held);
         }
     }
@@ -501,6 +509,13 @@ fn offer(object: &Object, foreign: bool) -> Offer {
     }
 }
 
+fn version(uid: u32, write: u32) -> Version {
+    Version {
+        uid: uid.to_string(),
+        resource_version: write.to_string(),
+    }
+}
+
 fn key() -> AttachmentKey {
     AttachmentKey {
         container_id: "c".to_owned(),
@@ -511,7 +526,7 @@ fn key() -> AttachmentKey {
 fn is_block_write(write: &Write) -> bool {
     matches!(
         write,
-        Write::Create(..) | Write::Drain(_) | Write::Quarantine(_) | Write::Delete(_)
+        Write::Create(..) | Write::Drain(..) | Write::Quarantine(..) | Write::Delete(..)
     )
 }
 

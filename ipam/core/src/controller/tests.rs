@@ -98,6 +98,7 @@ impl Cluster {
                 Action::Create(id, grant) => {
                     assert!(!self.objects.contains_key(&id), "{id} granted twice");
                     let block = HeldBlock {
+                        version: Version::default(),
                         block: grant.block,
                         node: grant.node,
                         node_uid: grant.node_uid,
@@ -110,9 +111,9 @@ impl Cluster {
                     };
                     self.write(id, Some(block));
                 }
-                Action::Drain(id) => self.change(&id, |block| block.drain = true),
-                Action::Quarantine(id) => self.set_phase(&id, Phase::Quarantined),
-                Action::Delete(id) => self.write(id, None),
+                Action::Drain(id, _) => self.change(&id, |block| block.drain = true),
+                Action::Quarantine(id, _) => self.set_phase(&id, Phase::Quarantined),
+                Action::Delete(id, _) => self.write(id, None),
                 Action::Answer {
                     node,
                     pool,
@@ -384,6 +385,7 @@ fn of_two_overlapping_pools_the_older_grants() {
 fn objects_of_a_pool_that_was_cut_otherwise_keep_their_addresses() {
     let mut cluster = Cluster::new(&[("p", pool(3, 64, 1))], &[]);
     let left = HeldBlock {
+        version: Version::default(),
         block: Block {
             ipv4: Some("10.64.0.0".parse().unwrap()),
             ipv6: None,
