@@ -32,18 +32,18 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(25);
 /// A call with the place for its answer. The plugin may be gone by then; the answer is then lost,
 /// which is fine, because it will ask again.
 #[derive(Debug)]
-pub struct CniCall {
+pub(crate) struct CniCall {
     /// What is asked.
-    pub call: Call,
+    pub(crate) call: Call,
     /// Where the answer goes.
-    pub answer: oneshot::Sender<Outcome>,
+    pub(crate) answer: oneshot::Sender<Outcome>,
 }
 
 /// Listens at `path`, replacing a socket that an earlier agent left.
 ///
 /// # Errors
 /// Where the socket cannot be made.
-pub fn listen(path: &Path, tasks: &mut JoinSet<()>) -> io::Result<mpsc::Receiver<CniCall>> {
+pub(crate) fn listen(path: &Path, tasks: &mut JoinSet<()>) -> io::Result<mpsc::Receiver<CniCall>> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -16,11 +16,14 @@ mod calls;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::Bound;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use caracal_cni::protocol::Outcome;
 use caracal_cni::{AttachmentKey, PodReference};
+use caracal_crds::BlockPhase;
 use caracal_fib::{Rtnl, sysctl};
 use kube::ResourceExt;
 use tracing::{error, info, warn};
@@ -41,6 +44,10 @@ use report::Reporter;
 /// Pause between two looks at what others may have changed: settings, loopback, leftovers.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Links compared per round. A comparison enters the pod's namespace and takes a millisecond; this
+/// keeps a round below the time that a waiting ADD would notice.
+const LINKS_PER_REPAIR: usize = 50;
+
 /// How long changes gather before the snapshot is written again.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,16 +57,21 @@ pub(crate) struct Core {
     rtnl: Rtnl,
     world: World,
     node: NodeFacts,
+    on_loopback: BTreeSet<IpAddr>,
     addresses: Addresses,
     endpoints: Endpoints,
     wired: BTreeMap<AttachmentKey, Wired>,
     policy: PolicyLayer,
     routing: Routing,
+    /// Phases of the own blocks that the speaker was told.
+    routed: BTreeMap<String, BlockPhase>,
     reporter: Reporter,
     waiting: Vec<Waiting>,
     touched: BTreeSet<Kind>,
     snapshot: Pacing,
     next_repair: Instant,
+    /// The last link that was compared; none starts from the first.
+    repaired: Option<AttachmentKey>,
     begun: bool,
 }
 
@@ -85,16 +97,19 @@ impl Core {
             rtnl: parts.rtnl,
             world: parts.world,
             node: NodeFacts::default(),
+            on_loopback: BTreeSet::new(),
             addresses: parts.addresses,
             endpoints: parts.endpoints,
             wired: BTreeMap::new(),
             policy: parts.policy,
             routing: parts.routing,
+            routed: BTreeMap::new(),
             reporter: parts.reporter,
             waiting: Vec::new(),
             touched: BTreeSet::new(),
             snapshot: Pacing::new(SNAPSHOT_INTERVAL),
             next_repair: now,
+            repaired: None,
             begun: false,
         }
     }
@@ -141,10 +156,10 @@ impl Core {
             error!(%error, "the kernel refused a change of policy");
         }
         self.addresses.absorb(&self.world, &self.node);
-        self.route(&touched, repair).await;
+        self.route(&touched).await?;
         self.retry_waiting(now);
         self.write_snapshot(now);
-        self.report(now).await;
+        self.report(now);
         Ok(())
     }
 
@@ -270,12 +285,27 @@ impl Core {
             let marks = self.marks();
             self.judge(&marks);
         }
-        for wired in self.wired.values() {
+        self.repair_links();
+        self.addresses.tick(now);
+    }
+
+    /// Compares some links with their records, going on where the last round ended.
+    fn repair_links(&mut self) {
+        let after = self
+            .repaired
+            .take()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let mut round = self
+            .wired
+            .range((after, Bound::Unbounded))
+            .take(LINKS_PER_REPAIR);
+        let last = round.by_ref().fold(None, |_, (key, wired)| {
             if let Err(error) = self.endpoints.repair(wired) {
                 warn!(interface = %wired.interface, %error, "cannot repair a pod's link");
             }
-        }
-        self.addresses.tick(now);
+            Some(key.clone())
+        });
+        self.repaired = last;
     }
 
     fn apply_settings(&self) {
@@ -296,7 +326,8 @@ impl Core {
     fn look_at_node(&mut self) {
         let on_loopback = node::loopback_addresses(&mut self.rtnl);
         let facts = NodeFacts::of(&self.world, &self.config.node_name, &on_loopback);
-        if facts != self.node {
+        if facts != self.node || on_loopback != self.on_loopback {
+            self.on_loopback = on_loopback;
             if !facts.uid.is_empty() && facts.loopbacks.is_empty() {
                 warn!(
                     addresses = ?facts.addresses,
@@ -309,7 +340,7 @@ impl Core {
         }
     }
 
-    async fn route(&mut self, touched: &BTreeSet<Kind>, repair: bool) {
+    async fn route(&mut self, touched: &BTreeSet<Kind>) -> Result<(), Error> {
         const KINDS: [Kind; 6] = [
             Kind::Node,
             Kind::IpPool,
@@ -318,15 +349,27 @@ impl Core {
             Kind::BgpPeer,
             Kind::BgpFilter,
         ];
-        let wanted = KINDS.iter().any(|kind| touched.contains(kind));
-        if (wanted || repair || !self.routing.running())
-            && let Err(error) = self
-                .routing
-                .apply(&self.world, &self.node, &self.addresses.phases())
-                .await
-        {
-            error!(%error, "cannot bring the speaker to its configuration");
+        let phases = self.addresses.phases();
+        let wanted = KINDS.iter().any(|kind| touched.contains(kind))
+            || phases != self.routed
+            || !self.routing.running();
+        // Without its object a node has no identity to speak with.
+        if !wanted || self.node.uid.is_empty() {
+            return Ok(());
         }
+        let first = !self.routing.running();
+        let applied = self
+            .routing
+            .apply(&self.world, &self.on_loopback, &phases)
+            .await;
+        match applied {
+            Ok(()) => self.routed = phases,
+            // A port in use is the operator's to solve, and better seen as an agent that does not
+            // start than as one that runs without routes.
+            Err(error) if first => return Err(error),
+            Err(error) => error!(%error, "cannot bring the speaker to its configuration"),
+        }
+        Ok(())
     }
 
     fn write_snapshot(&mut self, now: Instant) {

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 
 use caracal_cni::result::{AddResult, Interface, IpConfig, Route};
 use caracal_cni::{AttachmentKey, CniError, ErrorCode, PodReference};
+use caracal_fib::link::MacAddress;
 use caracal_fib::link::reaper::Reaper;
-use caracal_fib::link::{self, MacAddress};
 use caracal_fib::pod::{GATEWAY_V4, GATEWAY_V6, HOST_MAC, PodLinkSpec, PodLinks};
-use caracal_fib::{Error, Netns, Rtnl};
+use caracal_fib::{Error, Netns};
 use caracal_policy::plan::{InterfaceName, InterfaceNameError};
 use tracing::info;
 
@@ -101,7 +101,8 @@ impl Endpoints {
     /// Makes the link, or what is missing of it, and tells the runtime what there is.
     ///
     /// # Errors
-    /// Where the pod's namespace is gone or the kernel refuses; what was made so far is removed.
+    /// Where the pod's namespace is gone or the kernel refuses; [`Endpoints::unwire`] removes what
+    /// was made so far.
     pub(crate) fn wire(&mut self, wired: &Wired) -> Result<AddResult, Error> {
         let path = wired.netns.clone().unwrap_or_default();
         let pod = Netns::open(&path)?;
@@ -110,11 +111,7 @@ impl Endpoints {
             .links
             .create_down(&pod, &spec)
             .and_then(|link| self.links.bring_up(&pod, &spec, link));
-        if let Err(error) = made {
-            self.unwire(&wired.key)?;
-            return Err(error);
-        }
-        Ok(describe(wired, &spec))
+        made.map(|()| describe(wired, &spec))
     }
 
     /// Stops the pod's traffic and removes the link; one that is gone is no error.
@@ -145,54 +142,36 @@ impl Endpoints {
             return Err(differs("prevResult names other addresses")
                 .because(format!("recorded {recorded:?}, prevResult {told:?}")));
         }
-        let host = self
-            .links
-            .find(&names::alternative(&self.prefix, &wired.key))
-            .map_err(kernel)?
-            .ok_or_else(|| differs("the host's end of the link is gone"))?;
-        if !host.is_usable() {
-            return Err(differs("the host's end of the link is down").because(host.name));
-        }
-        let path = wired.netns.clone().unwrap_or_default();
-        let pod = Netns::open(&path).map_err(|error| {
+        let pod = Netns::open(wired.netns.clone().unwrap_or_default()).map_err(|error| {
             CniError::new(ErrorCode::UnknownContainer, "the pod's namespace is gone").because(error)
         })?;
-        let mut inside = Rtnl::open_in(&pod).map_err(kernel)?;
-        let near = link::find(&mut inside, &wired.key.interface)
-            .map_err(kernel)?
-            .filter(|near| near.peer_index == Some(host.index))
-            .ok_or_else(|| differs("the pod's end of the link is gone"))?;
-        let present: BTreeSet<IpAddr> = link::addresses(&mut inside)
-            .map_err(kernel)?
-            .into_iter()
-            .filter(|address| address.interface == near.index)
-            .map(|address| address.address)
-            .collect();
-        match wired
-            .addresses
-            .iter()
-            .find(|address| !present.contains(*address))
-        {
-            Some(missing) => Err(differs("the pod has lost an address").because(missing)),
-            None => Ok(()),
+        let differences = self
+            .links
+            .check(&pod, &self.specify(wired))
+            .map_err(kernel)?;
+        if differences.is_empty() {
+            return Ok(());
         }
+        Err(differs("the link is not as it was made").because(differences.join("; ")))
     }
 
-    /// Makes a link again that somebody took away or set down. Does nothing for one that works, and
-    /// nothing for a pod whose namespace is gone: its DEL is still to come.
+    /// Puts back what somebody changed about a link. Writes nothing to one that is as it should be,
+    /// and leaves a pod alone whose namespace is gone: its DEL is still to come.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub(crate) fn repair(&mut self, wired: &Wired) -> Result<(), Error> {
-        let name = names::alternative(&self.prefix, &wired.key);
-        let works = self.links.find(&name)?.is_some_and(|link| link.is_usable());
-        let alive = wired.netns.as_ref().is_some_and(|path| path.exists());
-        if works || !alive {
+        let Some(path) = wired.netns.as_ref().filter(|path| path.exists()) else {
+            return Ok(());
+        };
+        let differences = self
+            .links
+            .check(&Netns::open(path)?, &self.specify(wired))?;
+        if differences.is_empty() {
             return Ok(());
         }
-        self.wire(wired)?;
-        info!(interface = %wired.interface, pod = ?wired.pod, "made a pod's link again");
-        Ok(())
+        info!(interface = %wired.interface, ?differences, "repairing a pod's link");
+        self.wire(wired).map(drop)
     }
 
     /// Every living link of a pod, by what its mark says.

@@ -58,14 +58,6 @@ impl NodeFacts {
             ..OwnerReference::default()
         })
     }
-
-    /// The loopback of a family.
-    pub(crate) fn loopback(&self, ipv4: bool) -> Option<IpAddr> {
-        self.loopbacks
-            .iter()
-            .copied()
-            .find(|address| address.is_ipv4() == ipv4)
-    }
 }
 
 /// The addresses of `lo`, without those of the loopback networks themselves.
@@ -129,7 +121,6 @@ mod tests {
         let facts = NodeFacts::of(&world, "n1", &lo);
         assert_eq!(facts.loopbacks, [address("10.250.0.1")].into());
         assert_eq!(facts.addresses.len(), 3);
-        assert_eq!(facts.loopback(false), None);
         assert_eq!(NodeFacts::of(&world, "n2", &lo), NodeFacts::default());
     }
 }

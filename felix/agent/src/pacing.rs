@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Spaces writes of one thing.
 #[derive(Clone, Debug)]
-pub struct Pacing {
+pub(crate) struct Pacing {
     interval: Duration,
     last: Option<Instant>,
     pending: bool,
@@ -15,7 +15,7 @@ pub struct Pacing {
 
 impl Pacing {
     /// Nothing to write yet; at least `interval` between writes.
-    pub fn new(interval: Duration) -> Pacing {
+    pub(crate) fn new(interval: Duration) -> Pacing {
         Pacing {
             interval,
             last: None,
@@ -24,23 +24,23 @@ impl Pacing {
     }
 
     /// The thing differs from what was written.
-    pub fn changed(&mut self) {
+    pub(crate) fn changed(&mut self) {
         self.pending = true;
     }
 
     /// The thing is again as it was written.
-    pub fn settled(&mut self) {
+    pub(crate) fn settled(&mut self) {
         self.pending = false;
     }
 
     /// When to write, if there is anything to write. May lie in the past.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         self.pending
             .then(|| self.last.map_or(now, |last| last + self.interval))
     }
 
     /// Whether to write now; the caller does so.
-    pub fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let take = self.due(now).is_some_and(|due| due <= now);
         if take {
             self.last = Some(now);

@@ -1,37 +1,288 @@
-//! From resources to routes.
+//! From resources to routes: the speaker and the kernel's side of it.
+//!
+//! Owns starting the speaker with what the resources mean, telling it when they change, and the
+//! account of what it does. Does not own the meaning of resources (see [`caracal_resolve`]), nor
+//! any route.
+//!
+//! The speaker starts once the node's own object and every BGP resource are known. It is then told
+//! that it restarts if an earlier agent's routes are still in the kernel: peers keep what they
+//! learnt from us, and nothing is removed from the kernel before they have told everything again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use caracal_bgp_speaker::handle::SpeakerSnapshot;
-use caracal_crds::{BlockPhase, RouteCounts};
+use caracal_bgp_core::types::{Family, Prefix};
+use caracal_bgp_speaker::handle::{FibSnapshot, RouteSnapshot};
+use caracal_bgp_speaker::{How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
+use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
+use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
+use caracal_resolve::{Inputs, Resolved, resolve};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::node::NodeFacts;
 use crate::world::World;
 
-pub(crate) struct Routing {}
+/// Pause between two accounts of the speaker: a table that converges changes all the time.
+const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the speaker does, for the node's status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Account {
+    /// The speaker and its sessions; none before it runs.
+    pub(crate) speaker: Option<SpeakerSnapshot>,
+    /// Its routes in the kernel.
+    pub(crate) routes: RouteCounts,
+}
+
+/// The speaker, once it runs.
+pub(crate) struct Routing {
+    node_name: String,
+    api_socket: PathBuf,
+    netns: Netns,
+    running: Option<Running>,
+}
+
+struct Running {
+    handle: SpeakerHandle,
+    control: FibControl,
+    applied: Resolved,
+    account: watch::Receiver<Account>,
+    accountant: JoinHandle<()>,
+}
 
 impl Routing {
-    pub(crate) fn open(_config: &Config) -> Result<Routing, caracal_fib::Error> {
-        Ok(Routing {})
+    /// For the calling thread's namespace. Starts nothing.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be opened.
+    pub(crate) fn open(config: &Config) -> Result<Routing, caracal_fib::Error> {
+        Ok(Routing {
+            node_name: config.node_name.clone(),
+            api_socket: config.run_dir.join("bgp.sock"),
+            netns: Netns::current()?,
+            running: None,
+        })
     }
+
+    /// Whether the speaker runs.
     pub(crate) fn running(&self) -> bool {
-        true
+        self.running.is_some()
     }
+
+    /// Brings the speaker to what the resources mean now; starts it at the first call. `phases`
+    /// are those of the node's blocks as the agent sees them, `loopbacks` what sits on `lo`.
+    ///
+    /// # Errors
+    /// Where the speaker or its kernel side cannot be started or has ended.
     pub(crate) async fn apply(
         &mut self,
-        _world: &World,
-        _node: &NodeFacts,
-        _phases: &BTreeMap<String, BlockPhase>,
+        world: &World,
+        loopbacks: &BTreeSet<IpAddr>,
+        phases: &BTreeMap<String, BlockPhase>,
     ) -> Result<(), Error> {
-        Ok(())
+        let resolved = self.resolve(world, loopbacks, phases);
+        match &mut self.running {
+            None => self.start(resolved).await,
+            Some(running) => running.change(resolved).await,
+        }
     }
-    pub(crate) async fn account(&self) -> (Option<SpeakerSnapshot>, Option<RouteCounts>) {
-        (None, None)
+
+    /// What the speaker does, as last told.
+    pub(crate) fn account(&self) -> Account {
+        let running = self.running.as_ref();
+        running
+            .map(|running| running.account.borrow().clone())
+            .unwrap_or_default()
     }
+
+    /// Waits until there is something new in the account.
     pub(crate) async fn changed(&mut self) {
+        if let Some(running) = &mut self.running
+            && running.account.changed().await.is_ok()
+        {
+            return;
+        }
+        // No speaker, or one that has ended: the next `apply` says so.
         std::future::pending().await
     }
-    pub(crate) async fn end(&mut self) {}
+
+    /// Ends the speaker without a word to its peers, which therefore keep our routes; the kernel's
+    /// stay too.
+    pub(crate) async fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.accountant.abort();
+            running.handle.shutdown(How::GracefulRestart).await;
+        }
+    }
+
+    fn resolve(
+        &self,
+        world: &World,
+        loopbacks: &BTreeSet<IpAddr>,
+        phases: &BTreeMap<String, BlockPhase>,
+    ) -> Resolved {
+        let taken_up = phases
+            .iter()
+            .filter(|(_, phase)| matches!(phase, BlockPhase::Active | BlockPhase::Draining))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let released: Vec<&String> = phases
+            .iter()
+            .filter(|(_, phase)| **phase == BlockPhase::Released)
+            .map(|(name, _)| name)
+            .collect();
+        // The object says Released only after the routes are withdrawn, so it cannot be asked.
+        let without_released: BTreeMap<String, IpBlock>;
+        let mut blocks = world.ip_blocks.by_name();
+        if !released.is_empty() {
+            without_released = blocks
+                .iter()
+                .filter(|(name, _)| !released.contains(name))
+                .map(|(name, block)| (name.clone(), block.clone()))
+                .collect();
+            blocks = &without_released;
+        }
+        resolve(&Inputs {
+            node_name: &self.node_name,
+            nodes: world.nodes.by_name(),
+            configurations: world.bgp_configurations.by_name(),
+            peers: world.bgp_peers.by_name(),
+            pools: world.ip_pools.by_name(),
+            blocks,
+            taken_up: &taken_up,
+            loopbacks,
+            // Known once the kernel's routes are read, see [`Routing::start`].
+            restarting: false,
+        })
+    }
+
+    async fn start(&mut self, resolved: Resolved) -> Result<(), Error> {
+        report(&[], &resolved);
+        let options = FibOptions {
+            blackholes: blackholes(&resolved),
+            preferred_source: source(&resolved),
+            ..FibOptions::default()
+        };
+        let (fib, control, events) =
+            KernelFib::start(&self.netns, options).map_err(|source| Error::Network {
+                doing: "work with the kernel's routes",
+                source,
+            })?;
+        let options = SpeakerOptions {
+            api_socket: Some(self.api_socket.clone()),
+        };
+        let mut config = resolved.config.clone();
+        // RFC 4724 §4.1: the Restart State bit, and the Forwarding State bit with it, only when the
+        // kernel really kept what an earlier agent gave it.
+        config.restarting = control.inherited() > 0;
+        let restarting = config.restarting;
+        let handle = Speaker::start(config, Box::new(fib), events, options)
+            .await
+            .map_err(|source| Error::Speaker {
+                doing: "start",
+                source,
+            })?;
+        info!(
+            asn = resolved.config.asn.0,
+            peers = resolved.config.peers.len(),
+            restarting,
+            "speaker started"
+        );
+        let (sender, account) = watch::channel(Account::default());
+        let accountant = tokio::spawn(keep_account(handle.clone(), sender));
+        self.running = Some(Running {
+            handle,
+            control,
+            applied: resolved,
+            account,
+            accountant,
+        });
+        Ok(())
+    }
+}
+
+impl Running {
+    async fn change(&mut self, resolved: Resolved) -> Result<(), Error> {
+        if resolved == self.applied {
+            return Ok(());
+        }
+        report(&self.applied.findings, &resolved);
+        // Blackholes of new blocks come before their announcement.
+        if resolved.own_blocks != self.applied.own_blocks {
+            self.control.set_blackholes(blackholes(&resolved));
+        }
+        if resolved.preferred_source != self.applied.preferred_source {
+            self.control.set_preferred_source(source(&resolved));
+        }
+        if resolved.config != self.applied.config {
+            let applied = self.handle.apply(resolved.config.clone()).await;
+            applied.map_err(|source| Error::Speaker {
+                doing: "configure",
+                source,
+            })?;
+        }
+        self.applied = resolved;
+        Ok(())
+    }
+}
+
+/// Logs what is new among the things that the resources ask for and nobody does.
+fn report(before: &[caracal_resolve::Finding], now: &Resolved) {
+    for finding in now
+        .findings
+        .iter()
+        .filter(|finding| !before.contains(finding))
+    {
+        warn!(%finding, "not as the resources ask");
+    }
+}
+
+fn blackholes(resolved: &Resolved) -> BTreeSet<Prefix> {
+    resolved.own_blocks.iter().copied().collect()
+}
+
+fn source(resolved: &Resolved) -> PreferredSource {
+    let caracal_resolve::PreferredSource { v4, v6 } = resolved.preferred_source;
+    PreferredSource { v4, v6 }
+}
+
+async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
+    let mut changes = handle.changes();
+    loop {
+        changes.borrow_and_update();
+        let (Ok(speaker), Ok(routes)) = (handle.snapshot().await, handle.routes(None).await) else {
+            return;
+        };
+        let next = Account {
+            speaker: Some(speaker),
+            routes: count(&routes),
+        };
+        account.send_if_modified(|current| {
+            let modified = *current != next;
+            *current = next;
+            modified
+        });
+        if changes.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(ACCOUNT_INTERVAL).await;
+    }
+}
+
+fn count(routes: &[RouteSnapshot]) -> RouteCounts {
+    let mut counts = RouteCounts::default();
+    for route in routes {
+        match (&route.fib, route.prefix.family()) {
+            (FibSnapshot::Installed, Family::Ipv4Unicast) => counts.ipv4 += 1,
+            (FibSnapshot::Installed, Family::Ipv6Unicast) => counts.ipv6 += 1,
+            (FibSnapshot::Failed(_), _) => counts.failed += 1,
+            (FibSnapshot::None | FibSnapshot::Pending, _) => {}
+        }
+    }
+    counts
 }

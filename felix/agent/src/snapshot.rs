@@ -18,7 +18,7 @@ const FORMAT: u32 = 1;
 
 /// Why a snapshot is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
+pub(crate) enum SnapshotError {
     /// The file could not be read or written.
     #[error("cannot access the snapshot {path}")]
     Access {
@@ -49,7 +49,7 @@ pub enum SnapshotError {
 ///
 /// # Errors
 /// Where the file cannot be written; the old one is then still there.
-pub fn write(path: &Path, world: &World) -> Result<(), SnapshotError> {
+pub(crate) fn write(path: &Path, world: &World) -> Result<(), SnapshotError> {
     let access = |source| SnapshotError::Access {
         path: path.into(),
         source,
@@ -75,7 +75,7 @@ pub fn write(path: &Path, world: &World) -> Result<(), SnapshotError> {
 ///
 /// # Errors
 /// Where the file cannot be used.
-pub fn read(path: &Path) -> Result<Option<World>, SnapshotError> {
+pub(crate) fn read(path: &Path) -> Result<Option<World>, SnapshotError> {
     match fs::read(path) {
         Ok(bytes) => decode(&bytes).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

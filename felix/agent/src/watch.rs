@@ -36,7 +36,11 @@ const FAILURES_BEFORE_RELIST: u32 = 5;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// Starts every watch; they end when `tasks` is dropped or the receiver is.
-pub fn start(client: &Client, node_name: &str, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Change> {
+pub(crate) fn start(
+    client: &Client,
+    node_name: &str,
+    tasks: &mut JoinSet<()>,
+) -> mpsc::Receiver<Change> {
     let (sender, receiver) = mpsc::channel(CHANGES_DEPTH);
     let everything = watcher::Config::default;
     let own = || watcher::Config::default().fields(&format!("spec.nodeName={node_name}"));

@@ -7,7 +7,7 @@
 //! covered is loaded. Until every kind is covered nothing may be deleted from the kernel or the
 //! RIB: an object that is merely not here yet looks the same as one that is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use caracal_crds::{BgpConfiguration, BgpFilter, BgpPeer, IpBlock, IpBlockRequest, IpPool};
@@ -20,16 +20,16 @@ use crate::prune;
 
 /// Names an object among its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     /// Empty for an object without a namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// `metadata.name`.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Key {
     /// The key of an object of a namespace.
-    pub fn namespaced(namespace: impl Into<String>, name: impl Into<String>) -> Key {
+    pub(crate) fn namespaced(namespace: impl Into<String>, name: impl Into<String>) -> Key {
         Key {
             namespace: namespace.into(),
             name: name.into(),
@@ -37,7 +37,7 @@ impl Key {
     }
 
     /// The key of an object of the cluster.
-    pub fn cluster(name: impl Into<String>) -> Key {
+    pub(crate) fn cluster(name: impl Into<String>) -> Key {
         Key {
             namespace: String::new(),
             name: name.into(),
@@ -45,7 +45,7 @@ impl Key {
     }
 
     /// The key of `object`.
-    pub fn of<K: ResourceExt>(object: &K) -> Key {
+    pub(crate) fn of<K: ResourceExt>(object: &K) -> Key {
         Key {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
@@ -64,7 +64,7 @@ impl fmt::Display for Key {
 
 /// One step of one watch.
 #[derive(Clone, Debug)]
-pub enum TableChange<K> {
+pub(crate) enum TableChange<K> {
     /// The whole list: what is not in it is gone.
     Listed(Vec<K>),
     /// Added or modified.
@@ -73,51 +73,45 @@ pub enum TableChange<K> {
     Deleted(Key),
 }
 
-/// The objects of one kind.
+/// The objects of one kind, by the text of their [`Key`]: for objects without a namespace that is
+/// their name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Table<K> {
-    objects: Vec<K>,
-}
+pub(crate) struct Table<K>(BTreeMap<String, K>);
 
 impl<K> Default for Table<K> {
     fn default() -> Table<K> {
-        Table {
-            objects: Vec::new(),
-        }
+        Table(BTreeMap::new())
     }
 }
 
 impl<K: ResourceExt + PartialEq> Table<K> {
     /// The object of that key.
-    pub fn get(&self, key: &Key) -> Option<&K> {
-        self.position(key).ok().map(|index| &self.objects[index])
+    pub(crate) fn get(&self, key: &Key) -> Option<&K> {
+        self.0.get(&key.to_string())
     }
 
     /// Every object, by key.
-    pub fn iter(&self) -> impl Iterator<Item = &K> {
-        self.objects.iter()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &K> {
+        self.0.values()
     }
 
-    /// Sorted, so that lookups are logarithmic without a second copy of the keys.
-    fn position(&self, key: &Key) -> Result<usize, usize> {
-        self.objects
-            .binary_search_by(|object| Key::of(object).cmp(key))
+    /// The objects by the text of their keys.
+    pub(crate) fn by_name(&self) -> &BTreeMap<String, K> {
+        &self.0
     }
 
     fn put(&mut self, object: K, touched: &mut BTreeSet<Key>) {
         let key = Key::of(&object);
-        match self.position(&key) {
-            Ok(index) if self.objects[index] == object => return,
-            Ok(index) => self.objects[index] = object,
-            Err(index) => self.objects.insert(index, object),
+        let text = key.to_string();
+        if self.0.get(&text) != Some(&object) {
+            self.0.insert(text, object);
+            touched.insert(key);
         }
-        touched.insert(key);
     }
 
     fn remove(&mut self, key: Key, touched: &mut BTreeSet<Key>) {
-        if let Ok(index) = self.position(&key) {
-            self.objects.remove(index);
+        if self.0.remove(&key.to_string()).is_some() {
             touched.insert(key);
         }
     }
@@ -129,7 +123,7 @@ impl<K: ResourceExt + PartialEq> Table<K> {
             TableChange::Deleted(key) => self.remove(key, &mut touched),
             TableChange::Listed(objects) => {
                 let listed: BTreeSet<Key> = objects.iter().map(Key::of).collect();
-                let known: Vec<Key> = self.objects.iter().map(Key::of).collect();
+                let known: Vec<Key> = self.iter().map(Key::of).collect();
                 for key in known.into_iter().filter(|key| !listed.contains(key)) {
                     self.remove(key, &mut touched);
                 }
@@ -143,7 +137,7 @@ impl<K: ResourceExt + PartialEq> Table<K> {
 }
 
 /// A kind that can be watched: how to wrap its changes and what to leave out of its objects.
-pub trait Watched: Sized {
+pub(crate) trait Watched: Sized {
     /// Which kind.
     const KIND: Kind;
 
@@ -158,19 +152,19 @@ macro_rules! kinds {
     ($($kind:ident $table:ident: $object:ty, $prune:path;)*) => {
         /// The watched kinds.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Kind {
+        pub(crate) enum Kind {
             $(#[doc = concat!("See [`World::", stringify!($table), "`].")] $kind,)*
         }
 
         impl Kind {
             /// Every watched kind.
-            pub const ALL: &[Kind] = &[$(Kind::$kind,)*];
+            pub(crate) const ALL: &[Kind] = &[$(Kind::$kind,)*];
         }
 
         /// One step of one watch, of any kind.
         #[derive(Clone, Debug)]
         #[expect(clippy::large_enum_variant, reason = "lives only from a channel to a table")]
-        pub enum Change {
+        pub(crate) enum Change {
             $(#[doc = concat!("A change in [`World::", stringify!($table), "`].")]
             $kind(TableChange<$object>),)*
         }
@@ -189,18 +183,18 @@ macro_rules! kinds {
 
         /// Everything seen.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        pub struct World {
+        pub(crate) struct World {
             covered: BTreeSet<Kind>,
             $(
                 #[doc = concat!("Objects of kind ", stringify!($kind), ".")]
                 #[serde(default)]
-                pub $table: Table<$object>,
+                pub(crate) $table: Table<$object>,
             )*
         }
 
         impl World {
             /// Takes one change in and says which objects really differ now.
-            pub fn apply(&mut self, change: Change) -> (Kind, BTreeSet<Key>) {
+            pub(crate) fn apply(&mut self, change: Change) -> (Kind, BTreeSet<Key>) {
                 match change {
                     $(Change::$kind(change) => {
                         if matches!(change, TableChange::Listed(_)) {
@@ -229,12 +223,12 @@ kinds! {
 
 impl World {
     /// Whether every kind is covered.
-    pub fn complete(&self) -> bool {
+    pub(crate) fn complete(&self) -> bool {
         self.missing().next().is_none()
     }
 
     /// The kinds that are not covered yet.
-    pub fn missing(&self) -> impl Iterator<Item = Kind> {
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Kind> {
         Kind::ALL
             .iter()
             .copied()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use caracal_agent::{Agent, ApiSource, Config};
 use caracal_crds::BlockPhase;
+use common::traffic::{EchoServer, Probe};
 use common::{LOOPBACKS, Rig, addresses, can_run, inside, pings, until};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -191,6 +192,116 @@ fn a_killed_agent_comes_back_to_everything_as_it_was() {
         !pings(&a, &c_has[1]),
         "the tombstone was replayed\n{}",
         rig.log()
+    );
+    rig.stop_agent();
+}
+
+#[test]
+fn no_packet_reaches_a_pod_before_its_policy() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.start_agent();
+    rig.ready();
+    for name in ["prober", "open", "denied"] {
+        rig.api.pod(name, &json!({"app": name}));
+    }
+    rig.api.create(&json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny", "namespace": "default"},
+        "spec": {"podSelector": {"matchLabels": {"app": "denied"}}, "policyTypes": ["Ingress"]},
+    }));
+    let prober = rig.sandbox();
+    rig.add("prober", "c0", &prober);
+    // Every address that a pod could get is asked all the time, from before ADD on.
+    let block: Vec<String> = (0..64).map(|host| format!("10.64.0.{host}")).collect();
+    for (pod, answers) in [("denied", false), ("open", true)] {
+        let sandbox = rig.sandbox();
+        let echo = EchoServer::start(&sandbox);
+        let probe = Probe::start(&prober, &block);
+        until("probes are under way", Duration::from_secs(5), || {
+            probe.sent_at_least(640)
+        });
+        let has = addresses(&rig.add(pod, pod, &sandbox));
+        let sent = probe.sent();
+        until("probes go on", Duration::from_secs(5), || {
+            probe.sent_at_least(sent + 6400)
+        });
+        let answered = probe.stop();
+        drop(echo);
+        assert_eq!(
+            answered > 0,
+            answers,
+            "{pod} at {has:?} answered {answered} probes\n{}",
+            rig.log()
+        );
+    }
+    rig.stop_agent();
+}
+
+#[test]
+fn a_policy_cuts_what_it_forbids_and_a_pod_without_an_object_is_isolated() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.start_agent();
+    rig.ready();
+    for name in ["client", "server"] {
+        rig.api.pod(name, &json!({"app": name}));
+    }
+    let (client, server) = (rig.sandbox(), rig.sandbox());
+    let c_has = addresses(&rig.add("client", "cc", &client));
+    let s_has = addresses(&rig.add("server", "cs", &server));
+    rig.api.pod_has("client", &c_has);
+    rig.api.pod_has("server", &s_has);
+    let echo = EchoServer::start(&server);
+    // One flow, never idle: established, so the ruleset alone would let it live.
+    let probe = Probe::start(&client, &s_has[..1]);
+    until("the flow is answered", Duration::from_secs(5), || {
+        probe.answered_at_least(20)
+    });
+    rig.api.create(&json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny", "namespace": "default"},
+        "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"]},
+    }));
+    until("the flow is cut", Duration::from_secs(5), || {
+        probe.silent_for(200)
+    });
+    rig.api
+        .delete("networking.k8s.io/v1", "NetworkPolicy", "default", "deny");
+    let answered = probe.answered();
+    until(
+        "the flow is let through again",
+        Duration::from_secs(5),
+        || probe.answered_at_least(answered + 20),
+    );
+    probe.stop();
+    drop(echo);
+
+    // Nobody created an object for this one: ADD waits its five seconds, then isolates it.
+    let stranger = rig.sandbox();
+    let has = addresses(&rig.add("stranger", "cx", &stranger));
+    assert!(!pings(&client, &has[0]), "{}", rig.log());
+    assert!(!pings(&stranger, &c_has[0]), "{}", rig.log());
+    assert!(
+        pings(&rig.node, &has[0]),
+        "the node reaches its pods\n{}",
+        rig.log()
+    );
+    rig.api.pod("stranger", &json!({"app": "stranger"}));
+    until(
+        "the pod is let in once it is known",
+        Duration::from_secs(5),
+        || {
+            if pings(&client, &has[0]) {
+                Ok(())
+            } else {
+                Err(rig.log())
+            }
+        },
     );
     rig.stop_agent();
 }

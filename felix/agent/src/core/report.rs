@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use caracal_crds::{DataplaneSummary, NodeNetworkStatusStatus, RouteCounts};
+use caracal_crds::{DataplaneSummary, NodeNetworkStatusStatus};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::Core;
 use crate::pacing::Pacing;
 use crate::publish::Wanted;
+use crate::routing::Account;
 use crate::status::{Facts, summarise};
 
 /// At least this long between two writes of one node's status, plus the jitter: a flapping session
@@ -46,9 +47,9 @@ impl Reporter {
 
 impl Core {
     /// Hands the publisher what the server should hold.
-    pub(super) async fn report(&mut self, now: Instant) {
+    pub(super) fn report(&mut self, now: Instant) {
         let (blocks, requests) = self.addresses.wanted(&self.world);
-        let status = summarise(&self.facts().await, &self.reporter.said, Timestamp::now());
+        let status = summarise(&self.facts(), &self.reporter.said, Timestamp::now());
         if status == self.reporter.said {
             self.reporter.pacing.settled();
         } else {
@@ -82,14 +83,14 @@ impl Core {
         });
     }
 
-    async fn facts(&self) -> Facts {
+    fn facts(&self) -> Facts {
         let plan = self.policy.plan();
         let identities: std::collections::BTreeSet<_> = plan.identities.values().collect();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let (speaker, routes) = self.routing.account().await;
+        let Account { speaker, routes } = self.routing.account();
         Facts {
             speaker,
-            routes: routes.unwrap_or_else(RouteCounts::default),
+            routes,
             blocks: self.addresses.phases(),
             dataplane: DataplaneSummary {
                 classes: count(plan.classes.len()),

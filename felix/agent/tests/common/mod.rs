@@ -25,6 +25,7 @@ use caracal_fib::netns::NamedNetns;
 use serde_json::Value;
 
 mod api;
+pub mod traffic;
 pub use api::{Api, NODE as NODE_NAME};
 
 /// The address of the API server on the management link, and the node's.
