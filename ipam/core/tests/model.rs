@@ -132,7 +132,7 @@ impl World {
         };
         let subnets = vec![subnet([10, 0, 0, 0], 29), subnet([10, 0, 1, 0], 30)];
         let pool = Pool {
-            layout: Layout::new(subnets, 2).unwrap(),
+            layout: Layout::new(subnets, 2).expect("the subnets divide into blocks"),
             reserved: Vec::new(),
             // Rests only delay; without them every order is reached in few steps.
             cooldown: Duration::ZERO,
