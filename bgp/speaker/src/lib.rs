@@ -19,6 +19,7 @@ mod rib_thread;
 mod session;
 pub mod snapshot;
 mod speaker;
+mod translate;
 
 pub use config::{PeerConfig, PeerName, SpeakerConfig};
 pub use error::Error;

@@ -17,16 +17,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::fsm::Admin;
-use caracal_bgp_core::rib::{Event as RibEvent, Multipath, PeerIndex, PeerPolicy, RibConfig};
+use caracal_bgp_core::rib::{Event as RibEvent, PeerIndex};
 use caracal_bgp_core::types::Prefix;
-use caracal_bgp_core::wire::PathAttributes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::board::Board;
-use crate::config::{ListenConfig, Origination, PeerConfig, PeerName, SpeakerConfig};
+use crate::config::{ListenConfig, PeerConfig, PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::explain;
 use crate::fib::{Fib, FibEvent};
@@ -36,6 +35,7 @@ use crate::net;
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::{self, Command, Setup};
 use crate::snapshot::{Explanation, FamilySnapshot, RouteSnapshot, SpeakerSnapshot};
+use crate::translate::{families, rib_config};
 
 /// Connections and link events that may wait for the supervisor, which only sorts them.
 const INTAKE_DEPTH: usize = 64;
@@ -540,74 +540,6 @@ async fn accept(listener: TcpListener, intake: mpsc::Sender<Arrival>) {
 fn interface_of_config(config: &PeerConfig) -> Option<net::Interface> {
     let local: IpAddr = config.local_address?;
     net::interface_of(local)
-}
-
-fn families(views: Vec<caracal_bgp_core::rib::FamilyView>) -> Vec<FamilySnapshot> {
-    views
-        .into_iter()
-        .map(|view| FamilySnapshot {
-            family: view.family,
-            received: view.received,
-            accepted: view.accepted,
-            stale: view.stale,
-            advertised: view.advertised,
-            end_of_rib_received: view.end_of_rib_received,
-            end_of_rib_sent: view.end_of_rib_sent,
-        })
-        .collect()
-}
-
-fn rib_config(config: &SpeakerConfig, indices: &BTreeMap<PeerName, PeerIndex>) -> RibConfig {
-    let peers = indices
-        .iter()
-        .filter_map(|(name, index)| {
-            let peer = config.peers.get(name)?;
-            let policy = PeerPolicy {
-                import: Arc::new(peer.import.clone()),
-                export: Arc::new(peer.export.clone()),
-                next_hop_mode: peer.next_hop_mode,
-                next_hop_v4: peer.next_hop_v4,
-                next_hop_v6: peer.next_hop_v6,
-                client: peer.route_reflector_client && peer.asn == config.asn,
-                graceful_restart: config.graceful_restart.enabled && peer.graceful_restart,
-            };
-            Some((*index, policy))
-        })
-        .collect();
-    RibConfig {
-        asn: config.asn,
-        router_id: config.router_id,
-        cluster_id: config.cluster_id.unwrap_or(config.router_id),
-        transit: config.transit,
-        multipath: Multipath {
-            maximum: config.maximum_paths.max(1),
-            relax: config.multipath_relax,
-        },
-        stale_time: config.graceful_restart.stale_time,
-        protected: config.protected.clone(),
-        originate: config
-            .originate
-            .iter()
-            .map(|(prefix, origination)| (*prefix, attributes(origination)))
-            .collect(),
-        peers,
-    }
-}
-
-fn attributes(origination: &Origination) -> PathAttributes {
-    let mut communities = origination.communities.clone();
-    communities.sort_unstable();
-    communities.dedup();
-    let mut large_communities = origination.large_communities.clone();
-    large_communities.sort_unstable();
-    large_communities.dedup();
-    PathAttributes {
-        communities,
-        large_communities,
-        med: origination.med,
-        local_pref: origination.local_pref,
-        ..PathAttributes::default()
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
 //! The speaker against BIRD and FRR, each in a network namespace of its own on one veth link.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "every function here serves a test, and a test ends at the first surprise"
+)]
+
 use std::fs::File;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;

@@ -1,30 +1,25 @@
 //! The RIB as a pure machine: events in, actions out, output pulled.
 //!
-//! Owns which peers are up, import checks, stale routes (RFC 4724), deferral after a restart, and
-//! when selection runs. Does not own storage ([`super::table`]), the decision ([`super::best`]) or
-//! the output of one peer ([`super::pull`]).
+//! Owns the order of things: import checks, when selection runs, who is woken. Does not own storage
+//! ([`super::table`]), the decision ([`super::best`]), sessions and their restarts
+//! ([`super::sessions`]) or the output of one peer ([`super::pull`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::fsm::Negotiated;
 use crate::policy::Verdict;
 use crate::rib::egress::{EgressConfig, Exported};
-use crate::rib::event::{Action, Ends, Event, PeerPolicy, RibConfig};
+use crate::rib::event::{Action, Event, RibConfig};
 use crate::rib::intern::Interner;
 use crate::rib::journal::Journal;
 use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex, Rejection, Source};
-use crate::rib::peer::{Egress, Peer, Position, Session};
+use crate::rib::peer::{Peer, Position};
 use crate::rib::pull::Group;
+use crate::rib::sessions::Deferral;
 use crate::rib::table::{Scope, Table};
 use crate::types::{Family, NextHop, Prefix};
 use crate::wire::{PathAttributes, Update};
-
-/// How long End-of-RIB waits for the FIB to answer for the first table. A peer that gets it too
-/// early drops routes that we are about to confirm; one that gets it late only keeps stale routes
-/// longer.
-const END_OF_RIB_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Routes of one speaker: what peers told, what was selected, what peers are told.
 #[derive(Debug)]
@@ -37,13 +32,6 @@ pub struct Rib {
     pub(super) exported: Interner<Exported>,
     attributes: Interner<PathAttributes>,
     pub(super) deferral: Option<Deferral>,
-}
-
-/// Selection waits for peers after a restart (RFC 4724 §4.1).
-#[derive(Debug)]
-pub(super) struct Deferral {
-    until: Instant,
-    waiting: BTreeSet<PeerIndex>,
 }
 
 impl Rib {
@@ -204,143 +192,6 @@ impl Rib {
         self.reselect(prefix, out);
     }
 
-    fn peer_up(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        negotiated: Negotiated,
-        ends: Ends,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(peer) = self.peers.get_mut(&id.index) else {
-            return;
-        };
-        if let Some(session) = &peer.session {
-            if session.id.generation >= id.generation {
-                return;
-            }
-            let old = session.id;
-            self.peer_down(now, old, &[], Duration::ZERO, out);
-        }
-        self.keep_stale_of_returning(now, id.index, &negotiated, out);
-        let Some(peer) = self.peers.get_mut(&id.index) else {
-            return;
-        };
-        let path_peer = Arc::new(PathPeer {
-            index: id.index,
-            asn: negotiated.peer_asn,
-            router_id: negotiated.peer_router_id,
-            address: ends.peer,
-            internal: negotiated.peer_asn == self.config.asn,
-            client: peer.policy.client,
-            interface: ends.interface,
-        });
-        let config = Arc::new(egress_config(
-            &self.config,
-            &peer.policy,
-            &negotiated,
-            &ends,
-        ));
-        let config = join_group(&mut self.groups, config);
-        peer.session = Some(Session {
-            id,
-            path_peer,
-            end_of_rib_received: BTreeSet::new(),
-            egress: Egress {
-                config,
-                position: Position::Walk {
-                    after: None,
-                    then: self.journal.end(),
-                    resend: None,
-                },
-                advertised: BTreeMap::new(),
-                end_of_rib_owed: negotiated.families.iter().copied().collect(),
-                end_of_rib_at: now + END_OF_RIB_PATIENCE,
-                idle: true,
-            },
-            negotiated,
-            ends,
-        });
-    }
-
-    /// RFC 4724 §4.2: routes retained from before stay until End-of-RIB only for families whose
-    /// forwarding the peer says it kept; a peer that is itself not restarting is not waited for.
-    fn keep_stale_of_returning(
-        &mut self,
-        now: Instant,
-        index: PeerIndex,
-        negotiated: &Negotiated,
-        out: &mut Vec<Action>,
-    ) {
-        let restart = negotiated.graceful_restart.as_ref();
-        for family in self.stale_families(index) {
-            let kept = restart.is_some_and(|restart| restart.families.contains(&(family, true)))
-                && negotiated.families.contains(&family);
-            if !kept {
-                self.sweep_stale(index, family, out);
-            } else if let Some(peer) = self.peers.get_mut(&index) {
-                peer.stale.insert(family, now + self.config.stale_time);
-            }
-        }
-        // RFC 4724 §4.1: peers that do not take part, and peers that restart themselves and wait
-        // for us in turn, are not waited for.
-        if restart.is_none_or(|restart| restart.restarting) {
-            self.stop_waiting_for(index);
-        }
-    }
-
-    fn peer_down(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        retain: &[Family],
-        restart_time: Duration,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(peer) = self.peers.get_mut(&id.index) else {
-            return;
-        };
-        if peer.session(id).is_none() {
-            return;
-        }
-        if let Some(session) = peer.session.take() {
-            leave_group(&mut self.groups, &session.egress.config);
-        }
-        // RFC 4724 §4.2: what was already stale when the peer restarts again goes now; so does
-        // what the peer does not keep.
-        self.forget_paths(
-            id.index,
-            |prefix, path| path.stale || !retain.contains(&prefix.family()),
-            out,
-        );
-        let Some(peer) = self.peers.get_mut(&id.index) else {
-            return;
-        };
-        peer.stale = retain
-            .iter()
-            .map(|family| (*family, now + restart_time))
-            .collect();
-        for prefix in &peer.prefixes {
-            if let Some(path) = self.table.path_mut(prefix, id.index) {
-                path.stale = true;
-            }
-        }
-        self.release();
-    }
-
-    fn path_down(&mut self, index: PeerIndex, out: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&index) else {
-            return;
-        };
-        peer.stale.clear();
-        if let Some(session) = peer.session.take() {
-            leave_group(&mut self.groups, &session.egress.config);
-        }
-        self.forget_paths(index, |_, _| true, out);
-        self.stop_waiting_for(index);
-        self.release();
-    }
-
     fn update(&mut self, id: PeerId, update: Update, out: &mut Vec<Action>) {
         let Some(session) = self
             .peers
@@ -402,27 +253,6 @@ impl Rib {
         }
         if self.table.remove(prefix, Some(index)) {
             self.reselect(*prefix, out);
-        }
-    }
-
-    fn end_of_rib(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
-        // RFC 4724 §4.2: what was not told again is gone.
-        self.sweep_stale(id.index, family, out);
-        let Some(session) = self
-            .peers
-            .get_mut(&id.index)
-            .and_then(|peer| peer.session(id))
-        else {
-            return;
-        };
-        session.end_of_rib_received.insert(family);
-        let all = session
-            .negotiated
-            .families
-            .iter()
-            .all(|family| session.end_of_rib_received.contains(family));
-        if all {
-            self.stop_waiting_for(id.index);
         }
     }
 
@@ -509,28 +339,8 @@ impl Rib {
         }
     }
 
-    fn stale_families(&self, index: PeerIndex) -> Vec<Family> {
-        self.peers
-            .get(&index)
-            .map(|peer| peer.stale.keys().copied().collect())
-            .unwrap_or_default()
-    }
-
-    fn sweep_stale(&mut self, index: PeerIndex, family: Family, out: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&index) else {
-            return;
-        };
-        if peer.stale.remove(&family).is_some() {
-            self.forget_paths(
-                index,
-                |prefix, path| path.stale && prefix.family() == family,
-                out,
-            );
-        }
-    }
-
     /// Takes away the paths of a peer that `goes` names.
-    fn forget_paths(
+    pub(super) fn forget_paths(
         &mut self,
         index: PeerIndex,
         goes: impl Fn(&Prefix, &Path) -> bool,
@@ -568,62 +378,10 @@ impl Rib {
         }
     }
 
-    fn reselect_all(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn reselect_all(&mut self, out: &mut Vec<Action>) {
         let prefixes: Vec<Prefix> = self.table.entries.keys().copied().collect();
         for prefix in prefixes {
             self.reselect(prefix, out);
-        }
-    }
-
-    fn stop_waiting_for(&mut self, index: PeerIndex) {
-        if let Some(deferral) = &mut self.deferral {
-            deferral.waiting.remove(&index);
-        }
-    }
-
-    fn end_deferral_if_due(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let due = self
-            .deferral
-            .as_ref()
-            .is_some_and(|deferral| deferral.waiting.is_empty() || deferral.until <= now);
-        if !due {
-            return;
-        }
-        self.deferral = None;
-        self.reselect_all(out);
-        // End-of-RIB waits for the FIB from here on, however long the sessions have been up.
-        for peer in self.peers.values_mut() {
-            if let Some(session) = &mut peer.session {
-                session.egress.end_of_rib_at = now + END_OF_RIB_PATIENCE;
-            }
-        }
-        out.push(Action::FibComplete);
-        out.push(Action::RestartComplete);
-    }
-
-    /// Brings every session into the group that its present configuration asks for; one that moves
-    /// is told the difference.
-    fn regroup(&mut self) {
-        for peer in self.peers.values_mut() {
-            let Some(session) = &mut peer.session else {
-                continue;
-            };
-            let config = egress_config(
-                &self.config,
-                &peer.policy,
-                &session.negotiated,
-                &session.ends,
-            );
-            if *session.egress.config == config {
-                continue;
-            }
-            leave_group(&mut self.groups, &session.egress.config);
-            session.egress.config = join_group(&mut self.groups, Arc::new(config));
-            session.egress.position = Position::Walk {
-                after: None,
-                then: self.journal.end(),
-                resend: None,
-            };
         }
     }
 
@@ -663,7 +421,7 @@ impl Rib {
     }
 
     /// Gives back what mass removal left behind.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.attributes.sweep();
         self.exported.sweep();
     }
@@ -687,49 +445,4 @@ fn new_peers(config: &RibConfig) -> BTreeMap<PeerIndex, Peer> {
         .iter()
         .map(|(index, policy)| (*index, Peer::new(policy.clone())))
         .collect()
-}
-
-fn egress_config(
-    config: &RibConfig,
-    policy: &PeerPolicy,
-    negotiated: &Negotiated,
-    ends: &Ends,
-) -> EgressConfig {
-    EgressConfig {
-        local_asn: config.asn,
-        cluster_id: config.cluster_id,
-        peer_asn: negotiated.peer_asn,
-        client: policy.client,
-        transit: config.transit,
-        families: negotiated.families.clone(),
-        next_hop_mode: policy.next_hop_mode,
-        self_v4: policy.next_hop_v4.or(ends.local_v4),
-        self_v6: policy
-            .next_hop_v6
-            .map(|global| (global, None))
-            .or(ends.local_v6),
-        subnets: ends.subnets.clone(),
-        policy: Arc::clone(&policy.export),
-        four_octet_as: negotiated.four_octet_as,
-    }
-}
-
-fn join_group(
-    groups: &mut HashMap<Arc<EgressConfig>, Group>,
-    config: Arc<EgressConfig>,
-) -> Arc<EgressConfig> {
-    let shared = groups
-        .get_key_value(&config)
-        .map_or(config, |(shared, _)| Arc::clone(shared));
-    groups.entry(Arc::clone(&shared)).or_default().members += 1;
-    shared
-}
-
-fn leave_group(groups: &mut HashMap<Arc<EgressConfig>, Group>, config: &Arc<EgressConfig>) {
-    if let Some(group) = groups.get_mut(config) {
-        group.members -= 1;
-        if group.members == 0 {
-            groups.remove(config);
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod machine;
 mod path;
 mod peer;
 mod pull;
+mod sessions;
 mod table;
 mod view;
 

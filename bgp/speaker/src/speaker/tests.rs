@@ -11,7 +11,7 @@ use caracal_bgp_core::rib::NextHopMode;
 use caracal_bgp_core::types::{Asn, Family, RouterId};
 
 use super::*;
-use crate::config::Policy;
+use crate::config::{Origination, Policy};
 use crate::fib::{FibChange, NoFib};
 use crate::snapshot::{FibSnapshot, PeerSnapshot, SessionState};
 

@@ -1,0 +1,307 @@
+//! Sessions that come and go: stale routes of peers that restart, our own deferral after a restart,
+//! and the group that a session's output belongs to (RFC 4724 §4).
+//!
+//! Owns what happens to routes when a session's state changes. Does not own what happens when a
+//! route changes, which is [`super::machine`]'s.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fsm::Negotiated;
+use crate::rib::egress::EgressConfig;
+use crate::rib::event::{Action, Ends, PeerPolicy, RibConfig};
+use crate::rib::machine::Rib;
+use crate::rib::path::{PathPeer, PeerId, PeerIndex};
+use crate::rib::peer::{Egress, Position, Session};
+use crate::rib::pull::Group;
+use crate::types::Family;
+
+/// How long End-of-RIB waits for the FIB to answer for the first table. A peer that gets it too
+/// early drops routes that we are about to confirm; one that gets it late only keeps stale routes
+/// longer.
+const END_OF_RIB_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Selection waits for peers after a restart (RFC 4724 §4.1).
+#[derive(Debug)]
+pub(super) struct Deferral {
+    pub(super) until: Instant,
+    pub(super) waiting: BTreeSet<PeerIndex>,
+}
+
+impl Rib {
+    pub(super) fn peer_up(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        negotiated: Negotiated,
+        ends: Ends,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id.index) else {
+            return;
+        };
+        if let Some(session) = &peer.session {
+            if session.id.generation >= id.generation {
+                return;
+            }
+            let old = session.id;
+            self.peer_down(now, old, &[], Duration::ZERO, out);
+        }
+        self.keep_stale_of_returning(now, id.index, &negotiated, out);
+        let Some(peer) = self.peers.get_mut(&id.index) else {
+            return;
+        };
+        let path_peer = Arc::new(PathPeer {
+            index: id.index,
+            asn: negotiated.peer_asn,
+            router_id: negotiated.peer_router_id,
+            address: ends.peer,
+            internal: negotiated.peer_asn == self.config.asn,
+            client: peer.policy.client,
+            interface: ends.interface,
+        });
+        let config = Arc::new(egress_config(
+            &self.config,
+            &peer.policy,
+            &negotiated,
+            &ends,
+        ));
+        let config = join_group(&mut self.groups, config);
+        peer.session = Some(Session {
+            id,
+            path_peer,
+            end_of_rib_received: BTreeSet::new(),
+            egress: Egress {
+                config,
+                position: Position::Walk {
+                    after: None,
+                    then: self.journal.end(),
+                    resend: None,
+                },
+                advertised: BTreeMap::new(),
+                end_of_rib_owed: negotiated.families.iter().copied().collect(),
+                end_of_rib_at: now + END_OF_RIB_PATIENCE,
+                idle: true,
+            },
+            negotiated,
+            ends,
+        });
+    }
+
+    /// RFC 4724 §4.2: routes retained from before stay until End-of-RIB only for families whose
+    /// forwarding the peer says it kept; a peer that is itself not restarting is not waited for.
+    fn keep_stale_of_returning(
+        &mut self,
+        now: Instant,
+        index: PeerIndex,
+        negotiated: &Negotiated,
+        out: &mut Vec<Action>,
+    ) {
+        let restart = negotiated.graceful_restart.as_ref();
+        for family in self.stale_families(index) {
+            let kept = restart.is_some_and(|restart| restart.families.contains(&(family, true)))
+                && negotiated.families.contains(&family);
+            if !kept {
+                self.sweep_stale(index, family, out);
+            } else if let Some(peer) = self.peers.get_mut(&index) {
+                peer.stale.insert(family, now + self.config.stale_time);
+            }
+        }
+        // RFC 4724 §4.1: peers that do not take part, and peers that restart themselves and wait
+        // for us in turn, are not waited for.
+        if restart.is_none_or(|restart| restart.restarting) {
+            self.stop_waiting_for(index);
+        }
+    }
+
+    pub(super) fn peer_down(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        retain: &[Family],
+        restart_time: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id.index) else {
+            return;
+        };
+        if peer.session(id).is_none() {
+            return;
+        }
+        if let Some(session) = peer.session.take() {
+            leave_group(&mut self.groups, &session.egress.config);
+        }
+        // RFC 4724 §4.2: what was already stale when the peer restarts again goes now; so does
+        // what the peer does not keep.
+        self.forget_paths(
+            id.index,
+            |prefix, path| path.stale || !retain.contains(&prefix.family()),
+            out,
+        );
+        let Some(peer) = self.peers.get_mut(&id.index) else {
+            return;
+        };
+        peer.stale = retain
+            .iter()
+            .map(|family| (*family, now + restart_time))
+            .collect();
+        for prefix in &peer.prefixes {
+            if let Some(path) = self.table.path_mut(prefix, id.index) {
+                path.stale = true;
+            }
+        }
+        self.release();
+    }
+
+    pub(super) fn path_down(&mut self, index: PeerIndex, out: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&index) else {
+            return;
+        };
+        peer.stale.clear();
+        if let Some(session) = peer.session.take() {
+            leave_group(&mut self.groups, &session.egress.config);
+        }
+        self.forget_paths(index, |_, _| true, out);
+        self.stop_waiting_for(index);
+        self.release();
+    }
+
+    pub(super) fn end_of_rib(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
+        // RFC 4724 §4.2: what was not told again is gone.
+        self.sweep_stale(id.index, family, out);
+        let Some(session) = self
+            .peers
+            .get_mut(&id.index)
+            .and_then(|peer| peer.session(id))
+        else {
+            return;
+        };
+        session.end_of_rib_received.insert(family);
+        let all = session
+            .negotiated
+            .families
+            .iter()
+            .all(|family| session.end_of_rib_received.contains(family));
+        if all {
+            self.stop_waiting_for(id.index);
+        }
+    }
+
+    fn stale_families(&self, index: PeerIndex) -> Vec<Family> {
+        self.peers
+            .get(&index)
+            .map(|peer| peer.stale.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn sweep_stale(&mut self, index: PeerIndex, family: Family, out: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&index) else {
+            return;
+        };
+        if peer.stale.remove(&family).is_some() {
+            self.forget_paths(
+                index,
+                |prefix, path| path.stale && prefix.family() == family,
+                out,
+            );
+        }
+    }
+
+    pub(super) fn stop_waiting_for(&mut self, index: PeerIndex) {
+        if let Some(deferral) = &mut self.deferral {
+            deferral.waiting.remove(&index);
+        }
+    }
+
+    pub(super) fn end_deferral_if_due(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let due = self
+            .deferral
+            .as_ref()
+            .is_some_and(|deferral| deferral.waiting.is_empty() || deferral.until <= now);
+        if !due {
+            return;
+        }
+        self.deferral = None;
+        self.reselect_all(out);
+        // End-of-RIB waits for the FIB from here on, however long the sessions have been up.
+        for peer in self.peers.values_mut() {
+            if let Some(session) = &mut peer.session {
+                session.egress.end_of_rib_at = now + END_OF_RIB_PATIENCE;
+            }
+        }
+        out.push(Action::FibComplete);
+        out.push(Action::RestartComplete);
+    }
+
+    /// Brings every session into the group that its present configuration asks for; one that moves
+    /// is told the difference.
+    pub(super) fn regroup(&mut self) {
+        for peer in self.peers.values_mut() {
+            let Some(session) = &mut peer.session else {
+                continue;
+            };
+            let config = egress_config(
+                &self.config,
+                &peer.policy,
+                &session.negotiated,
+                &session.ends,
+            );
+            if *session.egress.config == config {
+                continue;
+            }
+            leave_group(&mut self.groups, &session.egress.config);
+            session.egress.config = join_group(&mut self.groups, Arc::new(config));
+            session.egress.position = Position::Walk {
+                after: None,
+                then: self.journal.end(),
+                resend: None,
+            };
+        }
+    }
+}
+
+fn egress_config(
+    config: &RibConfig,
+    policy: &PeerPolicy,
+    negotiated: &Negotiated,
+    ends: &Ends,
+) -> EgressConfig {
+    EgressConfig {
+        local_asn: config.asn,
+        cluster_id: config.cluster_id,
+        peer_asn: negotiated.peer_asn,
+        client: policy.client,
+        transit: config.transit,
+        families: negotiated.families.clone(),
+        next_hop_mode: policy.next_hop_mode,
+        self_v4: policy.next_hop_v4.or(ends.local_v4),
+        self_v6: policy
+            .next_hop_v6
+            .map(|global| (global, None))
+            .or(ends.local_v6),
+        subnets: ends.subnets.clone(),
+        policy: Arc::clone(&policy.export),
+        four_octet_as: negotiated.four_octet_as,
+    }
+}
+
+fn join_group(
+    groups: &mut HashMap<Arc<EgressConfig>, Group>,
+    config: Arc<EgressConfig>,
+) -> Arc<EgressConfig> {
+    let shared = groups
+        .get_key_value(&config)
+        .map_or(config, |(shared, _)| Arc::clone(shared));
+    groups.entry(Arc::clone(&shared)).or_default().members += 1;
+    shared
+}
+
+fn leave_group(groups: &mut HashMap<Arc<EgressConfig>, Group>, config: &Arc<EgressConfig>) {
+    if let Some(group) = groups.get_mut(config) {
+        group.members -= 1;
+        if group.members == 0 {
+            groups.remove(config);
+        }
+    }
+}
