@@ -118,8 +118,8 @@ impl Api {
             .store
             .get(&namespaces(), key)
             .is_some_and(|object| object::is_terminating(object));
-        let left =
-            self.objects_where(|resource, other, _| resource.namespaced && other.namespace == key.name);
+        let left = self
+            .objects_where(|resource, other, _| resource.namespaced && other.namespace == key.name);
         if !terminating || !left.is_empty() {
             return;
         }

@@ -23,9 +23,10 @@ pub fn decode(media_type: &str, bytes: &[u8]) -> Result<Body, Refusal> {
     match media_type {
         "" | "application/json" | "*/*" => json(bytes),
         "application/yaml" | "application/apply-patch+yaml" => yaml(bytes),
-        "application/vnd.kubernetes.protobuf" => {
-            Ok(Body { value: super::protobuf::decode(bytes)?, duplicates: Vec::new() })
-        }
+        "application/vnd.kubernetes.protobuf" => Ok(Body {
+            value: super::protobuf::decode(bytes)?,
+            duplicates: Vec::new(),
+        }),
         other => {
             let accepted = ["application/json", "application/yaml"];
             Err(Refusal::unsupported_media_type(other, &accepted))

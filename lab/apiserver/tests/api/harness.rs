@@ -11,27 +11,27 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server under test, with a namespace of the test's own.
-pub struct Server {
-    pub client: Client,
-    pub namespace: String,
+pub(crate) struct Server {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
     /// `None` for a real one.
-    pub embedded: Option<ApiServer>,
+    pub(crate) embedded: Option<ApiServer>,
 }
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Reply {
-    pub code: u16,
-    pub headers: http::HeaderMap,
-    pub text: String,
-    pub body: Value,
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .and_then(|value| value.to_str().ok())
@@ -39,21 +39,21 @@ impl Reply {
     }
 
     #[track_caller]
-    pub fn expect(self, code: u16) -> Self {
+    pub(crate) fn expect(self, code: u16) -> Self {
         assert_eq!(self.code, code, "answer: {}", self.text);
         self
     }
 
     /// Asserts a refusal with a code and a reason.
     #[track_caller]
-    pub fn refused(self, code: u16, reason: &str) -> Self {
+    pub(crate) fn refused(self, code: u16, reason: &str) -> Self {
         let this = self.expect(code);
         assert_eq!(this.body["kind"], "Status", "answer: {}", this.text);
         assert_eq!(this.body["reason"], reason, "answer: {}", this.text);
         this
     }
 
-    pub fn version(&self) -> String {
+    pub(crate) fn version(&self) -> String {
         self.body["metadata"]["resourceVersion"]
             .as_str()
             .unwrap_or_default()
@@ -64,13 +64,13 @@ impl Reply {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A name nobody else uses.
-pub fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{}-{serial}", std::process::id())
 }
 
 /// The embedded server, and the real one if there is one; each with a fresh namespace.
-pub async fn servers() -> Vec<Server> {
+pub(crate) async fn servers() -> Vec<Server> {
     let mut servers = vec![Server::embedded().await];
     match crate::real::url().await {
         Some(url) => servers.push(Server::at(&url, None).await),
@@ -80,7 +80,7 @@ pub async fn servers() -> Vec<Server> {
 }
 
 impl Server {
-    pub async fn embedded() -> Self {
+    pub(crate) async fn embedded() -> Self {
         let server = ApiServer::start(Options::loopback())
             .await
             .expect("start on the loopback");
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Tests against an embedded server started by the test.
-    pub async fn over(server: ApiServer) -> Self {
+    pub(crate) async fn over(server: ApiServer) -> Self {
         let url = server.url();
         Self::at(&url, Some(server)).await
     }
@@ -108,22 +108,18 @@ impl Server {
         server
     }
 
-    pub fn is_embedded(&self) -> bool {
-        self.embedded.is_some()
-    }
-
     /// Path of a core resource in the test's namespace.
-    pub fn core(&self, rest: &str) -> String {
+    pub(crate) fn core(&self, rest: &str) -> String {
         format!("/api/v1/namespaces/{}/{rest}", self.namespace)
     }
 
     /// Path of a resource of another group in the test's namespace.
-    pub fn group(&self, group: &str, rest: &str) -> String {
+    pub(crate) fn group(&self, group: &str, rest: &str) -> String {
         format!("/apis/{group}/v1/namespaces/{}/{rest}", self.namespace)
     }
 
     /// Sends a request; `headers` are pairs of name and value.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -144,7 +140,7 @@ impl Server {
     }
 
     /// As [`Server::send`], without waiting for the end of the body.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         method: &str,
         path: &str,
@@ -164,15 +160,15 @@ impl Server {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "").await
     }
 
-    pub async fn get_as(&self, path: &str, accept: &str) -> Reply {
+    pub(crate) async fn get_as(&self, path: &str, accept: &str) -> Reply {
         self.send("GET", path, &[("accept", accept)], "").await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(
             "POST",
             path,
@@ -182,7 +178,7 @@ impl Server {
         .await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Reply {
         self.send(
             "PUT",
             path,
@@ -192,7 +188,7 @@ impl Server {
         .await
     }
 
-    pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Reply {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Reply {
         let media_type = match kind {
             "apply" => "application/apply-patch+yaml".to_owned(),
             kind => format!("application/{kind}+json"),
@@ -206,7 +202,7 @@ impl Server {
         .await
     }
 
-    pub async fn delete(&self, path: &str, options: &Value) -> Reply {
+    pub(crate) async fn delete(&self, path: &str, options: &Value) -> Reply {
         let headers = [("content-type", "application/json")];
         let body = if options.is_null() {
             String::new()
@@ -217,13 +213,18 @@ impl Server {
     }
 
     /// Creates a ConfigMap in the test's namespace.
-    pub async fn config_map(&self, name: &str, data: &Value) -> Reply {
+    pub(crate) async fn config_map(&self, name: &str, data: &Value) -> Reply {
         let body = json!({"metadata": {"name": name}, "data": data});
         self.post(&self.core("configmaps"), &body).await.expect(201)
     }
 
     /// Polls until an answer fulfils a condition.
-    pub async fn until(&self, path: &str, what: &str, done: impl Fn(&Reply) -> bool) -> Reply {
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        what: &str,
+        done: impl Fn(&Reply) -> bool,
+    ) -> Reply {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let reply = self.get(path).await;
@@ -237,11 +238,11 @@ impl Server {
     }
 
     /// Opens a watch.
-    pub async fn watch(&self, path: &str, query: &str) -> Frames {
+    pub(crate) async fn watch(&self, path: &str, query: &str) -> Frames {
         self.watch_as(path, query, "application/json").await
     }
 
-    pub async fn watch_as(&self, path: &str, query: &str, accept: &str) -> Frames {
+    pub(crate) async fn watch_as(&self, path: &str, query: &str, accept: &str) -> Frames {
         let path = format!("{path}?watch=true&{query}");
         let response = self.open("GET", &path, &[("accept", accept)], "").await;
         assert_eq!(response.status(), 200, "{path}");
@@ -252,7 +253,7 @@ impl Server {
     }
 
     /// Defines a custom resource `things` in a group of the test's own; returns group and path.
-    pub async fn define(&self, version: Value) -> (String, String) {
+    pub(crate) async fn define(&self, version: Value) -> (String, String) {
         let group = format!("{}.example.com", unique("g"));
         let definition = definition(&group, version);
         let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -265,7 +266,7 @@ impl Server {
 }
 
 /// A CRD of kind Thing; `version` is laid over its version v1.
-pub fn definition(group: &str, version: Value) -> Value {
+pub(crate) fn definition(group: &str, version: Value) -> Value {
     let mut v1 = json!({
         "name": "v1", "served": true, "storage": true,
         "schema": {"openAPIV3Schema": {
@@ -292,7 +293,7 @@ pub fn definition(group: &str, version: Value) -> Value {
 }
 
 /// A schema whose `spec` has the given properties.
-pub fn spec_schema(spec: Value) -> Value {
+pub(crate) fn spec_schema(spec: Value) -> Value {
     json!({"schema": {"openAPIV3Schema": {
         "type": "object",
         "properties": {
@@ -302,7 +303,7 @@ pub fn spec_schema(spec: Value) -> Value {
     }}})
 }
 
-pub fn client(url: &str) -> Client {
+pub(crate) fn client(url: &str) -> Client {
     let mut config = Config::new(url.parse().expect("a valid URL"));
     // Refusals that ask for a retry are what is tested.
     config.default_retry = false;
@@ -310,21 +311,21 @@ pub fn client(url: &str) -> Client {
 }
 
 /// The lines of a watch.
-pub struct Frames {
+pub(crate) struct Frames {
     body: Body,
     buffer: Vec<u8>,
 }
 
 impl Frames {
     /// The next event, or `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         let line = tokio::time::timeout(PATIENCE, self.line());
         line.await.expect("a watch event or the end of the stream")
     }
 
     /// The next event, which has to be of a type and about an object.
     #[track_caller]
-    pub fn expect<'a>(
+    pub(crate) fn expect<'a>(
         &'a mut self,
         kind: &'a str,
         name: &'a str,
@@ -345,7 +346,7 @@ impl Frames {
     }
 
     /// Whether nothing comes for a while.
-    pub async fn is_silent(&mut self) -> bool {
+    pub(crate) async fn is_silent(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(300), self.line())
             .await
             .is_err()

@@ -31,7 +31,7 @@ impl Drop for Running {
 }
 
 /// URL of the real server, started on first use.
-pub async fn url() -> Option<String> {
+pub(crate) async fn url() -> Option<String> {
     let real = REAL.get_or_init(|| async {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         // Children are killed with the thread that made them, so that one lives as long as the
