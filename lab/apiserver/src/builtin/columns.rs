@@ -118,10 +118,10 @@ pub fn of(kind: &str) -> Vec<Column> {
             string("Holder", |lease| text(&lease["spec"]["holderIdentity"], "")),
             Column::age(),
         ],
-        "CustomResourceDefinition" => vec![Column {
-            name: "Created At".into(),
-            ..Column::age()
-        }],
+        "CustomResourceDefinition" => {
+            let created = |crd: &Value| text(&crd["metadata"]["creationTimestamp"], "");
+            vec![Column::computed("Created At", "date", 0, created)]
+        }
         _ => vec![Column::age()],
     }
 }
