@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use caracal_lab_topology::{Driver, Plan, Role, Sidecar};
+use caracal_lab_topology::{Driver, Plan, PlannedNode, Role, Sidecar};
 
 use crate::cluster::{Binaries, Cluster};
 use crate::fabric::Fabric;
@@ -199,7 +199,7 @@ impl Lab {
                 Err(error) => return Some(format!("routes of {}: {error:#}", observer.name)),
             };
             for (owner, prefix) in self.announced().chain(blocks.iter().cloned()) {
-                if owner != observer.name && !have.contains(&prefix) {
+                if self.hears(observer, &owner) && !have.contains(&prefix) {
                     return Some(format!(
                         "{} has no route to {prefix} of {owner}",
                         observer.name
@@ -208,6 +208,14 @@ impl Lab {
             }
         }
         None
+    }
+
+    /// Whether a box can learn what another announces. Routers of one AS without a session between them
+    /// (the spines, a rack's ToRs) refuse each other's routes: their own AS is in the path.
+    fn hears(&self, observer: &PlannedNode, owner: &str) -> bool {
+        let owner = &self.plan.nodes[owner];
+        let one_as = observer.asn == owner.asn && owner.role != Role::Node;
+        observer.name != owner.name && !one_as
     }
 
     /// What boxes announce besides blocks and every other box has to learn: the loopbacks of nodes, and

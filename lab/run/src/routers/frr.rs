@@ -69,7 +69,12 @@ pub(super) fn launches(folder: &Path) -> Vec<Launch> {
 /// Configuration files by name.
 pub(super) fn render(plan: &Plan, node: &PlannedNode) -> Vec<(PathBuf, String)> {
     vec![
-        ("zebra.conf".into(), format!("hostname {}\n", node.name)),
+        // The kernel drops next-hop objects when a carrier goes, without telling, and zebra goes on to
+        // refer to them: routes come out complete only with next hops of their own.
+        (
+            "zebra.conf".into(),
+            format!("hostname {}\nno zebra nexthop kernel enable\n", node.name),
+        ),
         ("bgpd.conf".into(), bgpd_conf(plan, node)),
     ]
 }
