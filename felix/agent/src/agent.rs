@@ -117,7 +117,7 @@ async fn open(
     let routing = Routing::open(config).map_err(network("work with routes"))?;
     let wanted = publish::start(client.clone(), tasks);
     let said = publish::node_status(client, &config.node_name).await;
-    let reporter = StatusReporter::new(wanted, said, random);
+    let reporter = StatusReporter::new(wanted, said, random, now);
     let config = config.clone();
     let parts = Parts {
         config,

@@ -135,6 +135,11 @@ impl Core {
     pub(crate) async fn settle(&mut self, now: Instant) -> Result<(), Error> {
         if !self.begun {
             if !self.world.complete() {
+                if now >= self.next_repair {
+                    self.next_repair = now + REPAIR_INTERVAL;
+                    let missing: Vec<Kind> = self.world.missing().collect();
+                    info!(?missing, "waiting for the first list of these kinds");
+                }
                 return Ok(());
             }
             self.begin(now)?;

@@ -106,7 +106,7 @@ impl Endpoints {
     pub(crate) fn wire(&mut self, wired: &Wired) -> Result<AddResult, Error> {
         let path = wired.netns.clone().unwrap_or_default();
         let pod = Netns::open(&path)?;
-        let spec = self.specify(wired);
+        let spec = self.specify(wired)?;
         let made = self
             .links
             .create_down(&pod, &spec)
@@ -132,7 +132,8 @@ impl Endpoints {
     pub(crate) fn check(&mut self, wired: &Wired, previous: &AddResult) -> Result<(), CniError> {
         let differs = |what: &str| CniError::new(ErrorCode::StateDiffers, what);
         let kernel = |error: Error| differs("cannot compare with the kernel").because(error);
-        let recorded: BTreeSet<String> = describe(wired, &self.specify(wired))
+        let spec = self.specify(wired).map_err(kernel)?;
+        let recorded: BTreeSet<String> = describe(wired, &spec)
             .ips
             .into_iter()
             .map(|ip| ip.address)
@@ -145,10 +146,7 @@ impl Endpoints {
         let pod = Netns::open(wired.netns.clone().unwrap_or_default()).map_err(|error| {
             CniError::new(ErrorCode::UnknownContainer, "the pod's namespace is gone").because(error)
         })?;
-        let differences = self
-            .links
-            .check(&pod, &self.specify(wired))
-            .map_err(kernel)?;
+        let differences = self.links.check(&pod, &spec).map_err(kernel)?;
         if differences.is_empty() {
             return Ok(());
         }
@@ -164,9 +162,8 @@ impl Endpoints {
         let Some(path) = wired.netns.as_ref().filter(|path| path.exists()) else {
             return Ok(());
         };
-        let differences = self
-            .links
-            .check(&Netns::open(path)?, &self.specify(wired))?;
+        let spec = self.specify(wired)?;
+        let differences = self.links.check(&Netns::open(path)?, &spec)?;
         if differences.is_empty() {
             return Ok(());
         }
@@ -186,17 +183,21 @@ impl Endpoints {
         Ok(marks.map(|mark| (mark.key.clone(), mark)).collect())
     }
 
-    fn specify(&self, wired: &Wired) -> PodLinkSpec {
-        PodLinkSpec {
+    fn specify(&mut self, wired: &Wired) -> Result<PodLinkSpec, Error> {
+        let alternative_name = names::alternative(&self.prefix, &wired.key);
+        // A link that exists keeps its MTU: another one means another link, and the end of every
+        // connection of a pod that runs.
+        let existing = self.links.find(&alternative_name)?;
+        Ok(PodLinkSpec {
             host_name: wired.interface.as_str().to_owned(),
             pod_name: wired.key.interface.clone(),
-            alternative_name: names::alternative(&self.prefix, &wired.key),
+            alternative_name,
             alias: wired.mark().render(),
-            mtu: self.mtu,
+            mtu: existing.map_or(self.mtu, |link| link.mtu),
             pod_mac: names::pod_mac(&wired.key),
             addresses: wired.addresses.clone(),
             node_addresses: self.sources.clone(),
-        }
+        })
     }
 }
 

@@ -23,6 +23,14 @@ impl Pacing {
         }
     }
 
+    /// The same, with the interval counted from `now` on for the first write too.
+    pub(crate) fn not_before(now: Instant, interval: Duration) -> Pacing {
+        Pacing {
+            last: Some(now),
+            ..Pacing::new(interval)
+        }
+    }
+
     /// The thing differs from what was written.
     pub(crate) fn changed(&mut self) {
         self.pending = true;

@@ -16,7 +16,7 @@ use caracal_policy::index::{Limits, PolicyIndex};
 use caracal_policy::interpreter;
 use caracal_policy::model::{Event, PodName};
 use caracal_policy::packet::{Packet, Payload};
-use caracal_policy::plan::{InterfaceName, Plan, PlanDelta, PolicyName, Protocol};
+use caracal_policy::plan::{EndpointPlan, InterfaceName, Plan, PlanDelta, PolicyName, Protocol};
 use tracing::{debug, info, warn};
 
 use crate::endpoint::Wired;
@@ -132,26 +132,32 @@ impl PolicyLayer {
         if !self.observed && self.synchronised {
             return Ok(());
         }
-        let before = self.index.plan().clone();
         let delta = self.index.commit();
         let whole = !self.synchronised;
         self.observed = false;
         if delta.is_empty() && !whole {
             return Ok(());
         }
-        let written = {
+        let (affected, written) = {
             let mut dataplane = self.dataplane();
-            if whole {
-                dataplane.sync(self.index.plan())
+            let plan = self.index.plan();
+            // While no agent ran, policies may have changed for every pod.
+            let affected = match whole {
+                true => addresses(plan.endpoints.values()),
+                false => affected(dataplane.plan(), plan, &delta),
+            };
+            let written = if whole {
+                dataplane.sync(plan)
             } else {
                 dataplane.apply(&delta)
-            }
+            };
+            (affected, written)
         };
         self.synchronised = written.is_ok();
         self.failure = written.as_ref().err().map(ToString::to_string);
         let stats = written?;
         debug!(?stats, whole, "policy committed");
-        self.cut(&affected(&before, self.index.plan(), &delta), node);
+        self.cut(&affected, node);
         Ok(())
     }
 
@@ -223,6 +229,12 @@ fn affected(before: &Plan, after: &Plan, delta: &PlanDelta) -> BTreeSet<IpAddr> 
         .collect()
 }
 
+fn addresses<'a>(endpoints: impl Iterator<Item = &'a EndpointPlan>) -> BTreeSet<IpAddr> {
+    endpoints
+        .flat_map(|endpoint| endpoint.addresses.iter().copied())
+        .collect()
+}
+
 fn packet(flow: &Flow) -> Packet {
     let number = flow.original.protocol;
     let protocol = Protocol::ALL
@@ -241,7 +253,7 @@ fn packet(flow: &Flow) -> Packet {
 
 #[cfg(test)]
 mod tests {
-    use caracal_policy::plan::{Binding, EndpointPlan};
+    use caracal_policy::plan::Binding;
 
     use super::*;
 

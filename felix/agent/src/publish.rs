@@ -31,6 +31,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// same; every write here can be repeated.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a start waits at most for the server: routes and policies must not wait for it.
+const START_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the server should hold, as far as it is this agent's to write.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wanted {
@@ -194,7 +197,8 @@ impl Publisher {
 /// and writes nothing where nothing changed. None where there is no object or no server.
 pub(crate) async fn node_status(client: &Client, name: &str) -> Option<NodeNetworkStatusStatus> {
     let api: Api<NodeNetworkStatus> = Api::all(client.clone());
-    attempt(api.get(name)).await.ok()?.status
+    let read = tokio::time::timeout(START_PATIENCE, api.get(name)).await;
+    read.ok()?.ok()?.status
 }
 
 async fn attempt<T>(write: impl Future<Output = kube::Result<T>>) -> Result<T, String> {

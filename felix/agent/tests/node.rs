@@ -305,3 +305,50 @@ fn a_policy_cuts_what_it_forbids_and_a_pod_without_an_object_is_isolated() {
     );
     rig.stop_agent();
 }
+
+#[test]
+fn what_others_take_away_comes_back() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.start_agent();
+    rig.ready();
+    rig.api.pod("a", &json!({}));
+    let a = rig.sandbox();
+    let result = rig.add("a", "ca", &a);
+    let has = addresses(&result);
+    let link = result["interfaces"][0]["name"]
+        .as_str()
+        .expect("name")
+        .to_owned();
+    let forwarding = "net.ipv4.ip_forward";
+    rig.on_node(&["ip", "route", "del", &has[0]]);
+    rig.on_node(&["sysctl", "-qw", &format!("{forwarding}=0")]);
+    rig.on_node(&["ip", "route", "del", "blackhole", "10.64.0.0/26"]);
+    until(
+        "route and setting are back",
+        Duration::from_secs(10),
+        || {
+            let route = rig.on_node(&["ip", "route", "show"]);
+            let setting = rig.on_node(&["sysctl", "-n", forwarding]);
+            let back = route.contains(&has[0])
+                && route.contains("blackhole 10.64.0.0/26")
+                && setting.trim() == "1";
+            if back { Ok(()) } else { Err((route, setting)) }
+        },
+    );
+    rig.on_node(&["ip", "link", "del", &link]);
+    until(
+        "the pod has its link again",
+        Duration::from_secs(10),
+        || {
+            if pings(&rig.node, &has[1]) {
+                Ok(())
+            } else {
+                Err(rig.log())
+            }
+        },
+    );
+    rig.stop_agent();
+}

@@ -29,9 +29,12 @@ impl Reporter {
         wanted: watch::Sender<Wanted>,
         said: Option<NodeNetworkStatusStatus>,
         random: u64,
+        now: Instant,
     ) -> Reporter {
         let jitter = Duration::from_millis(random % 1000);
-        let pacing = Pacing::new(STATUS_INTERVAL + jitter);
+        // A start passes through states that last for milliseconds: nobody wants to read them, and
+        // after a restart the last of them is mostly what was said before.
+        let pacing = Pacing::not_before(now, STATUS_INTERVAL + jitter);
         Reporter {
             wanted,
             said: said.unwrap_or_default(),
