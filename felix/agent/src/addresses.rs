@@ -585,3 +585,6 @@ fn moment() -> Moment {
         .unwrap_or_default();
     Moment(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;
