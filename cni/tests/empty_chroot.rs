@@ -59,7 +59,7 @@ fn call(root: &Path, command: &str, stdin: &str) -> (Option<i32>, String) {
         .take()
         .expect("piped")
         .write_all(stdin.as_bytes())
-        .unwrap();
+        .expect("the plugin reads its input");
     let output = child.wait_with_output().expect("the plugin ends");
     (
         output.status.code(),
