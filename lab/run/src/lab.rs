@@ -199,9 +199,14 @@ impl Lab {
                 Err(error) => return Some(format!("routes of {}: {error:#}", observer.name)),
             };
             for (owner, prefix) in self.announced().chain(blocks.iter().cloned()) {
-                if self.hears(observer, &owner) && !have.contains(&prefix) {
+                if !self.hears(observer, &owner) {
+                    continue;
+                }
+                let want = self.plan.equal_paths(&observer.name, &owner);
+                let have = have.get(&prefix).copied().unwrap_or_default();
+                if have < want {
                     return Some(format!(
-                        "{} has no route to {prefix} of {owner}",
+                        "{} has {have} of {want} next hops to {prefix} of {owner}",
                         observer.name
                     ));
                 }

@@ -1,6 +1,6 @@
 //! The kernel's routes of a box, as far as the lab needs to look at them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Context;
@@ -12,17 +12,35 @@ use netlink_packet_route::route::{
 
 use crate::namespace::Namespace;
 
-/// Destinations of all routes of the main table that a daemon put there, as `prefix/length`.
+/// Destinations of all routes of the main table that a daemon put there, as `prefix/length`, with the number
+/// of their next hops.
 ///
 /// # Errors
 /// The namespace cannot be entered or the kernel not be asked.
-pub fn destinations(namespace: &Namespace) -> anyhow::Result<BTreeSet<String>> {
-    Ok(dump(namespace)?
+pub fn destinations(namespace: &Namespace) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut destinations = BTreeMap::new();
+    for route in dump(namespace)? {
+        if route.header.kind != RouteType::Unicast || route.header.protocol == RouteProtocol::Kernel
+        {
+            continue;
+        }
+        if let Some(destination) = destination(&route) {
+            // IPv6 routes of some daemons come one by one, a next hop each.
+            *destinations.entry(destination).or_default() += next_hops(&route);
+        }
+    }
+    Ok(destinations)
+}
+
+fn next_hops(route: &RouteMessage) -> usize {
+    route
+        .attributes
         .iter()
-        .filter(|route| route.header.kind == RouteType::Unicast)
-        .filter(|route| route.header.protocol != RouteProtocol::Kernel)
-        .filter_map(destination)
-        .collect())
+        .find_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => Some(hops.len()),
+            _ => None,
+        })
+        .unwrap_or(1)
 }
 
 /// Deletes every route of the main table that a daemon put there, as the loss of power does.

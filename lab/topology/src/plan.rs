@@ -2,7 +2,8 @@
 //!
 //! Everything is derived from the file's order, so that the same file always gives the same addresses.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -147,6 +148,13 @@ pub enum SessionKind {
     ToClient,
 }
 
+impl PlannedNode {
+    /// Whether it forwards for others.
+    fn forwards(&self) -> bool {
+        matches!(self.role, Role::Tor | Role::Spine)
+    }
+}
+
 impl Plan {
     /// Computes the plan of a topology. `file` only names it in errors.
     ///
@@ -185,6 +193,44 @@ impl Plan {
                 None
             }
         })
+    }
+
+    /// Hops from one box to every box that can be reached: boxes forward for others unless they are cluster
+    /// nodes or hosts beyond the fabric.
+    pub fn distances(&self, from: &str) -> BTreeMap<&str, u8> {
+        let Some(start) = self.nodes.get(from) else {
+            return BTreeMap::new();
+        };
+        let mut distances = BTreeMap::from([(start.name.as_str(), 0)]);
+        let mut queue = VecDeque::from([(start, 0)]);
+        while let Some((at, distance)) = queue.pop_front() {
+            if !at.forwards() && at.name != from {
+                continue;
+            }
+            for (_, _, far) in self.ends(&at.name) {
+                if let Entry::Vacant(entry) = distances.entry(far.node.as_str()) {
+                    entry.insert(distance + 1);
+                    queue.push_back((&self.nodes[&far.node], distance + 1));
+                }
+            }
+        }
+        distances
+    }
+
+    /// How many of a box's neighbours lie on a shortest way to another box: the next hops that its routes
+    /// there shall have.
+    pub fn equal_paths(&self, from: &str, to: &str) -> usize {
+        let distances = self.distances(to);
+        let Some(own) = distances.get(from) else {
+            return 0;
+        };
+        self.ends(from)
+            .filter(|(_, _, far)| {
+                distances
+                    .get(far.node.as_str())
+                    .is_some_and(|distance| distance + 1 == *own)
+            })
+            .count()
     }
 
     /// The BGP sessions of a box: one per link to another box that speaks BGP.
@@ -502,6 +548,20 @@ topology:
         assert_eq!(plan.nodes["out"].loopback_v6.to_string(), "2001:db8::1");
         assert!(plan.sessions("out").is_empty());
         assert_eq!(plan.sessions("s1").len(), 1);
+    }
+
+    #[test]
+    fn shortest_ways_lead_through_routers_alone() {
+        let plan = plan(Fabric::Ebgp);
+        assert_eq!(plan.distances("n1")["out"], 3, "n1, a1, s1, out");
+        assert_eq!(plan.equal_paths("n1", "a1"), 1);
+        assert_eq!(
+            plan.equal_paths("n1", "out"),
+            1,
+            "a2 has no way to the spine but through n1"
+        );
+        assert_eq!(plan.equal_paths("a1", "a2"), 1);
+        assert!(!plan.distances("s1").contains_key("b1"), "b1 has no cable");
     }
 
     #[test]

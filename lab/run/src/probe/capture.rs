@@ -1,7 +1,6 @@
 //! Captures in the middle of every cable at once: what the outer header of each packet really says.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -69,7 +68,19 @@ impl Capture {
     /// The wire namespace cannot be entered or no packet socket be had.
     pub fn start(wire: &Namespace, plan: &Plan, watched: Watched) -> anyhow::Result<Self> {
         let (socket, ports) = wire.run(|| Ok((packet_socket()?, ports(plan)?)))?;
-        let distances = distances(plan);
+        let distances: BTreeMap<String, BTreeMap<String, u8>> = plan
+            .nodes
+            .keys()
+            .map(|name| {
+                let from = plan.distances(name);
+                (
+                    name.clone(),
+                    from.into_iter()
+                        .map(|(to, hops)| (to.to_owned(), hops))
+                        .collect(),
+                )
+            })
+            .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
@@ -123,25 +134,6 @@ fn ports(plan: &Plan) -> anyhow::Result<BTreeMap<usize, Port>> {
         }
     }
     Ok(ports)
-}
-
-/// Hops between any two boxes.
-fn distances(plan: &Plan) -> BTreeMap<(String, String), u8> {
-    let mut distances = BTreeMap::new();
-    for start in plan.nodes.keys() {
-        distances.insert((start.clone(), start.clone()), 0);
-        let mut queue = VecDeque::from([(start.clone(), 0)]);
-        while let Some((at, distance)) = queue.pop_front() {
-            for (_, _, far) in plan.ends(&at) {
-                let key = (start.clone(), far.node.clone());
-                if let Entry::Vacant(entry) = distances.entry(key) {
-                    entry.insert(distance + 1);
-                    queue.push_back((far.node.clone(), distance + 1));
-                }
-            }
-        }
-    }
-    distances
 }
 
 fn packet_socket() -> anyhow::Result<OwnedFd> {
@@ -226,7 +218,7 @@ impl Observed {
         &mut self,
         packet: &Packet,
         port: &Port,
-        distances: &BTreeMap<(String, String), u8>,
+        distances: &BTreeMap<String, BTreeMap<String, u8>>,
         watched: &Watched,
     ) {
         if let Some(tunnel) = packet.tunnel() {
@@ -248,9 +240,10 @@ impl Observed {
         self.links.insert(port.link);
         self.pairs.insert((packet.source, packet.target));
         let distance = distances
-            .get(&(box_.clone(), port.sender.clone()))
+            .get(box_)
+            .and_then(|from| from.get(&port.sender))
             .copied()
-            .unwrap_or(0);
+            .unwrap_or_default();
         let expected = INITIAL_TTL - hops - distance;
         if packet.ttl != expected {
             self.violate(format!(

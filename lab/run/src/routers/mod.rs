@@ -197,8 +197,8 @@ impl Router {
         match self.driver {
             Driver::Frr => frr::drain(&self.folder, plan, &self.node),
             Driver::Bird => bird::drain(&self.folder, plan, &self.node),
-            // The speaker drains by itself when it is asked to end, before it closes any session.
-            Driver::Caracal => Ok(()),
+            // Asked to end, the speaker takes leave of its peers and leaves its routes in the kernel.
+            Driver::Caracal => self.stop(StopKind::Orderly),
         }
     }
 
