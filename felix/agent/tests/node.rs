@@ -4,42 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use caracal_agent::{Agent, ApiSource, Config};
 use caracal_crds::BlockPhase;
 use common::traffic::{EchoServer, Probe};
 use common::{LOOPBACKS, Rig, addresses, can_run, inside, pings, until};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
-
-/// Not a test: the agent's process, started by the rig in the node's namespace.
-#[test]
-#[ignore = "started by other tests as a process"]
-fn agent_process() {
-    let Ok(run_dir) = std::env::var("AGENT_RUN_DIR") else {
-        return;
-    };
-    let url = std::env::var("AGENT_API").expect("AGENT_API");
-    tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_env_filter("info,caracal_agent=debug,caracal_fib=debug,caracal_nft=debug")
-        .init();
-    let mut config = Config::new(common::NODE_NAME, ApiSource::Url(url));
-    config.run_dir = run_dir.into();
-    let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .expect("SIGTERM");
-        tokio::spawn(async move {
-            term.recv().await;
-            stop.cancel();
-        });
-        Agent::run_blocking(config, shutdown)
-            .await
-            .expect("the agent ends well");
-    });
-}
 
 #[test]
 fn pods_are_wired_in_both_families_and_their_addresses_rest_after_del() {

@@ -25,6 +25,7 @@ use caracal_fib::netns::NamedNetns;
 use serde_json::Value;
 
 mod api;
+mod process;
 pub mod traffic;
 pub use api::{Api, NODE as NODE_NAME};
 
@@ -88,8 +89,8 @@ pub struct Rig {
     pub node: NamedNetns,
     pub directory: tempfile::TempDir,
     agent: Option<Child>,
-    // Dropped last: the links between them go with the namespaces.
-    _management: NamedNetns,
+    /// Where the API server is, at the other end of the node's link.
+    pub management: NamedNetns,
 }
 
 impl Rig {
@@ -105,6 +106,11 @@ impl Rig {
             "-n {m} link add eth0 type veth peer name eth0 netns {n}"
         ));
         for (namespace, address) in [(&m, SERVER), (&n, NODE)] {
+            // Link-local addresses at once: their detection would end amid the tests.
+            for key in ["all.accept_dad", "eth0.accept_dad", "eth0.dad_transmits"] {
+                let set = format!("net.ipv6.conf.{key}=0");
+                must("ip", &["netns", "exec", namespace, "sysctl", "-qw", &set]);
+            }
             ip(&format!("-n {namespace} link set lo up"));
             ip(&format!("-n {namespace} addr add {address}/24 dev eth0"));
             ip(&format!("-n {namespace} link set eth0 up"));
@@ -120,7 +126,7 @@ impl Rig {
             node,
             directory,
             agent: None,
-            _management: management,
+            management,
         }
     }
 
@@ -144,7 +150,7 @@ impl Rig {
             .args(["netns", "exec", self.node.name()])
             .arg(std::env::current_exe().expect("own path"))
             .args([
-                "agent_process",
+                "common::process::agent_process",
                 "--exact",
                 "--ignored",
                 "--nocapture",
