@@ -13,7 +13,7 @@ pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) role: Role,
     pub(super) phase: Phase,
-    /// Accepted while a session was up, and so not part of a simultaneous open.
+    /// Accepted while a session had been up for a while, and so not part of a simultaneous open.
     pub(super) newcomer: bool,
     pub(super) hold: Option<Instant>,
     pub(super) keepalive: Option<Instant>,
@@ -22,8 +22,12 @@ pub(super) struct Connection {
 
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
+    /// Beside a session: our OPEN waits for the peer's, or for the end of the session.
+    OpenDelayed,
     OpenSent,
     OpenConfirm(Box<Negotiated>),
+    /// The peer's KEEPALIVE came too, but another connection may yet win, until this time.
+    Confirmed(Box<Negotiated>, Instant),
     Established {
         negotiated: Box<Negotiated>,
         since: Instant,
@@ -35,19 +39,34 @@ impl Connection {
         matches!(self.phase, Phase::Established { .. })
     }
 
+    pub(super) fn is_delayed(&self) -> bool {
+        matches!(self.phase, Phase::OpenDelayed)
+    }
+
     /// The terms, as soon as the peer's OPEN was accepted.
     pub(super) fn negotiated(&self) -> Option<&Negotiated> {
         match &self.phase {
-            Phase::OpenSent => None,
-            Phase::OpenConfirm(negotiated) | Phase::Established { negotiated, .. } => {
-                Some(negotiated)
-            }
+            Phase::OpenDelayed | Phase::OpenSent => None,
+            Phase::OpenConfirm(negotiated)
+            | Phase::Confirmed(negotiated, _)
+            | Phase::Established { negotiated, .. } => Some(negotiated),
         }
     }
 
-    /// Enters Established; `None` unless the peer's OPEN was accepted before.
+    /// The peer's first KEEPALIVE: the connection is fit for Established, and waits for at most
+    /// `wait` to be chosen.
+    pub(super) fn confirm(&mut self, now: Instant, wait: Duration) {
+        if let Phase::OpenConfirm(negotiated) = &self.phase {
+            if !negotiated.hold_time.is_zero() {
+                self.hold = Some(now + negotiated.hold_time);
+            }
+            self.phase = Phase::Confirmed(negotiated.clone(), now + wait);
+        }
+    }
+
+    /// Enters Established; `None` unless the peer's KEEPALIVE came before.
     pub(super) fn establish(&mut self, now: Instant) -> Option<Negotiated> {
-        let Phase::OpenConfirm(negotiated) = &self.phase else {
+        let Phase::Confirmed(negotiated, _) = &self.phase else {
             return None;
         };
         let negotiated = negotiated.clone();
@@ -82,7 +101,11 @@ impl Connection {
     }
 
     pub(super) fn timers(&self) -> impl Iterator<Item = Instant> {
-        [self.hold, self.keepalive, self.send_hold]
+        let wait = match self.phase {
+            Phase::Confirmed(_, until) => Some(until),
+            _ => None,
+        };
+        [self.hold, self.keepalive, self.send_hold, wait]
             .into_iter()
             .flatten()
     }

@@ -1,4 +1,6 @@
-//! The peer machine: connections, collision, timers (RFC 4271 §8).
+//! The peer machine: connections, timers, messages (RFC 4271 §8).
+
+mod collision;
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use crate::fsm::connection::{Connection, Phase};
 use crate::fsm::event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
 use crate::fsm::open;
 use crate::fsm::pace::{Backoff, Jitter};
+use crate::fsm::peer::collision::COLLISION_WAIT;
 use crate::fsm::retention::{final_word, retention};
 use crate::fsm::terms::{CloseWhy, DownWhy, Negotiated};
 use crate::wire::iana::FsmError;
@@ -70,8 +73,9 @@ impl Peer {
     /// The state as seen from outside.
     pub fn state(&self) -> State {
         let of_connection = |connection: &Connection| match connection.phase {
+            Phase::OpenDelayed => State::Active,
             Phase::OpenSent => State::OpenSent,
-            Phase::OpenConfirm(_) => State::OpenConfirm,
+            Phase::OpenConfirm(_) | Phase::Confirmed(..) => State::OpenConfirm,
             Phase::Established { .. } => State::Established,
         };
         let most_advanced = self.connections.iter().map(of_connection).max();
@@ -133,6 +137,7 @@ impl Peer {
             Event::RestartComplete => self.restarting = false,
             Event::Admin(wish) => self.admin(now, wish, out),
         }
+        self.settle(now, out);
         self.note_change(before, out);
     }
 
@@ -165,6 +170,7 @@ impl Peer {
                 self.send_keepalive(now, conn, out);
             }
         }
+        self.settle(now, out);
         self.note_change(before, out);
     }
 
@@ -236,28 +242,41 @@ impl Peer {
             return;
         }
         // A peer has one connection of its own at a time: the older one is dead on its side.
-        let newcomer = self.negotiated().is_some();
-        let superseded = self
-            .connections
-            .iter()
-            .find(|existing| !existing.is_established() && (newcomer || existing.role == role));
+        let session_age = self.connections.iter().find_map(|existing| {
+            let Phase::Established { since, .. } = existing.phase else {
+                return None;
+            };
+            Some(now.saturating_duration_since(since))
+        });
+        let superseded = self.connections.iter().find(|existing| {
+            !existing.is_established() && (session_age.is_some() || existing.role == role)
+        });
         if let Some(superseded) = superseded.map(|existing| existing.id) {
             self.lose_collision(now, superseded, out);
         }
-        let open = Message::Open(open::ours(&self.config, self.restarting));
-        out.push(Action::Send {
-            conn,
-            message: open,
-        });
         self.connections.push(Connection {
             id: conn,
             role,
-            phase: Phase::OpenSent,
-            newcomer,
+            phase: Phase::OpenDelayed,
+            newcomer: session_age.is_some_and(|age| age >= COLLISION_WAIT),
             hold: Some(now + OPEN_TIMEOUT),
             keepalive: None,
             send_hold: None,
         });
+        // Beside a session, our OPEN would make a peer that has not yet established it resolve
+        // the collision for the newcomer, which we are about to refuse: both would be lost. RFC
+        // 4271 §8.1.1 allows the delay (DelayOpen).
+        if session_age.is_none() {
+            self.send_open(conn, out);
+        }
+    }
+
+    fn send_open(&mut self, conn: ConnId, out: &mut Vec<Action>) {
+        out.push(Action::Send {
+            conn,
+            message: Message::Open(open::ours(&self.config, self.restarting)),
+        });
+        self.find_mut(conn).phase = Phase::OpenSent;
     }
 
     fn received(&mut self, now: Instant, conn: ConnId, message: Incoming, out: &mut Vec<Action>) {
@@ -270,8 +289,18 @@ impl Peer {
                 let why = DownWhy::NotificationReceived(notification);
                 self.remove(now, conn, why, out);
             }
-            (Phase::OpenSent, Incoming::Open(open)) => self.opened(now, conn, &open, out),
-            (Phase::OpenConfirm(_), Incoming::Keepalive) => self.establish(now, conn, out),
+            (Phase::OpenDelayed | Phase::OpenSent, Incoming::Open(open)) => {
+                self.opened(now, conn, &open, out);
+            }
+            (Phase::OpenConfirm(_), Incoming::Keepalive) => {
+                self.find_mut(conn).confirm(now, COLLISION_WAIT);
+            }
+            (Phase::Confirmed(..), Incoming::Keepalive) => {}
+            // Only a peer that has established this connection sends routes on it: it has chosen.
+            (Phase::Confirmed(..), Incoming::Update | Incoming::RouteRefresh) => {
+                self.establish(now, conn, out);
+                out.push(Action::Deliver { conn });
+            }
             (Phase::Established { .. }, Incoming::Keepalive) => {
                 self.find_mut(conn).restart_hold(now)
             }
@@ -280,10 +309,13 @@ impl Peer {
                 out.push(Action::Deliver { conn });
             }
             // RFC 6608 §3: the subcode says in which state the message came.
+            (Phase::OpenDelayed, _) => {
+                self.refuse(now, conn, unexpected(FsmError::Unspecific), out);
+            }
             (Phase::OpenSent, _) => {
                 self.refuse(now, conn, unexpected(FsmError::UnexpectedInOpenSent), out);
             }
-            (Phase::OpenConfirm(_), _) => {
+            (Phase::OpenConfirm(_) | Phase::Confirmed(..), _) => {
                 self.refuse(
                     now,
                     conn,
@@ -302,7 +334,7 @@ impl Peer {
         }
     }
 
-    /// An OPEN in OpenSent: negotiates, then resolves a collision.
+    /// The peer's OPEN: negotiates, then resolves a collision.
     fn opened(&mut self, now: Instant, conn: ConnId, open: &Open, out: &mut Vec<Action>) {
         let negotiated = match open::negotiate(&self.config, open) {
             Ok(negotiated) => negotiated,
@@ -315,6 +347,9 @@ impl Peer {
         if !ignored.is_empty() {
             out.push(Action::Note(Note::FamiliesIgnored(ignored)));
         }
+        if self.find(conn).is_some_and(Connection::is_delayed) {
+            self.send_open(conn, out);
+        }
         let hold_time = match negotiated.hold_time {
             Duration::ZERO => OPEN_TIMEOUT,
             hold_time => hold_time,
@@ -323,66 +358,6 @@ impl Peer {
         connection.phase = Phase::OpenConfirm(Box::new(negotiated));
         connection.hold = Some(now + hold_time);
         self.send_keepalive(now, conn, out);
-    }
-
-    /// Compares `conn`, of which the OPEN has just come, with the other connection; ends the other
-    /// one if it loses. False when `conn` itself loses.
-    fn survives_collision(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        negotiated: &Negotiated,
-        out: &mut Vec<Action>,
-    ) -> bool {
-        let newcomer = self
-            .find(conn)
-            .is_some_and(|connection| connection.newcomer);
-        let Some(other) = self.connections.iter().find(|other| other.id != conn) else {
-            return true;
-        };
-        let (other_id, other_role) = (other.id, other.role);
-        match &other.phase {
-            // Nothing is known of the other side's view of it yet; its own OPEN will decide.
-            Phase::OpenSent => true,
-            Phase::OpenConfirm(_) => {
-                // RFC 4271 §6.8: the connection opened by the higher identifier stays, both
-                // compared as unsigned integers; RFC 6286 §2.3: then by the larger AS number.
-                let ours = (self.config.router_id, self.config.local_asn);
-                let theirs = (negotiated.peer_router_id, negotiated.peer_asn);
-                let winner = if ours > theirs {
-                    Role::Active
-                } else {
-                    Role::Passive
-                };
-                if other_role == winner {
-                    return false;
-                }
-                self.lose_collision(now, other_id, out);
-                true
-            }
-            Phase::Established {
-                negotiated: old, ..
-            } => {
-                // RFC 4271 §6.8: an established connection outlives a newcomer. RFC 4724 §5 turns
-                // that round for peers that restart, as soon as they connect. Waiting for an
-                // OPEN with the R bit keeps the late half of a simultaneous open, or a stray
-                // connection, from ending a sound session.
-                let keeps_routes = old
-                    .graceful_restart
-                    .as_ref()
-                    .is_some_and(|restart| !restart.families.is_empty());
-                let restarted = negotiated
-                    .graceful_restart
-                    .as_ref()
-                    .is_some_and(|restart| restart.restarting);
-                if !(newcomer && keeps_routes && restarted) {
-                    return false;
-                }
-                out.push(Action::Close { conn: other_id });
-                self.remove(now, other_id, DownWhy::PeerRestarted, out);
-                true
-            }
-        }
     }
 
     fn establish(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Action>) {
@@ -434,16 +409,6 @@ impl Peer {
         self.remove(now, conn, why, out);
     }
 
-    fn lose_collision(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Action>) {
-        send(
-            conn,
-            Notification::cease(Cease::CollisionResolution, ""),
-            out,
-        );
-        out.push(Action::Close { conn });
-        self.remove(now, conn, DownWhy::CollisionLost, out);
-    }
-
     /// Ends every connection; `word` is what to say on one with these terms, if anything.
     fn close_all(
         &mut self,
@@ -483,7 +448,7 @@ impl Peer {
                     restart_time,
                 });
             }
-            Phase::OpenSent | Phase::OpenConfirm(_) => {
+            Phase::OpenDelayed | Phase::OpenSent | Phase::OpenConfirm(_) | Phase::Confirmed(..) => {
                 out.push(Action::Note(Note::AttemptFailed { why }));
             }
         }

@@ -60,15 +60,126 @@ fn equal_identifiers_are_decided_by_the_larger_as() {
     assert_eq!(bench.notified(CONN), [(6, 7)]);
 }
 
-#[test]
-fn a_connection_without_open_does_not_collide_yet() {
+/// The connection that would lose has the peer's OPEN and KEEPALIVE, the other has neither. The
+/// peer may have seen both of our OPENs and chosen the other one.
+fn loser_first() -> Bench {
     let mut bench = both(config());
     bench.receive(CONN, open_with(30));
     assert!(bench.notified(CONN).is_empty() && bench.notified(OTHER).is_empty());
     bench.receive(CONN, Incoming::Keepalive);
-    // Established first: the other one goes, whoever has the higher identifier.
+    assert_eq!(bench.last, []);
+    assert_eq!(bench.peer.state(), State::OpenConfirm);
+    bench
+}
+
+fn up_on(bench: &Bench) -> Option<ConnId> {
+    bench.last.iter().find_map(|action| match action {
+        Action::Up { conn, .. } => Some(*conn),
+        _ => None,
+    })
+}
+
+fn opened(bench: &Bench, on: ConnId) -> bool {
+    bench.last.iter().any(
+        |action| matches!(action, Action::Send { conn, message: Message::Open(_) } if *conn == on),
+    )
+}
+
+#[test]
+fn the_winner_is_established_without_waiting_for_the_open_of_the_loser() {
+    let mut bench = both(config());
+    bench.receive(CONN, open_with(10));
+    bench.receive(CONN, Incoming::Keepalive);
+    assert_eq!(up_on(&bench), Some(CONN));
     assert_eq!(bench.notified(OTHER), [(6, 7)]);
-    assert_eq!(bench.peer.state(), State::Established);
+}
+
+#[test]
+fn a_connection_that_would_lose_is_not_established_while_the_winners_open_may_come() {
+    let mut bench = loser_first();
+    bench.receive(CONN, Incoming::Keepalive);
+    assert_eq!(bench.last, []);
+    bench.receive(OTHER, open_with(30));
+    assert_eq!(bench.notified(CONN), [(6, 7)]);
+    assert!(bench.closed(CONN));
+    bench.receive(OTHER, Incoming::Keepalive);
+    assert_eq!(up_on(&bench), Some(OTHER));
+}
+
+#[test]
+fn a_winner_that_never_opens_delays_the_session_by_a_second() {
+    let mut bench = loser_first();
+    let waited = bench.until(|action| matches!(action, Action::Up { .. }));
+    assert_eq!(waited, Duration::from_secs(1));
+    assert_eq!(up_on(&bench), Some(CONN));
+    assert_eq!(bench.notified(OTHER), [(6, 7)]);
+}
+
+#[test]
+fn routes_on_the_connection_that_would_lose_prove_that_the_peer_chose_it() {
+    for message in [Incoming::Update, Incoming::RouteRefresh] {
+        let mut bench = loser_first();
+        bench.receive(CONN, message);
+        assert_eq!(up_on(&bench), Some(CONN));
+        assert_eq!(bench.notified(OTHER), [(6, 7)]);
+        let at = |wanted: &dyn Fn(&Action) -> bool| bench.last.iter().position(wanted);
+        let up = at(&|action| matches!(action, Action::Up { .. }));
+        let delivered = at(&|action| *action == Action::Deliver { conn: CONN });
+        assert!(up < delivered, "{:?}", bench.last);
+    }
+}
+
+#[test]
+fn the_end_of_the_winner_establishes_the_other_at_once() {
+    let notification = || Notification::new(crate::wire::Cease::ConnectionRejected, []);
+    let ends = [
+        Event::Closed {
+            conn: OTHER,
+            why: CloseWhy::Reset,
+        },
+        Event::Received {
+            conn: OTHER,
+            message: Incoming::Notification(notification()),
+        },
+        Event::Malformed {
+            conn: OTHER,
+            notification: notification(),
+        },
+    ];
+    for end in ends {
+        let mut bench = loser_first();
+        bench.event(end);
+        assert_eq!(up_on(&bench), Some(CONN));
+    }
+}
+
+#[test]
+fn the_end_of_the_connection_that_waits_leaves_the_winner_alone() {
+    let mut bench = loser_first();
+    let message = Incoming::Notification(Notification::cease(
+        crate::wire::Cease::CollisionResolution,
+        "",
+    ));
+    bench.receive(CONN, message);
+    assert_eq!(up_on(&bench), None);
+    bench.receive(OTHER, open_with(30));
+    bench.receive(OTHER, Incoming::Keepalive);
+    assert_eq!(up_on(&bench), Some(OTHER));
+}
+
+#[test]
+fn a_newcomer_gets_no_open_beside_a_session_and_gets_it_when_the_session_ends() {
+    let mut bench = Bench::established(config(), open());
+    bench.connected(OTHER, Role::Passive);
+    assert_eq!(bench.last, []);
+    bench.event(Event::Closed {
+        conn: CONN,
+        why: CloseWhy::Reset,
+    });
+    assert!(opened(&bench, OTHER));
+    bench.receive(OTHER, Incoming::Open(open()));
+    bench.receive(OTHER, Incoming::Keepalive);
+    assert_eq!(up_on(&bench), Some(OTHER));
 }
 
 #[test]
@@ -85,9 +196,11 @@ fn an_established_session_outlives_a_newcomer() {
 fn a_restarted_peer_replaces_its_old_session_and_keeps_its_routes() {
     let families = [(Family::Ipv4Unicast, true)];
     let mut bench = Bench::established(config(), restart_open(&families, false, false));
+    bench.now += Duration::from_secs(1);
     bench.connected(OTHER, Role::Passive);
     let open = restart_open(&families, false, true);
     bench.receive(OTHER, Incoming::Open(open));
+    assert!(opened(&bench, OTHER));
     let (why, retain, _) = bench.down().unwrap();
     assert_eq!(why, DownWhy::PeerRestarted);
     assert_eq!(retain, [Family::Ipv4Unicast]);
@@ -99,11 +212,13 @@ fn a_restarted_peer_replaces_its_old_session_and_keeps_its_routes() {
 #[test]
 fn a_restarting_open_on_the_late_half_of_a_simultaneous_open_ends_nothing() {
     let families = [(Family::Ipv4Unicast, true)];
-    let open = || Incoming::Open(restart_open(&families, false, true));
-    let mut bench = both(config());
-    bench.receive(CONN, open());
-    bench.receive(CONN, Incoming::Keepalive);
-    bench.receive(OTHER, open());
+    let open = || restart_open(&families, false, true);
+    let mut bench = Bench::established(config(), open());
+    // Dialled before the session came up, accepted after.
+    bench.now += Duration::from_millis(900);
+    bench.connected(OTHER, Role::Passive);
+    bench.receive(OTHER, Incoming::Open(open()));
+    assert_eq!(bench.notified(OTHER), [(6, 7)]);
     assert_eq!(bench.peer.state(), State::Established);
     assert_eq!(bench.down(), None);
 }

@@ -80,7 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What must hold whatever happened before.
 #[derive(Default)]
 struct Watch {
-    up: bool,
+    up: Option<ConnId>,
     closed: BTreeSet<ConnId>,
 }
 
@@ -89,21 +89,24 @@ impl Watch {
         for action in actions {
             match action {
                 Action::Up { conn, .. } => {
-                    assert!(!self.up, "Up twice");
+                    assert_eq!(self.up, None, "Up twice");
                     assert!(!self.closed.contains(conn), "Up on a closed connection");
-                    self.up = true;
+                    self.up = Some(*conn);
                 }
                 Action::Down {
                     retain,
                     restart_time,
                     ..
                 } => {
-                    assert!(self.up, "Down without Up");
+                    assert!(self.up.is_some(), "Down without Up");
                     assert_eq!(retain.is_empty(), restart_time.is_zero());
-                    self.up = false;
+                    self.up = None;
                 }
-                Action::Send { conn, .. } | Action::Deliver { conn } => {
+                Action::Send { conn, .. } => {
                     assert!(!self.closed.contains(conn), "{action:?} after Close");
+                }
+                Action::Deliver { conn } => {
+                    assert_eq!(self.up, Some(*conn), "delivered from outside the session");
                 }
                 Action::Close { conn } => {
                     assert!(self.closed.insert(*conn), "{conn:?} closed twice");
@@ -115,8 +118,9 @@ impl Watch {
 
     fn state(&self, peer: &Peer) {
         let state = peer.state();
-        assert_eq!(self.up, state == State::Established);
-        assert_eq!(peer.negotiated().is_some(), self.up);
+        let up = self.up.is_some();
+        assert_eq!(up, state == State::Established);
+        assert_eq!(peer.negotiated().is_some(), up);
         let armed = peer.poll_timeout().is_some();
         let needed = match state {
             State::Idle => false,
