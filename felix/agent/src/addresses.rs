@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Error;
 use crate::node::NodeFacts;
+use crate::publish::BlockWrite;
 use crate::world::{Key, World};
 use log::LogFile;
 
@@ -52,6 +53,8 @@ pub(crate) struct Held {
 /// A block of this node as the agent sees it.
 #[derive(Clone, Debug, PartialEq)]
 struct Standing {
+    /// UID of the object that was judged; the same name with another UID is another grant.
+    uid: String,
     phase: BlockPhase,
     epoch: Option<i64>,
     since: Timestamp,
@@ -134,8 +137,13 @@ impl Addresses {
             };
             present.insert(id.clone());
             if self.offers.get(&id) != Some(&offer) {
+                let uid = offer.uid.clone();
                 self.offers.insert(id.clone(), offer.clone());
-                self.tell(Event::Block(id, offer));
+                self.tell(Event::Block(id.clone(), offer));
+                // Where the allocator has nothing new to say, what it said holds for this object.
+                if let Some(standing) = self.standings.get_mut(&id) {
+                    standing.uid = uid;
+                }
             }
         }
         let gone: Vec<BlockId> = self
@@ -340,7 +348,7 @@ impl Addresses {
         &self,
         world: &World,
     ) -> (
-        BTreeMap<String, IpBlockStatus>,
+        BTreeMap<String, BlockWrite>,
         BTreeMap<String, IpBlockRequestSpec>,
     ) {
         let usage = self.allocator.usage(moment());
@@ -350,6 +358,14 @@ impl Addresses {
             let Some(object) = world.ip_blocks.get(&Key::cluster(&name)) else {
                 continue;
             };
+            // What was judged is another grant of the name, or not known to the version.
+            let (Some(object_uid), Some(version)) = (object.uid(), object.resource_version())
+            else {
+                continue;
+            };
+            if object_uid != standing.uid {
+                continue;
+            }
             let said = object.status.clone().unwrap_or_default();
             let uid = Some(self.node_uid.0.clone());
             // The controller's word on a node that is gone stands.
@@ -365,7 +381,12 @@ impl Addresses {
                 since: Some(Time(standing.since)),
                 conditions: said.conditions,
             };
-            blocks.insert(name, status);
+            let write = BlockWrite {
+                uid: object_uid,
+                resource_version: version,
+                status,
+            };
+            blocks.insert(name, write);
         }
         let mut requests = BTreeMap::new();
         for (pool, generation) in &self.demands {
@@ -433,9 +454,12 @@ impl Addresses {
             .standings
             .get(&block)
             .and_then(|standing| standing.epoch));
+        let offer = self.offers.get(&block);
+        let uid = offer.map_or_else(String::new, |offer| offer.uid.clone());
         self.standings.insert(
             block,
             Standing {
+                uid,
                 phase,
                 epoch,
                 since: Timestamp::now(),

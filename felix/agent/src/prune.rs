@@ -13,9 +13,15 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Writers' bookkeeping, and the resource version, which moves with every write.
 pub(crate) fn metadata<K: ResourceExt>(object: &mut K) {
+    versioned(object);
+    object.meta_mut().resource_version = None;
+}
+
+/// Writers' bookkeeping alone, for objects that the agent writes: a write names the version that it
+/// was judged from.
+pub(crate) fn versioned<K: ResourceExt>(object: &mut K) {
     object.managed_fields_mut().clear();
     object.annotations_mut().remove(LAST_APPLIED);
-    object.meta_mut().resource_version = None;
 }
 
 /// A namespace is its labels.

@@ -34,13 +34,27 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// What a start waits at most for the server: routes and policies must not wait for it.
 const START_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What the status of a block should be, and the object from which that was judged.
+///
+/// A block's name is used again for the next grant of the same addresses. A write that arrives late
+/// must not hit that one: it would take from a node what it uses.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BlockWrite {
+    /// `metadata.uid` of the object.
+    pub(crate) uid: String,
+    /// Its `metadata.resourceVersion`.
+    pub(crate) resource_version: String,
+    /// What it should say.
+    pub(crate) status: IpBlockStatus,
+}
+
 /// What the server should hold, as far as it is this agent's to write.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wanted {
     /// Owner of what is created.
     pub(crate) owner: Option<OwnerReference>,
     /// Status of own blocks, where the server's differs.
-    pub(crate) blocks: BTreeMap<String, IpBlockStatus>,
+    pub(crate) blocks: BTreeMap<String, BlockWrite>,
     /// Requests for blocks, by name, where the server's differ.
     pub(crate) requests: BTreeMap<String, IpBlockRequestSpec>,
     /// Status of the node, when it is time to write it.
@@ -93,12 +107,12 @@ impl Publisher {
             .requests
             .retain(|name, _| target.requests.contains_key(name));
         let mut whole = true;
-        for (name, status) in &target.blocks {
-            if self.written.blocks.get(name) == Some(status) {
+        for (name, write) in &target.blocks {
+            if self.written.blocks.get(name) == Some(write) {
                 continue;
             }
-            match attempt(self.write_block(name, status)).await {
-                Ok(()) => drop(self.written.blocks.insert(name.clone(), status.clone())),
+            match attempt(self.write_block(name, write)).await {
+                Ok(()) => drop(self.written.blocks.insert(name.clone(), write.clone())),
                 Err(error) => whole = complain("block status", name, &error),
             }
         }
@@ -129,13 +143,23 @@ impl Publisher {
         whole
     }
 
-    async fn write_block(&self, name: &str, status: &IpBlockStatus) -> kube::Result<()> {
+    /// Writes a block's status, unless the object is no more the one that was judged.
+    async fn write_block(&self, name: &str, write: &BlockWrite) -> kube::Result<()> {
         let api: Api<IpBlock> = Api::all(self.client.clone());
-        let patch = Patch::Merge(json!({ "status": status }));
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
+            "status": write.status,
+        }));
         match api.patch_status(name, &parameters(), &patch).await {
             Ok(_) => Ok(()),
             // Nothing is owed to a block that is gone.
             Err(error) if is(&error, 404) => Ok(()),
+            // This very write can never succeed any more, so it is done with. The watch brings the
+            // newer object, and what is wanted then is judged from that.
+            Err(error) if is(&error, 409) => {
+                info!(block = name, phase = ?write.status.phase, "block has changed, judging again");
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -236,3 +260,6 @@ fn creation() -> PostParams {
         ..PostParams::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,8 @@ struct Running {
     handle: SpeakerHandle,
     control: FibControl,
     applied: Resolved,
+    /// The speaker may do something else than `applied` says.
+    unsure: bool,
     account: watch::Receiver<Account>,
     accountant: JoinHandle<()>,
 }
@@ -199,6 +201,7 @@ impl Routing {
             handle,
             control,
             applied: resolved,
+            unsure: false,
             account,
             accountant,
         });
@@ -208,23 +211,39 @@ impl Routing {
 
 impl Running {
     async fn change(&mut self, resolved: Resolved) -> Result<(), Error> {
-        if resolved == self.applied {
+        if resolved == self.applied && !self.unsure {
             return Ok(());
         }
         report(&self.applied.findings, &resolved);
-        // Blackholes of new blocks come before their announcement.
-        if resolved.own_blocks != self.applied.own_blocks {
-            self.control.set_blackholes(blackholes(&resolved));
+        // Blackholes come before the announcement of their blocks and go after the withdrawal.
+        let (before, after) = (blackholes(&self.applied), blackholes(&resolved));
+        let both: BTreeSet<Prefix> = before.union(&after).copied().collect();
+        if both != before {
+            self.control.set_blackholes(both.clone());
         }
         if resolved.preferred_source != self.applied.preferred_source {
             self.control.set_preferred_source(source(&resolved));
         }
-        if resolved.config != self.applied.config {
-            let applied = self.handle.apply(resolved.config.clone()).await;
-            applied.map_err(|source| Error::Speaker {
-                doing: "configure",
-                source,
-            })?;
+        let failed = |source| Error::Speaker {
+            doing: "configure",
+            source,
+        };
+        if resolved.config != self.applied.config || self.unsure {
+            // What fails may be carried out in part.
+            self.unsure = true;
+            self.handle
+                .apply(resolved.config.clone())
+                .await
+                .map_err(failed)?;
+            // The table takes its changes in order: once it answers about a block, it has withdrawn
+            // it. Only then may somebody be told that the block is free.
+            for gone in before.difference(&after) {
+                self.handle.routes(Some(*gone)).await.map_err(failed)?;
+            }
+            self.unsure = false;
+        }
+        if both != after {
+            self.control.set_blackholes(after);
         }
         self.applied = resolved;
         Ok(())

@@ -214,7 +214,7 @@ kinds! {
     Pod pods: Pod, prune::pod;
     NetworkPolicy network_policies: NetworkPolicy, prune::metadata;
     IpPool ip_pools: IpPool, prune::metadata;
-    IpBlock ip_blocks: IpBlock, prune::metadata;
+    IpBlock ip_blocks: IpBlock, prune::versioned;
     IpBlockRequest ip_block_requests: IpBlockRequest, prune::metadata;
     BgpConfiguration bgp_configurations: BgpConfiguration, prune::metadata;
     BgpPeer bgp_peers: BgpPeer, prune::metadata;

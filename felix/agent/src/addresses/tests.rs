@@ -25,10 +25,12 @@ fn world() -> World {
 }
 
 fn block(phase: &str, node_uid: &str) -> IpBlock {
-    parse(json!({"metadata": {"name": "pods-3", "uid": "b3"},
+    parse(
+        json!({"metadata": {"name": "pods-3", "uid": "b3", "resourceVersion": "10"},
         "spec": {"pool": "pods", "index": 3, "nodeName": "n1", "nodeUID": node_uid, "epoch": 7,
             "ipv4": "10.0.0.12/30", "ipv6": "fd00::c/126"},
-        "status": {"phase": phase, "observedNodeUID": "u1"}}))
+        "status": {"phase": phase, "observedNodeUID": "u1"}}),
+    )
 }
 
 fn facts() -> NodeFacts {
@@ -75,7 +77,7 @@ fn an_offered_block_is_taken_up_once() {
     let mut world = world();
     let mut addresses = open(directory.path(), &world);
     let (blocks, _) = addresses.wanted(&world);
-    let status = &blocks["pods-3"];
+    let status = &blocks["pods-3"].status;
     assert_eq!(
         (status.phase, status.observed_epoch),
         (BlockPhase::Active, Some(7))
@@ -89,6 +91,39 @@ fn an_offered_block_is_taken_up_once() {
     world.apply(Change::IpBlock(TableChange::Applied(block("Active", "u1"))));
     addresses.absorb(&world, &facts());
     assert!(addresses.wanted(&world).0.is_empty());
+}
+
+#[test]
+fn what_was_judged_of_one_grant_is_not_said_of_the_next_of_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = world();
+    let mut addresses = open(directory.path(), &world);
+    let mut draining = block("Active", "u1");
+    draining.spec.drain = true;
+    world.apply(Change::IpBlock(TableChange::Applied(draining)));
+    addresses.absorb(&world, &facts());
+    let write = addresses.wanted(&world).0["pods-3"].clone();
+    assert_eq!(write.status.phase, BlockPhase::Released);
+    assert_eq!(
+        (write.uid.as_str(), write.resource_version.as_str()),
+        ("b3", "10")
+    );
+
+    let mut next = block("Offered", "u1");
+    next.metadata.uid = Some("b4".into());
+    next.metadata.resource_version = Some("20".into());
+    world.apply(Change::IpBlock(TableChange::Applied(next)));
+    assert!(
+        addresses.wanted(&world).0.is_empty(),
+        "the new grant was not judged yet"
+    );
+    addresses.absorb(&world, &facts());
+    let write = addresses.wanted(&world).0["pods-3"].clone();
+    assert_eq!(write.status.phase, BlockPhase::Active);
+    assert_eq!(
+        (write.uid.as_str(), write.resource_version.as_str()),
+        ("b4", "20")
+    );
 }
 
 #[test]

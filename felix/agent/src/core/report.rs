@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use caracal_crds::{DataplaneSummary, NodeNetworkStatusStatus};
+use caracal_crds::{BlockPhase, DataplaneSummary, NodeNetworkStatusStatus};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -51,7 +51,13 @@ impl Reporter {
 impl Core {
     /// Hands the publisher what the server should hold.
     pub(super) fn report(&mut self, now: Instant) {
-        let (blocks, requests) = self.addresses.wanted(&self.world);
+        let (mut blocks, requests) = self.addresses.wanted(&self.world);
+        // A released block may be another node's at once, so its routes go first.
+        blocks.retain(|name, write| {
+            write.status.phase != BlockPhase::Released
+                || self.routed.as_ref().and_then(|routed| routed.get(name))
+                    == Some(&BlockPhase::Released)
+        });
         let status = summarise(&self.facts(), &self.reporter.said, Timestamp::now());
         if status == self.reporter.said {
             self.reporter.pacing.settled();
