@@ -339,9 +339,14 @@ impl Session {
     fn framed_update(&mut self, conn: ConnId, frame: &Frame) {
         let established = self.established.as_ref().filter(|up| up.conn == conn);
         let Some(Established { id, context, .. }) = established else {
-            // The machine knows what an UPDATE means here.
+            // The machine knows what an UPDATE means here. It may be what brings the session up;
+            // only then are there terms to decode it by.
             let message = Incoming::Update;
-            return self.handle(Event::Received { conn, message }, None);
+            self.handle(Event::Received { conn, message }, None);
+            if self.established.as_ref().is_some_and(|up| up.conn == conn) {
+                self.framed_update(conn, frame);
+            }
+            return;
         };
         let peer = &self.setup.name;
         let update = match wire::decode_update(&frame.body, context) {

@@ -554,5 +554,28 @@ async fn simultaneous_dials_end_in_one_session() {
         until("a full session", || peer(&b, 1), ended).await;
         reachable(&a, own(2, Family::Ipv4Unicast)).await;
         reachable(&b, own(1, Family::Ipv4Unicast)).await;
+        let counts = [peer(&a, 2).await, peer(&b, 1).await].map(|peer| peer.established_count);
+        assert_eq!(counts, [1, 1], "sessions each side has seen");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_dial_is_told_as_refused_before_and_after_a_session() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    let a = start(a).await;
+    let told = |peer: &PeerSnapshot| !peer.why.is_empty();
+    let seen = until("a reason", || peer(&a, 2), told).await;
+    assert_eq!(seen.why, "connection refused");
+    let b = start(b).await;
+    established(&a, 2).await;
+    b.shutdown(How::GracefulRestart).await;
+    let refused = |peer: &PeerSnapshot| peer.why == "connection refused";
+    until(
+        "the dial after the session refused",
+        || peer(&a, 2),
+        refused,
+    )
+    .await;
 }
