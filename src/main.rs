@@ -10,7 +10,12 @@ use clap::{Parser, Subcommand};
 
 /// BGP-routed pod networking for Kubernetes, without encapsulation
 #[derive(Debug, Parser)]
-#[command(name = "caracal", version, propagate_version = true, infer_subcommands = true)]
+#[command(
+    name = "caracal",
+    version,
+    propagate_version = true,
+    infer_subcommands = true
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -55,7 +60,10 @@ fn main() -> ExitCode {
 }
 
 /// One line: what was being done to what, and why it failed. A hint, where there is one, comes with it.
-#[expect(clippy::print_stderr, reason = "errors are for the person at the terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "errors are for the person at the terminal"
+)]
 fn report(error: &anyhow::Error) {
     let text = format!("{error:#}");
     match text.split_once("\nhint:") {

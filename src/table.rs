@@ -11,8 +11,11 @@ pub(crate) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     let header: Vec<String> = header.iter().map(|&cell| cell.to_owned()).collect();
     for row in std::iter::once(&header).chain(rows) {
-        let line: String =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        let line: String = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}  "))
+            .collect();
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -35,16 +38,23 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() {
-        let rows = vec![vec!["n1".into(), "Established".into()], vec!["node-2".into(), "Idle".into()]];
+        let rows = vec![
+            vec!["n1".into(), "Established".into()],
+            vec!["node-2".into(), "Idle".into()],
+        ];
         let text = render(&["NODE", "STATE"], &rows);
         assert_eq!(text, "NODE    STATE\nn1      Established\nnode-2  Idle\n");
     }
 
     #[test]
     fn ages_have_two_units_at_most() {
-        for (seconds, text) in
-            [(0, "0s"), (59, "59s"), (312, "5m12s"), (11_040, "3h04m"), (194_400, "2d06h")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (312, "5m12s"),
+            (11_040, "3h04m"),
+            (194_400, "2d06h"),
+        ] {
             assert_eq!(age(seconds), text);
         }
     }

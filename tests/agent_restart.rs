@@ -6,6 +6,7 @@
 //! connections a second beside them. The kernel of a node must not notice anything.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -226,9 +227,31 @@ fn kernel_state(namespace: &Namespace) -> String {
             String::from_utf8_lossy(&output.stderr)
         );
         text.push_str(&format!("$ {}\n", command.join(" ")));
-        text.push_str(&String::from_utf8_lossy(&output.stdout));
+        // Who owns the table is a fact about a process, not a rule: it ends with the process, and the next
+        // one adopts the table with its first write.
+        let output = String::from_utf8_lossy(&output.stdout);
+        let rules = output
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("flags"));
+        for line in rules {
+            text.push_str(line.split(" # progname").next().unwrap_or(line));
+            text.push('\n');
+        }
     }
     text
+}
+
+/// Lines that only one of two texts has.
+fn changed_lines(before: &str, after: &str) -> Vec<String> {
+    let lines = |text: &str| {
+        text.lines()
+            .map(str::to_owned)
+            .collect::<BTreeSet<String>>()
+    };
+    let (before, after) = (lines(before), lines(after));
+    let gone = before.difference(&after).map(|line| format!("- {line}"));
+    gone.chain(after.difference(&before).map(|line| format!("+ {line}")))
+        .collect()
 }
 
 /// Watches a node's kernel for changes of routes, next hops, links, addresses and rules.

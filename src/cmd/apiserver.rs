@@ -21,7 +21,11 @@ pub(crate) struct ApiserverArgs {
 pub(crate) fn run(arguments: ApiserverArgs) -> anyhow::Result<ExitCode> {
     super::daemon(async |shutdown| {
         let listen = vec![Listen::Address(arguments.listen)];
-        let server = ApiServer::start(Options { listen, ..Options::default() }).await?;
+        let server = ApiServer::start(Options {
+            listen,
+            ..Options::default()
+        })
+        .await?;
         if let Some(path) = &arguments.kubeconfig {
             std::fs::write(path, server.kubeconfig())
                 .with_context(|| format!("cannot write {}", path.display()))?;

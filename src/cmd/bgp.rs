@@ -103,12 +103,16 @@ fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Result<
     const PATIENCE: Duration = Duration::from_secs(10);
     let asking = || format!("cannot ask the speaker at {}", socket.display());
     let mut stream = UnixStream::connect(socket).with_context(asking)?;
-    stream.set_read_timeout(Some(PATIENCE)).with_context(asking)?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .with_context(asking)?;
     let mut line = serde_json::to_string(request).with_context(asking)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).with_context(asking)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).with_context(asking)?;
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .with_context(asking)?;
     match serde_json::from_str(&answer).with_context(asking)? {
         Response::Ok(value) => Ok(value),
         Response::Error(why) => bail!("{why}"),
@@ -147,11 +151,23 @@ fn show<T: Serialize + ?Sized>(
 }
 
 fn local_peers(speaker: &SpeakerSnapshot) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let rows: Vec<Vec<String>> =
-        speaker.peers.iter().map(|peer| local_peer(peer, now)).collect();
-    let header = ["PEER", "ADDRESS", "AS", "STATE", "SINCE", "RCVD", "ACPT", "ADV", "WHY"];
-    let up = speaker.peers.iter().filter(|p| p.state == SessionState::Established).count();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64;
+    let rows: Vec<Vec<String>> = speaker
+        .peers
+        .iter()
+        .map(|peer| local_peer(peer, now))
+        .collect();
+    let header = [
+        "PEER", "ADDRESS", "AS", "STATE", "SINCE", "RCVD", "ACPT", "ADV", "WHY",
+    ];
+    let up = speaker
+        .peers
+        .iter()
+        .filter(|p| p.state == SessionState::Established)
+        .count();
     format!(
         "{}{up} of {} sessions established\n",
         table::render(&header, &rows),
@@ -172,7 +188,11 @@ fn local_peer(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
         sum(|family| family.received),
         sum(|family| family.accepted),
         sum(|family| family.advertised),
-        if peer.state == SessionState::Established { String::new() } else { peer.why.clone() },
+        if peer.state == SessionState::Established {
+            String::new()
+        } else {
+            peer.why.clone()
+        },
     ]
 }
 
@@ -181,7 +201,9 @@ fn cluster_peers(statuses: &[NodeNetworkStatus]) -> String {
     let (mut up, mut nodes) = (0, 0);
     for status in statuses {
         let node = status.metadata.name.clone().unwrap_or_default();
-        let Some(reported) = &status.status else { continue };
+        let Some(reported) = &status.status else {
+            continue;
+        };
         nodes += 1;
         for session in &reported.sessions {
             let established = session.state == caracal_crds::SessionState::Established;
@@ -192,7 +214,11 @@ fn cluster_peers(statuses: &[NodeNetworkStatus]) -> String {
                 session.peer_ip.to_string(),
                 session.as_number.to_string(),
                 format!("{:?}", session.state),
-                if established { String::new() } else { session.message.clone().unwrap_or_default() },
+                if established {
+                    String::new()
+                } else {
+                    session.message.clone().unwrap_or_default()
+                },
             ]);
         }
     }
@@ -207,19 +233,34 @@ fn routes(routes: &[RouteSnapshot]) -> String {
     let mut rows = Vec::new();
     for route in routes {
         for (number, path) in route.paths.iter().enumerate() {
-            let prefix = if number == 0 { route.prefix.to_string() } else { String::new() };
+            let prefix = if number == 0 {
+                route.prefix.to_string()
+            } else {
+                String::new()
+            };
             rows.push(vec![
                 mark(path).to_owned(),
                 prefix,
-                path.next_hop.map_or_else(|| "-".to_owned(), |hop| hop.to_string()),
+                path.next_hop
+                    .map_or_else(|| "-".to_owned(), |hop| hop.to_string()),
                 path.from.clone(),
                 path.as_path.clone(),
-                if number == 0 { fib(&route.fib) } else { String::new() },
-                path.rejected.clone().or(path.lost_at.clone()).unwrap_or_default(),
+                if number == 0 {
+                    fib(&route.fib)
+                } else {
+                    String::new()
+                },
+                path.rejected
+                    .clone()
+                    .or(path.lost_at.clone())
+                    .unwrap_or_default(),
             ]);
         }
     }
-    table::render(&["", "PREFIX", "NEXT-HOP", "FROM", "AS-PATH", "KERNEL", "WHY"], &rows)
+    table::render(
+        &["", "PREFIX", "NEXT-HOP", "FROM", "AS-PATH", "KERNEL", "WHY"],
+        &rows,
+    )
 }
 
 /// `*` best, `=` shares the load, `x` rejected.

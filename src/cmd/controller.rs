@@ -41,7 +41,9 @@ pub(crate) async fn client(kubeconfig: Option<&std::path::Path>) -> anyhow::Resu
                 .await
                 .with_context(|| format!("cannot use {}", path.display()))?
         }
-        None => kube::Config::infer().await.context("cannot find credentials for a cluster")?,
+        None => kube::Config::infer()
+            .await
+            .context("cannot find credentials for a cluster")?,
     };
     kube::Client::try_from(config).context("cannot make a client")
 }

@@ -44,7 +44,10 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
         }
         let Resolved { mut config, .. } = resolved;
         let options = SpeakerOptions {
-            api_socket: arguments.run_dir.as_ref().map(|folder| folder.join("bgp.sock")),
+            api_socket: arguments
+                .run_dir
+                .as_ref()
+                .map(|folder| folder.join("bgp.sock")),
         };
         let speaker = if arguments.no_fib {
             let (fib, events) = NoFib::new();
@@ -61,7 +64,11 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
         shutdown.cancelled().await;
         // The kernel's routes stay, so that what is under way still finds its path while the peers
         // turn to others.
-        speaker.shutdown(How::Cease { message: FAREWELL.into() }).await;
+        speaker
+            .shutdown(How::Cease {
+                message: FAREWELL.into(),
+            })
+            .await;
         Ok(())
     })
 }

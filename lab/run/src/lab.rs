@@ -219,14 +219,19 @@ impl Lab {
     /// (the spines, a rack's ToRs) refuse each other's routes: their own AS is in the path.
     fn hears(&self, observer: &PlannedNode, owner: &str) -> bool {
         let owner = &self.plan.nodes[owner];
-        let one_as = observer.asn == owner.asn && owner.role != Role::Node;
-        observer.name != owner.name && !one_as
+        let routers = owner.role != Role::Node && observer.role != Role::Node;
+        observer.name != owner.name && !(routers && observer.asn == owner.asn)
     }
 
-    /// What boxes announce besides blocks and every other box has to learn: the loopbacks of nodes, and
-    /// the links to hosts beyond the fabric.
+    /// What boxes announce besides blocks and every other box has to learn: their loopbacks, and the links
+    /// to hosts beyond the fabric.
     fn announced(&self) -> impl Iterator<Item = (String, String)> {
-        let loopbacks = self.plan.with_role(Role::Node).flat_map(|node| {
+        let speakers = self
+            .plan
+            .nodes
+            .values()
+            .filter(|node| node.role != Role::Outside);
+        let loopbacks = speakers.flat_map(|node| {
             [
                 (node.name.clone(), format!("{}/32", node.loopback_v4)),
                 (node.name.clone(), format!("{}/128", node.loopback_v6)),
