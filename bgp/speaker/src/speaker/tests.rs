@@ -1,5 +1,7 @@
 //! Speakers that talk to each other over real TCP on loopback addresses.
 
+mod collision;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
@@ -537,26 +539,6 @@ async fn the_local_api_answers_line_by_line() {
     }
     a.shutdown(How::GracefulRestart).await;
     assert!(!path.exists(), "the socket was left behind");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn simultaneous_dials_end_in_one_session() {
-    for _ in 0..5 {
-        let lab = Lab::new();
-        let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
-        lab.add_peer(&mut a, &b);
-        lab.add_peer(&mut b, &a);
-        let (a, b) = tokio::join!(start(a), start(b));
-        let ended = |peer: &PeerSnapshot| {
-            !peer.families.is_empty() && peer.families.iter().all(|f| f.end_of_rib_received)
-        };
-        until("a full session", || peer(&a, 2), ended).await;
-        until("a full session", || peer(&b, 1), ended).await;
-        reachable(&a, own(2, Family::Ipv4Unicast)).await;
-        reachable(&b, own(1, Family::Ipv4Unicast)).await;
-        let counts = [peer(&a, 2).await, peer(&b, 1).await].map(|peer| peer.established_count);
-        assert_eq!(counts, [1, 1], "sessions each side has seen");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
