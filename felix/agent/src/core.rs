@@ -63,8 +63,8 @@ pub(crate) struct Core {
     wired: BTreeMap<AttachmentKey, Wired>,
     policy: PolicyLayer,
     routing: Routing,
-    /// Phases of the own blocks that the speaker was told.
-    routed: BTreeMap<String, BlockPhase>,
+    /// Phases of the own blocks that the speaker carries out; none where it may do something else.
+    routed: Option<BTreeMap<String, BlockPhase>>,
     reporter: Reporter,
     waiting: Vec<Waiting>,
     touched: BTreeSet<Kind>,
@@ -103,7 +103,7 @@ impl Core {
             wired: BTreeMap::new(),
             policy: parts.policy,
             routing: parts.routing,
-            routed: BTreeMap::new(),
+            routed: None,
             reporter: parts.reporter,
             waiting: Vec::new(),
             touched: BTreeSet::new(),
@@ -356,7 +356,7 @@ impl Core {
         ];
         let phases = self.addresses.phases();
         let wanted = KINDS.iter().any(|kind| touched.contains(kind))
-            || phases != self.routed
+            || self.routed.as_ref() != Some(&phases)
             || !self.routing.running();
         // Without its object a node has no identity to speak with.
         if !wanted || self.node.uid.is_empty() {
@@ -368,11 +368,14 @@ impl Core {
             .apply(&self.world, &self.on_loopback, &phases)
             .await;
         match applied {
-            Ok(()) => self.routed = phases,
+            Ok(()) => self.routed = Some(phases),
             // A port in use is the operator's to solve, and better seen as an agent that does not
             // start than as one that runs without routes.
             Err(error) if first => return Err(error),
-            Err(error) => error!(%error, "cannot bring the speaker to its configuration"),
+            Err(error) => {
+                self.routed = None;
+                error!(%error, "cannot bring the speaker to its configuration");
+            }
         }
         Ok(())
     }
