@@ -39,7 +39,7 @@ impl Rib {
     ///
     /// `defer_until` is set after a restart during which forwarding went on: until then at the
     /// latest, selection and FIB changes wait for the End-of-RIB of every peer that takes part in
-    /// graceful restart.
+    /// graceful restart, and a little longer for routes that follow it.
     pub fn new(config: RibConfig, defer_until: Option<Instant>, out: &mut Vec<Action>) -> Self {
         let waiting = config
             .peers
@@ -54,7 +54,7 @@ impl Rib {
             groups: HashMap::new(),
             exported: Interner::new(),
             attributes: Interner::new(),
-            deferral: defer_until.map(|until| Deferral { until, waiting }),
+            deferral: defer_until.map(|until| Deferral::new(until, waiting)),
             config,
         };
         for (prefix, attributes) in rib.config.originate.clone() {
@@ -101,7 +101,7 @@ impl Rib {
             .filter(|egress| egress.idle && !egress.end_of_rib_owed.is_empty())
             .filter(|_| self.deferral.is_none())
             .map(|egress| &egress.end_of_rib_at);
-        let deferral = self.deferral.as_ref().map(|deferral| &deferral.until);
+        let deferral = self.deferral.as_ref().map(Deferral::until);
         stale.chain(end_of_rib).chain(deferral).min().copied()
     }
 

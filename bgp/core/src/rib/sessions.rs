@@ -22,11 +22,43 @@ use crate::types::Family;
 /// longer.
 const END_OF_RIB_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long selection waits beyond the last End-of-RIB. FRR sends it at once and its routes up to a second
+/// later (`coalesce-time`): a selection at that moment would take next hops out of the kernel that come back
+/// right after.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
 /// Selection waits for peers after a restart (RFC 4724 §4.1).
 #[derive(Debug)]
 pub(super) struct Deferral {
-    pub(super) until: Instant,
-    pub(super) waiting: BTreeSet<PeerIndex>,
+    until: Instant,
+    waiting: BTreeSet<PeerIndex>,
+    /// Whether any peer has sent End-of-RIB: without one there is nothing to settle.
+    told: bool,
+    settling: bool,
+}
+
+impl Deferral {
+    pub(super) fn new(until: Instant, waiting: BTreeSet<PeerIndex>) -> Self {
+        Self {
+            until,
+            waiting,
+            told: false,
+            settling: false,
+        }
+    }
+
+    pub(super) fn until(&self) -> &Instant {
+        &self.until
+    }
+
+    /// Whether the wait is over.
+    fn is_over(&mut self, now: Instant) -> bool {
+        if self.waiting.is_empty() && self.told && !self.settling {
+            self.settling = true;
+            self.until = self.until.min(now + SETTLE);
+        }
+        self.until <= now || self.waiting.is_empty() && !self.told
+    }
 }
 
 impl Rib {
@@ -184,6 +216,9 @@ impl Rib {
             .iter()
             .all(|family| session.end_of_rib_received.contains(family));
         if all {
+            if let Some(deferral) = &mut self.deferral {
+                deferral.told = true;
+            }
             self.stop_waiting_for(id.index);
         }
     }
@@ -217,8 +252,8 @@ impl Rib {
     pub(super) fn end_deferral_if_due(&mut self, now: Instant, out: &mut Vec<Action>) {
         let due = self
             .deferral
-            .as_ref()
-            .is_some_and(|deferral| deferral.waiting.is_empty() || deferral.until <= now);
+            .as_mut()
+            .is_some_and(|deferral| deferral.is_over(now));
         if !due {
             return;
         }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fsm::{Negotiated, PeerGracefulRestart};
 use crate::policy::{Policy, PrefixMatch};
+use crate::rib::sessions::SETTLE;
 use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
 use crate::wire::{self, AsPath, DecodeContext, PathAttributes, Reach, Update, UpdateOutcome};
 
@@ -477,6 +478,10 @@ fn after_a_restart_selection_waits_for_every_peer_that_takes_part() {
     assert!(world.fib.is_empty() && world.complete == 0);
     assert!(world.rib.deferring());
     world.end_of_rib(2);
+    assert!(world.rib.deferring(), "routes may follow End-of-RIB");
+    world.tell(1, announcement(1, &[prefix(1)], &[]));
+    assert!(world.fib.is_empty());
+    world.advance(SETTLE);
     assert_eq!((world.fib.len(), world.complete), (1, 1));
     world.pull_all();
     assert!(world.ended[&2].is_empty(), "the FIB has not answered yet");
@@ -508,6 +513,7 @@ fn after_a_restart_a_peer_behind_a_dead_link_is_not_waited_for() {
     world.handle(Event::PathDown {
         index: PeerIndex(0),
     });
+    world.advance(SETTLE);
     assert!(!world.rib.deferring());
 }
 
