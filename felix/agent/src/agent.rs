@@ -20,6 +20,7 @@ use crate::core::{Core, Parts, StatusReporter};
 use crate::endpoint::Endpoints;
 use crate::error::Error;
 use crate::policy::PolicyLayer;
+use crate::policy_server::{self, Question};
 use crate::routing::Routing;
 use crate::world::{Change, World};
 use crate::{client, node, publish, snapshot, watch};
@@ -61,8 +62,20 @@ impl Agent {
             path: socket,
             source,
         })?;
+        let socket = config.policy_socket();
+        let questions =
+            policy_server::listen(&socket, &mut tasks).map_err(|source| Error::File {
+                doing: "listen for questions about policy at",
+                path: socket,
+                source,
+            })?;
         let changes = watch::start(&client, &config.node_name, &mut tasks);
-        drive(core, changes, calls, shutdown).await
+        let inputs = Inputs {
+            changes,
+            calls,
+            questions,
+        };
+        drive(core, inputs, shutdown).await
     }
 
     /// [`Agent::run`] on a thread of its own, of the current runtime.
@@ -132,12 +145,19 @@ async fn open(
     Ok(Core::new(parts, now))
 }
 
-async fn drive(
-    mut core: Core,
-    mut changes: mpsc::Receiver<Change>,
-    mut calls: mpsc::Receiver<CniCall>,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+/// What reaches the loop from outside.
+struct Inputs {
+    changes: mpsc::Receiver<Change>,
+    calls: mpsc::Receiver<CniCall>,
+    questions: mpsc::Receiver<Question>,
+}
+
+async fn drive(mut core: Core, inputs: Inputs, shutdown: CancellationToken) -> Result<(), Error> {
+    let Inputs {
+        mut changes,
+        mut calls,
+        mut questions,
+    } = inputs;
     loop {
         core.settle(Instant::now()).await?;
         let deadline = core.deadline(Instant::now()).into();
@@ -152,6 +172,7 @@ async fn drive(
                 }
             }
             Some(call) = calls.recv(), if core.begun() => core.call(call, Instant::now()),
+            Some(question) = questions.recv(), if core.begun() => core.question(question),
             () = core.routing_changed() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }

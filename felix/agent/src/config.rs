@@ -48,6 +48,11 @@ impl Config {
         self.run_dir.join("snapshot")
     }
 
+    /// Path of the socket that [`policy_api`](crate::policy_api) asks.
+    pub fn policy_socket(&self) -> PathBuf {
+        self.run_dir.join(crate::policy_api::SOCKET)
+    }
+
     /// Path of the CNI socket.
     pub fn cni_socket(&self) -> PathBuf {
         self.cni_socket

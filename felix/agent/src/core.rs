@@ -13,6 +13,7 @@
 //! Nothing is written to the kernel before [`Core::begin`], which waits for a complete view.
 
 mod calls;
+mod questions;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why an agent cannot start or go on.
+/// Why an agent cannot start or go on, or cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The credentials for the API server cannot be used.
@@ -40,6 +40,23 @@ pub enum Error {
         /// What the kernel said.
         #[source]
         source: caracal_fib::Error,
+    },
+    /// An agent could not be asked about its policies.
+    #[error("cannot ask the agent at {socket}")]
+    Ask {
+        /// Its socket.
+        socket: PathBuf,
+        /// What went wrong on the way.
+        #[source]
+        source: io::Error,
+    },
+    /// An agent was asked about its policies and has no answer.
+    #[error("the agent at {socket} does not answer: {why}")]
+    Refused {
+        /// Its socket.
+        socket: PathBuf,
+        /// Its own words.
+        why: String,
     },
     /// The speaker cannot start or has ended.
     #[error("cannot {doing} the BGP speaker")]

@@ -8,7 +8,8 @@
 //! ```text
 //!  API server ─▶ watch ─▶┐                       ┌─▶ policy ─▶ nf_tables
 //!                        ├─▶ core (one loop) ────┼─▶ endpoint ─▶ pods' links
-//!  caracal-cni ─▶ cni_server ┘     │             ├─▶ routing ─▶ speaker ─▶ kernel routes
+//!  caracal-cni ─▶ cni_server ┤     │             ├─▶ routing ─▶ speaker ─▶ kernel routes
+//!  questions ─▶ policy_server ┘    │             │
 //!                                  │             └─▶ publish ─▶ API server
 //!                   snapshot, address log (tmpfs)
 //! ```
@@ -24,6 +25,8 @@ mod error;
 mod node;
 mod pacing;
 mod policy;
+pub mod policy_api;
+mod policy_server;
 mod prune;
 mod publish;
 mod routing;

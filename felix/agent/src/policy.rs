@@ -6,7 +6,7 @@
 
 pub(crate) mod convert;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,10 +16,13 @@ use caracal_policy::index::{Limits, PolicyIndex};
 use caracal_policy::interpreter;
 use caracal_policy::model::{Event, PodName};
 use caracal_policy::packet::{Packet, Payload};
-use caracal_policy::plan::{EndpointPlan, InterfaceName, Plan, PlanDelta, PolicyName, Protocol};
+use caracal_policy::plan::{
+    ClassId, EndpointPlan, InterfaceName, Plan, PlanDelta, PolicyName, Protocol,
+};
 use tracing::{debug, info, warn};
 
 use crate::endpoint::Wired;
+use crate::policy_api;
 use crate::world::{Key, Kind, World};
 
 /// Policy on this node: what it should be, and the kernel that holds it.
@@ -169,6 +172,29 @@ impl PolicyLayer {
     /// Why the kernel does not hold what the policies want.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    /// Packets that each class dropped.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub(crate) fn drop_counters(&self) -> Result<BTreeMap<ClassId, u64>, Error> {
+        self.dataplane().drop_counters()
+    }
+
+    /// Packets dropped for other reasons than a class.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub(crate) fn other_drops(&self) -> Result<policy_api::OtherDrops, Error> {
+        let drops = self.dataplane().other_drops()?;
+        Ok(policy_api::OtherDrops {
+            spoofed: drops.spoofed,
+            unknown_interface: drops.unknown_interface,
+            isolated: drops.isolated,
+            invalid: drops.invalid,
+            midstream: drops.midstream,
+        })
     }
 
     fn observe(&mut self, event: Event) {
