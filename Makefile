@@ -26,7 +26,7 @@ lint:
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
-PEERS := nftables bird2 frr gobgpd exabgp iproute2 iputils-ping tcpdump
+PEERS := nftables bird2 frr iproute2 iputils-ping procps
 peers:
 	tests/peers.sh $(PEERS)
 
@@ -34,7 +34,7 @@ peers:
 crds:
 	UPDATE_CRDS=1 $(CARGO) test -p caracal-crds
 
-# Licences and advisories of the dependencies.
+# Licences and sources of the dependencies.
 deny:
 	cargo deny check
 

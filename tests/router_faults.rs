@@ -46,6 +46,10 @@ topology:
 ";
 
 fn lab(spine: Driver, name: &str, runtime: &tokio::runtime::Runtime) -> Option<(Lab, Guard)> {
+    if !is_root() {
+        println!("SKIP the lab needs root");
+        return None;
+    }
     for driver in [Driver::Frr, Driver::Bird] {
         if detect(driver).is_none() {
             println!("SKIP {driver} is not installed");
@@ -163,4 +167,11 @@ fn caracal() {
 #[test]
 fn bird() {
     budgets_hold(Driver::Bird, "faults-bird");
+}
+
+fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .unwrap()
+        .lines()
+        .any(|line| line.starts_with("Uid:\t0\t"))
 }

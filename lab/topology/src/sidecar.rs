@@ -117,7 +117,7 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The node it happens to.
     pub node: String,
-    /// Longest gap of the worst flow, in milliseconds of lost probes; absent means reported only.
+    /// What the worst flow may lose, in probes, one a millisecond; absent means reported only.
     pub max_loss_ms: Option<u64>,
     /// The same for the return to service.
     pub max_return_loss_ms: Option<u64>,

@@ -22,7 +22,7 @@ impl ConfigList {
         Self(json!({
             "cniVersion": "1.1.0",
             "name": "k8s-pod-network",
-            "plugins": [{"type": "caracal", "socket": socket}],
+            "plugins": [{"type": "caracal-cni", "socket": socket}],
         }))
     }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use caracal_lab_topology::{Plan, PlannedNode, SessionKind};
 use serde_json::json;
 
-use super::{Launch, own_prefixes};
+use super::{Launch, RESTART_SECONDS, own_prefixes};
 
 /// What to start.
 pub(super) fn launches(folder: &Path, node: &PlannedNode, binary: &Path) -> Vec<Launch> {
@@ -44,6 +44,7 @@ pub(super) fn render(plan: &Plan, node: &PlannedNode) -> Vec<(PathBuf, String)> 
         "transit": true,
         "maximumPaths": 16,
         "multipathRelax": true,
+        "gracefulRestart": {"restartTime": format!("{RESTART_SECONDS}s")},
         "prefixAdvertisements": advertised,
     });
     if reflects {
