@@ -12,8 +12,9 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 
-use caracal_policy::plan::{ClassId, Plan, PlanDelta};
+use caracal_policy::plan::{ClassId, IdentityId, Plan, PlanDelta};
 use tracing::{debug, info, warn};
 
 pub use guard::{Guard, Repair};
@@ -76,6 +77,8 @@ pub struct Dataplane {
     model: Option<Model>,
     /// The table is ours by the kernel's notes, or is meant for everybody.
     adopted: bool,
+    /// Identities that the table had when it was opened.
+    inherited: BTreeMap<IpAddr, IdentityId>,
 }
 
 impl Dataplane {
@@ -105,13 +108,27 @@ impl Dataplane {
             plan: Plan::default(),
             model: None,
             adopted: false,
+            inherited: BTreeMap::new(),
         };
         let table = &dataplane.options.table;
         let tables = dataplane.connection.tables()?;
         if let Some(info) = tables.iter().find(|info| info.name == *table) {
             dataplane.check_owner(info)?;
+            dataplane.inherited = dataplane.read_identities().unwrap_or_else(|error| {
+                // Numbers are only labels: without them the first synchronisation writes more.
+                warn!(table = info.name, %error, "cannot read the identities of an earlier process");
+                BTreeMap::new()
+            });
         }
         Ok(dataplane)
+    }
+
+    /// The identity of each address as an earlier process left it in the table, read by
+    /// [`Self::open`]; empty where there was no table. For
+    /// [`PolicyIndex::seed_ids`](caracal_policy::index::PolicyIndex::seed_ids).
+    #[must_use]
+    pub fn inherited_identities(&self) -> &BTreeMap<IpAddr, IdentityId> {
+        &self.inherited
     }
 
     /// Whether the table is, or with the first write becomes, ours alone.
@@ -328,6 +345,18 @@ impl Dataplane {
     /// [`Error::Transaction`] if it is not there.
     pub fn remove(mut self) -> Result<(), Error> {
         self.commit(vec![Op::DeleteTable]).map(|_| ())
+    }
+
+    fn read_identities(&mut self) -> Result<BTreeMap<IpAddr, IdentityId>, Error> {
+        let table = &self.options.table;
+        let mut identities = BTreeMap::new();
+        for set in self.connection.sets(table)? {
+            if matches!(set.name.as_str(), names::ID4 | names::ID6) {
+                let elements = self.connection.elements(table, &set)?;
+                identities.extend(elements.iter().filter_map(render::identity));
+            }
+        }
+        Ok(identities)
     }
 
     fn changed_plan(&self, delta: &PlanDelta) -> Plan {

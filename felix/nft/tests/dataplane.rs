@@ -144,6 +144,7 @@ fn a_restart_with_an_equal_plan_writes_nothing() {
         };
         netns.run(|| {
             let mut first = Dataplane::open(options(owner)).unwrap();
+            assert!(first.inherited_identities().is_empty());
             let stats = first.sync(&plan()).unwrap();
             assert!(stats.writes > 0 && !stats.rebuilt, "{stats:?}");
             let generation = first.generation().unwrap();
@@ -155,6 +156,7 @@ fn a_restart_with_an_equal_plan_writes_nothing() {
             drop(first);
 
             let mut second = Dataplane::open(options(owner)).unwrap();
+            assert_eq!(*second.inherited_identities(), plan().identities);
             assert_eq!(second.sync(&plan()).unwrap().writes, 0);
             assert_eq!(second.generation().unwrap(), generation);
             let mut third = Dataplane::open(options(owner)).unwrap();

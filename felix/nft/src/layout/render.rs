@@ -25,12 +25,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use caracal_policy::plan::{Binding, Direction, EndpointPlan, InterfaceName, Plan, PlanDelta};
+use caracal_policy::plan::{
+    Binding, Direction, EndpointPlan, IdentityId, InterfaceName, Plan, PlanDelta,
+};
 
 use super::rules::{
-    Field, IPPROTO_ICMPV6, IpFamily, address, address_bytes, count, count_and_drop, ct_state,
-    family, goto, identity_mark, interface, interface_bytes, is_in, is_not_in, jump, l4proto,
-    lookup, meta, rule, tcp_midstream, value, verdict,
+    Field, IPPROTO_ICMPV6, IpFamily, address, address_bytes, address_of, count, count_and_drop,
+    ct_state, family, goto, identity_mark, identity_of, interface, interface_bytes, is_in,
+    is_not_in, jump, l4proto, lookup, meta, rule, tcp_midstream, value, verdict,
 };
 use super::{class, names};
 use crate::error::Error;
@@ -176,6 +178,14 @@ fn insert(model: &mut Model, set: &str, key: Key, data: Option<Data>) {
     if let Some(state) = model.sets.get_mut(set) {
         state.elements.insert(key, data);
     }
+}
+
+/// The address and identity of an element of `id4` or `id6`; `None` for one that is not ours.
+pub(super) fn identity((key, data): (&Key, &Option<Data>)) -> Option<(IpAddr, IdentityId)> {
+    let (Key::Value(key), Some(Data::Value(mark))) = (key, data) else {
+        return None;
+    };
+    Some((address_of(key)?, identity_of(mark)?))
 }
 
 fn identity_map(address: IpAddr) -> &'static str {

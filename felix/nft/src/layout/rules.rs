@@ -221,6 +221,19 @@ pub(super) fn identity_mark(identity: IdentityId) -> [u8; 4] {
     (u32::from(identity.0) << 16).to_ne_bytes()
 }
 
+/// The identity in a mark that [`identity_mark`] made.
+pub(super) fn identity_of(mark: &[u8]) -> Option<IdentityId> {
+    let mark = u32::from_ne_bytes(mark.try_into().ok()?);
+    u16::try_from(mark >> 16).ok().map(IdentityId)
+}
+
+/// The address of a key that [`address_bytes`] made.
+pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
 pub(super) fn address_bytes(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
