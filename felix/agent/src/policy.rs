@@ -46,6 +46,10 @@ impl PolicyLayer {
     /// Where the kernel has no nf_tables for us.
     pub(crate) fn open(node_name: &str, options: Options) -> Result<PolicyLayer, Error> {
         let dataplane = Dataplane::open(options)?;
+        let mut index = PolicyIndex::new(node_name, Limits::default());
+        // Two sets of selectors can compete for a number; with those in the kernel, a restart that
+        // finds nothing changed writes nothing.
+        index.seed_ids(dataplane.inherited_identities().clone());
         let dataplane = Arc::new(Mutex::new(dataplane));
         // Also where the kernel lets us own the table: until the first change after a restart it is
         // nobody's, because taking it over would be a write.
@@ -54,7 +58,7 @@ impl PolicyLayer {
             Err(error) => warn!(cause = ?repair.cause, %error, "cannot repair the policy table"),
         })?;
         Ok(PolicyLayer {
-            index: PolicyIndex::new(node_name, Limits::default()),
+            index,
             dataplane,
             _guard: guard,
             flows: Connection::open()?,
@@ -279,9 +283,11 @@ fn packet(flow: &Flow) -> Packet {
 
 #[cfg(test)]
 mod tests {
-    use caracal_policy::plan::Binding;
+    use caracal_policy::model::Endpoint;
+    use caracal_policy::plan::{Binding, IdentityId};
 
     use super::*;
+    use crate::world::{Change, TableChange};
 
     fn plan(ingress: Binding) -> Plan {
         let addresses = ["10.0.0.1".parse().unwrap()].into();
@@ -294,6 +300,76 @@ mod tests {
         plan.endpoints
             .insert(InterfaceName::new("cara0").unwrap(), endpoint);
         plan
+    }
+
+    #[test]
+    fn identities_keep_the_numbers_that_an_earlier_agent_gave_them() {
+        let name = format!("ca-ids-{}", std::process::id());
+        let netns = match caracal_fib::netns::NamedNetns::create(&name) {
+            Ok(netns) => netns,
+            Err(error) => return println!("SKIP cannot make network namespaces: {error}"),
+        };
+        let peer: IpAddr = "10.9.9.9".parse().unwrap();
+        let given = IdentityId(777);
+        let options = Options {
+            table: "caracal".into(),
+            owner: false,
+            interface_prefix: "cara".into(),
+        };
+        let open = || {
+            let mut layer = PolicyLayer::open("n1", options.clone()).unwrap();
+            layer.load(&world());
+            let interface = InterfaceName::new("cara0").unwrap();
+            layer.observe(Event::EndpointUpserted(Endpoint {
+                interface,
+                pod: PodName::new("shop", "web"),
+                pod_uid: None,
+                addresses: ["10.9.9.1".parse().unwrap()].into(),
+            }));
+            layer.commit(&BTreeSet::new()).unwrap();
+            layer.plan().identities.get(&peer).copied()
+        };
+        let run = || {
+            let fresh = open().expect("a policy selects the peer");
+            assert_ne!(fresh, given);
+            // Where sets compete for numbers, the earlier agent may have given another one.
+            let mut earlier = Dataplane::open(options.clone()).unwrap();
+            let mut plan = Plan::default();
+            plan.identities.insert(peer, given);
+            earlier.sync(&plan).unwrap();
+            drop(earlier);
+            assert_eq!(open(), Some(given));
+        };
+        netns.netns().run(run).unwrap();
+    }
+
+    /// Two pods, and a policy that lets one reach the other.
+    fn world() -> World {
+        let pod = |name: &str, address: &str| {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": name, "namespace": "shop", "uid": name,
+                    "labels": {"app": name}},
+                "spec": {"nodeName": "n1", "containers": []},
+                "status": {"podIP": address, "podIPs": [{"ip": address}]},
+            }))
+            .unwrap()
+        };
+        let policy = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "to-web", "namespace": "shop"},
+            "spec": {"podSelector": {"matchLabels": {"app": "web"}},
+                "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]},
+        }));
+        let namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": "shop"}}));
+        let mut world = World::default();
+        for change in [
+            Change::Namespace(TableChange::Applied(namespace.unwrap())),
+            Change::NetworkPolicy(TableChange::Applied(policy.unwrap())),
+            Change::Pod(TableChange::Applied(pod("web", "10.9.9.1"))),
+            Change::Pod(TableChange::Applied(pod("client", "10.9.9.9"))),
+        ] {
+            world.apply(change);
+        }
+        world
     }
 
     #[test]
@@ -316,9 +392,7 @@ mod tests {
         let mut delta = PlanDelta::default();
         delta.identities.insert(peer, None);
         assert!(affected(&before, &before, &delta).is_empty());
-        before
-            .identities
-            .insert(peer, caracal_policy::plan::IdentityId::FIRST_POD);
+        before.identities.insert(peer, IdentityId::FIRST_POD);
         assert_eq!(affected(&before, &plan(Binding::Open), &delta).len(), 1);
     }
 }
