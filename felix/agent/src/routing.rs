@@ -18,7 +18,7 @@ use caracal_bgp_speaker::handle::{FibSnapshot, RouteSnapshot};
 use caracal_bgp_speaker::{How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
 use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
 use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
-use caracal_resolve::{Inputs, Resolved, resolve};
+use caracal_resolve::{Finding, Inputs, Resolved, resolve};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -92,6 +92,12 @@ impl Routing {
             None => self.start(resolved).await,
             Some(running) => running.change(resolved).await,
         }
+    }
+
+    /// What the resources ask of this node and it does not do; none before the speaker runs.
+    pub(crate) fn findings(&self) -> Option<&[Finding]> {
+        let running = self.running.as_ref()?;
+        Some(&running.applied.findings)
     }
 
     /// What the speaker does, as last told.
@@ -251,7 +257,7 @@ impl Running {
 }
 
 /// Logs what is new among the things that the resources ask for and nobody does.
-fn report(before: &[caracal_resolve::Finding], now: &Resolved) {
+fn report(before: &[Finding], now: &Resolved) {
     for finding in now
         .findings
         .iter()

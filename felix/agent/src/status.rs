@@ -12,6 +12,7 @@ use caracal_crds::{
     BlockPhase, BlockSummary, DataplaneSummary, Family, NodeNetworkStatusStatus, RouteCounts,
     SessionState, SessionStatus, Time, reasons,
 };
+use caracal_resolve::Finding;
 use jiff::Timestamp;
 
 /// Everything that the summary is made of.
@@ -21,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) speaker: Option<SpeakerSnapshot>,
     /// Routes installed.
     pub(crate) routes: RouteCounts,
+    /// What the BGP resources ask of this node and it does not do; none before the speaker runs.
+    pub(crate) findings: Option<Vec<Finding>>,
     /// Own blocks.
     pub(crate) blocks: BTreeMap<String, BlockPhase>,
     /// Sizes of the ruleset.
@@ -70,7 +73,7 @@ pub(crate) fn summarise(
     }
 }
 
-fn statements(facts: &Facts, sessions: &[SessionStatus], up: usize) -> [Statement<'static>; 4] {
+fn statements(facts: &Facts, sessions: &[SessionStatus], up: usize) -> Vec<Statement<'static>> {
     let say = |condition, failure: Option<(&'static str, String)>| {
         let holds = failure.is_none();
         let (reason, message) = failure.unwrap_or((reasons::OK, String::new()));
@@ -105,7 +108,7 @@ fn statements(facts: &Facts, sessions: &[SessionStatus], up: usize) -> [Statemen
         )),
     };
     let failed = facts.routes.failed;
-    [
+    let mut statements = vec![
         say(conditions::SESSIONS_ESTABLISHED, sessions_failure),
         say(
             conditions::ROUTES_PROGRAMMED,
@@ -132,7 +135,25 @@ fn statements(facts: &Facts, sessions: &[SessionStatus], up: usize) -> [Statemen
                 )
             }),
         ),
-    ]
+    ];
+    if let Some(findings) = &facts.findings {
+        statements.push(say(conditions::ACCEPTED, not_accepted(findings)));
+    }
+    statements
+}
+
+/// The longest account of findings, in characters: a cluster-wide mistake stands in every node's
+/// status.
+const FINDINGS_LENGTH: usize = 1024;
+
+/// The first finding's reason, and all of them in words. They stand here and not on the objects that
+/// they are about: what one node cannot follow another may, and a thousand nodes would contend for
+/// one object.
+fn not_accepted(findings: &[Finding]) -> Option<(&'static str, String)> {
+    let first = findings.first()?;
+    let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    let message = all.join("; ").chars().take(FINDINGS_LENGTH).collect();
+    Some((first.reason, message))
 }
 
 /// The kernel did not take what it was told.
@@ -208,6 +229,7 @@ fn reason(peer: &PeerSnapshot) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use caracal_bgp_core::types::{Asn, RouterId};
+    use caracal_resolve::ObjectRef;
 
     use super::*;
 
@@ -272,6 +294,47 @@ mod tests {
             condition.message.contains("tor-1 (10.0.0.1)"),
             "{}",
             condition.message
+        );
+    }
+
+    #[test]
+    fn what_the_resources_ask_and_nobody_does_is_a_condition_with_its_reason() {
+        let accepted = |findings| {
+            let facts = Facts {
+                findings,
+                ..Facts::default()
+            };
+            let status = summarise(&facts, &NodeNetworkStatusStatus::default(), at(1));
+            let mut conditions = status.conditions.into_iter();
+            conditions
+                .find(|it| it.type_ == conditions::ACCEPTED)
+                .map(|it| (it.status, it.reason, it.message))
+        };
+        let finding = |name: &str, reason| Finding {
+            object: ObjectRef {
+                kind: "BGPPeer",
+                name: name.into(),
+            },
+            field: "spec.nodeSelector".into(),
+            reason,
+            message: "cannot be read".into(),
+        };
+        assert_eq!(accepted(None), None, "nothing is known yet");
+        let (status, reason, _) = accepted(Some(Vec::new())).unwrap();
+        assert_eq!((status.as_str(), reason.as_str()), ("True", reasons::OK));
+        let findings = vec![
+            finding("a", reasons::INVALID_SELECTOR),
+            finding("b", reasons::DUPLICATE_PEER),
+        ];
+        let (status, reason, message) = accepted(Some(findings)).unwrap();
+        assert_eq!(
+            (status.as_str(), reason.as_str()),
+            ("False", reasons::INVALID_SELECTOR)
+        );
+        assert_eq!(
+            message,
+            "BGPPeer a: spec.nodeSelector: cannot be read (InvalidSelector); \
+             BGPPeer b: spec.nodeSelector: cannot be read (DuplicatePeer)"
         );
     }
 

@@ -100,6 +100,7 @@ impl Core {
         Facts {
             speaker,
             routes,
+            findings: self.routing.findings().map(<[_]>::to_vec),
             blocks: self.addresses.phases(),
             dataplane: DataplaneSummary {
                 classes: count(plan.classes.len()),
