@@ -10,6 +10,7 @@ use caracal_bgp_speaker::config::Origination;
 use caracal_bgp_speaker::{
     NoFib, PeerConfig, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
 };
+use caracal_crds::BlockPhase;
 use common::{Rig, can_run, until};
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -154,5 +155,59 @@ fn routes_go_both_ways_and_a_killed_agent_moves_none() {
         .and_then(|object| object.status)
         .expect("status");
     assert_eq!(status.sessions_established.as_deref(), Some("1/1"));
+    rig.stop_agent();
+}
+
+#[test]
+fn a_block_is_withdrawn_before_it_is_released_and_the_next_grant_of_its_name_stands() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    let router = Router::start(&rig);
+    rig.api.create(&json!({
+        "apiVersion": "caracal.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
+        "spec": {"peerIP": "192.0.2.1", "asNumber": 65001},
+    }));
+    rig.start_agent();
+    rig.ready();
+    let patience = Duration::from_secs(15);
+    let phase = |wanted| {
+        until(
+            &format!("the block is {wanted:?}"),
+            patience,
+            || match rig.api.block(0).phase() {
+                phase if phase == wanted => Ok(()),
+                other => Err((other, rig.log())),
+            },
+        );
+    };
+    let block = "10.64.0.0/26";
+    until("the router learns the block", patience, || {
+        router.knows(block)
+    });
+    phase(BlockPhase::Active);
+
+    // Released cannot be written, yet the block is announced no more.
+    rig.api.refuse_block_writes();
+    rig.api.drain_block(0);
+    until("the router loses the block", patience, || {
+        match router.knows(block) {
+            Ok(()) => Err(rig.log()),
+            Err(_) => Ok(()),
+        }
+    });
+    assert_eq!(rig.api.block(0).phase(), BlockPhase::Active);
+    rig.api
+        .delete("caracal.dev/v1alpha1", "IPBlock", "", "default-0");
+    rig.api.grant_block(0);
+    rig.api.heal();
+    phase(BlockPhase::Active);
+    until("the router learns the block again", patience, || {
+        router.knows(block)
+    });
+
+    rig.api.drain_block(0);
+    phase(BlockPhase::Released);
     rig.stop_agent();
 }

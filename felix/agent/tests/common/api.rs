@@ -156,6 +156,26 @@ impl Api {
             .inject(Target::client(AGENT), Fault::Partition);
     }
 
+    /// The agent's writes to blocks are refused.
+    pub fn refuse_block_writes(&self) {
+        let target = Target {
+            resource: Some("ipblocks".into()),
+            ..Target::client(AGENT).verb("patch")
+        };
+        self.server
+            .faults()
+            .inject(target, Fault::TooManyRequests(0));
+    }
+
+    /// Tells the node to give a block back.
+    pub fn drain_block(&self, index: u32) {
+        let api = self.typed("caracal.dev/v1alpha1", "IPBlock", "");
+        let patch = Patch::Merge(json!({"spec": {"drain": true}}));
+        let name = format!("default-{index}");
+        self.wait(api.patch(&name, &PatchParams::default(), &patch))
+            .expect("patch");
+    }
+
     /// They do again.
     pub fn heal(&self) {
         self.server.faults().clear();
