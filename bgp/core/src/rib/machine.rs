@@ -101,7 +101,7 @@ impl Rib {
             .filter(|egress| egress.idle && !egress.end_of_rib_owed.is_empty())
             .filter(|_| self.deferral.is_none())
             .map(|egress| &egress.end_of_rib_at);
-        let deferral = self.deferral.as_ref().map(Deferral::until);
+        let deferral = self.deferral.as_ref().map(Deferral::wake);
         stale.chain(end_of_rib).chain(deferral).min().copied()
     }
 
@@ -200,6 +200,7 @@ impl Rib {
         else {
             return;
         };
+        session.has_announced |= !update.reach.is_empty();
         let path_peer = Arc::clone(&session.path_peer);
         let own_v4 = session.egress.config.self_v4;
         let own_v6 = session.egress.config.self_v6;

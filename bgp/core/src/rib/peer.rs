@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) ends: Ends,
     pub(super) path_peer: Arc<PathPeer>,
     pub(super) end_of_rib_received: BTreeSet<Family>,
+    /// Whether the peer has announced anything in this session.
+    pub(super) has_announced: bool,
     pub(super) egress: Egress,
 }
 

@@ -22,42 +22,63 @@ use crate::types::Family;
 /// longer.
 const END_OF_RIB_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long selection waits beyond the last End-of-RIB. FRR sends it at once and its routes up to a second
-/// later (`coalesce-time`): a selection at that moment would take next hops out of the kernel that come back
-/// right after.
+/// How long selection waits beyond the last End-of-RIB: its sender may still be sending routes.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
+/// How long selection waits for the first route of a peer that has sent End-of-RIB and nothing else. FRR
+/// sends it at once and its routes when its update groups have formed, which takes seconds; a selection in
+/// between would take next hops out of the kernel that come back right after.
+pub(super) const EARLY_END_OF_RIB: Duration = Duration::from_secs(12);
 
 /// Selection waits for peers after a restart (RFC 4724 §4.1).
 #[derive(Debug)]
 pub(super) struct Deferral {
-    until: Instant,
+    /// At the latest; RFC 4724's Selection_Deferral_Timer.
+    deadline: Instant,
     waiting: BTreeSet<PeerIndex>,
-    /// Whether any peer has sent End-of-RIB: without one there is nothing to settle.
-    told: bool,
-    settling: bool,
+    /// When the last peer had sent its End-of-RIB.
+    ended: Option<Instant>,
+    /// When every one of them had sent routes, too.
+    complete: Option<Instant>,
+    /// When to look again.
+    wake: Instant,
 }
 
 impl Deferral {
-    pub(super) fn new(until: Instant, waiting: BTreeSet<PeerIndex>) -> Self {
+    pub(super) fn new(deadline: Instant, waiting: BTreeSet<PeerIndex>) -> Self {
         Self {
-            until,
+            deadline,
             waiting,
-            told: false,
-            settling: false,
+            ended: None,
+            complete: None,
+            wake: deadline,
         }
     }
 
-    pub(super) fn until(&self) -> &Instant {
-        &self.until
+    pub(super) fn wake(&self) -> &Instant {
+        &self.wake
     }
 
-    /// Whether the wait is over.
-    fn is_over(&mut self, now: Instant) -> bool {
-        if self.waiting.is_empty() && self.told && !self.settling {
-            self.settling = true;
-            self.until = self.until.min(now + SETTLE);
+    /// Whether the wait is over. `silent` tells whether a peer has ended without a single route, `heard`
+    /// whether any peer has ended at all: without one there is nothing to settle.
+    fn is_over(&mut self, now: Instant, heard: bool, silent: bool) -> bool {
+        if self.deadline <= now {
+            return true;
         }
-        self.until <= now || self.waiting.is_empty() && !self.told
+        if !self.waiting.is_empty() {
+            return false;
+        }
+        if !heard {
+            return true;
+        }
+        let ended = *self.ended.get_or_insert(now);
+        let over = if silent {
+            ended + EARLY_END_OF_RIB
+        } else {
+            *self.complete.get_or_insert(now) + SETTLE
+        };
+        self.wake = over.min(self.deadline);
+        self.wake <= now
     }
 }
 
@@ -104,6 +125,7 @@ impl Rib {
             id,
             path_peer,
             end_of_rib_received: BTreeSet::new(),
+            has_announced: false,
             egress: Egress {
                 config,
                 position: Position::Walk {
@@ -216,9 +238,6 @@ impl Rib {
             .iter()
             .all(|family| session.end_of_rib_received.contains(family));
         if all {
-            if let Some(deferral) = &mut self.deferral {
-                deferral.told = true;
-            }
             self.stop_waiting_for(id.index);
         }
     }
@@ -250,10 +269,14 @@ impl Rib {
     }
 
     pub(super) fn end_deferral_if_due(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let sessions = || self.peers.values().filter_map(|peer| peer.session.as_ref());
+        let mut ended = sessions().filter(|session| !session.end_of_rib_received.is_empty());
+        let heard = ended.clone().next().is_some();
+        let silent = ended.any(|session| !session.has_announced);
         let due = self
             .deferral
             .as_mut()
-            .is_some_and(|deferral| deferral.is_over(now));
+            .is_some_and(|deferral| deferral.is_over(now, heard, silent));
         if !due {
             return;
         }

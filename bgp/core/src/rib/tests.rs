@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fsm::{Negotiated, PeerGracefulRestart};
 use crate::policy::{Policy, PrefixMatch};
-use crate::rib::sessions::SETTLE;
+use crate::rib::sessions::{EARLY_END_OF_RIB, SETTLE};
 use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
 use crate::wire::{self, AsPath, DecodeContext, PathAttributes, Reach, Update, UpdateOutcome};
 
@@ -478,11 +478,16 @@ fn after_a_restart_selection_waits_for_every_peer_that_takes_part() {
     assert!(world.fib.is_empty() && world.complete == 0);
     assert!(world.rib.deferring());
     world.end_of_rib(2);
-    assert!(world.rib.deferring(), "routes may follow End-of-RIB");
-    world.tell(1, announcement(1, &[prefix(1)], &[]));
-    assert!(world.fib.is_empty());
     world.advance(SETTLE);
-    assert_eq!((world.fib.len(), world.complete), (1, 1));
+    assert!(
+        world.rib.deferring(),
+        "two peers have ended without a route"
+    );
+    world.tell(1, announcement(1, &[prefix(1)], &[]));
+    world.tell(2, announcement(2, &[prefix(2)], &[]));
+    assert!(world.fib.is_empty(), "more may follow");
+    world.advance(SETTLE);
+    assert_eq!((world.fib.len(), world.complete), (2, 1));
     world.pull_all();
     assert!(world.ended[&2].is_empty(), "the FIB has not answered yet");
     world.answer_all();
@@ -513,7 +518,7 @@ fn after_a_restart_a_peer_behind_a_dead_link_is_not_waited_for() {
     world.handle(Event::PathDown {
         index: PeerIndex(0),
     });
-    world.advance(SETTLE);
+    world.advance(EARLY_END_OF_RIB);
     assert!(!world.rib.deferring());
 }
 
