@@ -22,8 +22,9 @@ use crate::types::Family;
 /// longer.
 const END_OF_RIB_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long selection waits beyond the last End-of-RIB: its sender may still be sending routes.
-pub(super) const SETTLE: Duration = Duration::from_secs(2);
+/// How long selection waits beyond the last End-of-RIB, or beyond the first route of a peer that ended before
+/// it: FRR sends End-of-RIB at once, its own routes then, and what it learnt seconds later.
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long selection waits for the first route of a peer that has sent End-of-RIB and nothing else. FRR
 /// sends it at once and its routes when its update groups have formed, which takes seconds; a selection in
