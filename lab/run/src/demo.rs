@@ -10,6 +10,7 @@ use caracal_lab_topology::{
 };
 use serde_json::Value;
 
+use crate::drops::Drops;
 use crate::fabric::{EndCounters, is_management};
 use crate::faults::Fault;
 use crate::interrupt::Interrupt;
@@ -218,8 +219,13 @@ fn judge(
     let started = Instant::now();
     let mut mismatches: Vec<Mismatch>;
     loop {
+        let before = Drops::read(lab.plan(), lab.state())?;
         mismatches = matrix::run(&cells, &endpoints)?;
         if mismatches.is_empty() || started.elapsed() > patience {
+            let after = Drops::read(lab.plan(), lab.state())?;
+            for complaint in after.unexplained(&before, &cells) {
+                report.failures.push(format!("{phase}: {complaint}"));
+            }
             break;
         }
     }

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod demo;
+pub mod drops;
 pub mod echo;
 pub mod fabric;
 pub mod faults;
