@@ -139,10 +139,22 @@ fn bgpd_conf(plan: &Plan, node: &PlannedNode) -> String {
         line(out, 2, format_args!("maximum-paths ibgp 16"));
         for session in &sessions {
             activate(out, session);
+            if family == "ipv6" {
+                let peer = session.remote.v4;
+                line(
+                    out,
+                    2,
+                    format_args!("neighbor {peer} route-map prefer-global in"),
+                );
+            }
         }
         line(out, 1, format_args!("exit-address-family"));
     }
     line(out, 0, format_args!("route-map silence deny 10"));
+    // bgpd 8 does not notice that a link-local next hop went with its interface, so routes that it retains
+    // for a peer that restarts would outlive the cable; a global next hop is tracked.
+    line(out, 0, format_args!("route-map prefer-global permit 10"));
+    line(out, 1, format_args!("set ipv6 next-hop prefer-global"));
     text
 }
 
