@@ -6,6 +6,8 @@
 //! connections a second beside them. The kernel of a node must not notice anything.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ use caracal_lab::report::LossSummary;
 use caracal_lab::routers::{RESTART_SECONDS, detect};
 use caracal_lab::state::StateDir;
 use caracal_lab_topology::{Driver, Fabric, Plan, Sidecar};
+use common::{Guard, is_root};
 
 /// Two labs at once would measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -34,25 +37,6 @@ const VICTIMS: [&str; 2] = ["n1", "n3"];
 const BEFORE: Duration = Duration::from_secs(5);
 const DEAD: Duration = Duration::from_secs(30);
 const PAST_TIMER: Duration = Duration::from_secs(10);
-
-struct Guard(StateDir);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let target = std::env::temp_dir().join(format!("caracal-test-{}", std::process::id()));
-            let _ = Command::new("cp")
-                .arg("-r")
-                .arg(self.0.root().join("box"))
-                .arg(&target)
-                .status();
-            eprintln!("logs of this run: {}", target.display());
-        }
-        if let Err(error) = self.0.tear_down() {
-            eprintln!("teardown: {error:#}");
-        }
-    }
-}
 
 /// What happens while the agents are dead.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -392,11 +376,4 @@ fn without_graceful_restart_the_same_death_is_noticed() {
     };
     let losses = kill_and_return(&mut setup, Meanwhile::Nothing);
     assert!(losses.flows.lost > 0, "this test would not see a loss");
-}
-
-fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status")
-        .unwrap()
-        .lines()
-        .any(|line| line.starts_with("Uid:\t0\t"))
 }

@@ -4,10 +4,13 @@
 //! milliseconds on the machine it shares.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use common::is_root;
 use serde_json::Value;
 
 /// Two labs at once would measure each other.
@@ -51,14 +54,6 @@ fn demo(arguments: &[&str]) -> Option<Outcome> {
         output: text,
         report,
     })
-}
-
-fn is_root() -> bool {
-    Path::new("/proc/self").exists()
-        && std::fs::read_to_string("/proc/self/status")
-            .unwrap()
-            .lines()
-            .any(|line| line.starts_with("Uid:\t0\t"))
 }
 
 /// What every passing run has to show, besides its exit status.

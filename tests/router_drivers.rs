@@ -1,6 +1,8 @@
 //! Routers of every implementation forward between each other over the lab's cables.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,17 +12,7 @@ use caracal_lab::process::until;
 use caracal_lab::routers::{Router, StartKind, detect};
 use caracal_lab::state::StateDir;
 use caracal_lab_topology::{Clab, Driver, Plan, Role};
-
-/// Takes the lab down whatever happens to the test.
-struct Guard(StateDir);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.tear_down() {
-            eprintln!("teardown: {error:#}");
-        }
-    }
-}
+use common::{Guard, is_root};
 
 const TOPOLOGY: &str = "\
 name: routers
@@ -132,11 +124,4 @@ fn our_spines_with_bird_tors() {
 #[test]
 fn our_speaker_alone() {
     routers_reach_each_others_loopbacks(Driver::Caracal, Driver::Caracal, "own-own");
-}
-
-fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status")
-        .unwrap()
-        .lines()
-        .any(|line| line.starts_with("Uid:\t0\t"))
 }

@@ -1,6 +1,8 @@
 //! What a fault of a router costs the flows that cross it, for each implementation.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,16 +16,7 @@ use caracal_lab::routers::detect;
 use caracal_lab::state::StateDir;
 use caracal_lab_topology::sidecar::FaultKind;
 use caracal_lab_topology::{Clab, Driver, Fabric, Plan, Role, Sidecar};
-
-struct Guard(StateDir);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.tear_down() {
-            eprintln!("teardown: {error:#}");
-        }
-    }
-}
+use common::{Guard, is_root};
 
 /// Two hosts beyond the fabric, each behind a ToR, and two spines between them.
 const TOPOLOGY: &str = "\
@@ -167,11 +160,4 @@ fn caracal() {
 #[test]
 fn bird() {
     budgets_hold(Driver::Bird, "faults-bird");
-}
-
-fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status")
-        .unwrap()
-        .lines()
-        .any(|line| line.starts_with("Uid:\t0\t"))
 }

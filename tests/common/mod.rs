@@ -1,0 +1,32 @@
+//! What tests with a lab share.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::process::Command;
+
+use caracal_lab::state::StateDir;
+
+/// Takes the lab down whatever happens to the test; its logs survive a failure.
+pub(crate) struct Guard(pub(crate) StateDir);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let target = std::env::temp_dir().join(format!("caracal-test-{}", std::process::id()));
+            let logs = self.0.root().join("box");
+            let _ = Command::new("cp").arg("-r").arg(logs).arg(&target).status();
+            eprintln!("logs of this run: {}", target.display());
+        }
+        if let Err(error) = self.0.tear_down() {
+            eprintln!("teardown: {error:#}");
+        }
+    }
+}
+
+/// Whether the test may make network namespaces.
+pub(crate) fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .unwrap()
+        .lines()
+        .any(|line| line.starts_with("Uid:\t0\t"))
+}
