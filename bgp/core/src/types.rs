@@ -143,6 +143,69 @@ impl FromStr for Family {
     }
 }
 
+/// A set of families, for terms that are agreed family by family.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FamilySet(u8);
+
+impl FamilySet {
+    /// No family.
+    pub const EMPTY: Self = Self(0);
+    /// Every family.
+    pub const ALL: Self = Self(0b11);
+
+    /// Whether `family` belongs to the set.
+    pub fn contains(self, family: Family) -> bool {
+        self.0 & Self::bit(family) != 0
+    }
+
+    /// Adds `family`.
+    pub fn insert(&mut self, family: Family) {
+        self.0 |= Self::bit(family);
+    }
+
+    /// Takes `family` out; whether it was there.
+    pub fn remove(&mut self, family: Family) -> bool {
+        let had = self.contains(family);
+        self.0 &= !Self::bit(family);
+        had
+    }
+
+    /// Whether no family belongs to the set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The families of both sets.
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The families, in the order of [`Family::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        Family::ALL
+            .into_iter()
+            .filter(move |family| self.contains(*family))
+    }
+
+    fn bit(family: Family) -> u8 {
+        1 << family as u8
+    }
+}
+
+impl FromIterator<Family> for FamilySet {
+    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Self {
+        let mut set = Self::EMPTY;
+        families.into_iter().for_each(|family| set.insert(family));
+        set
+    }
+}
+
+impl fmt::Debug for FamilySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
 /// An IP prefix whose host bits are zero.
 ///
 /// Ordered by family, then address, then length, so that a covering prefix sorts directly before
@@ -276,6 +339,56 @@ impl FromStr for Prefix {
             }
             None => Ok(Self::host(text.parse().map_err(|_| malformed())?)),
         }
+    }
+}
+
+/// Tells the paths to one prefix apart on a session that carries several (RFC 7911 §3). Its value
+/// means nothing beyond the session; zero is a value like any other.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathId(pub u32);
+
+impl fmt::Display for PathId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for PathId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// What an UPDATE announces or withdraws: one path to a prefix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nlri {
+    /// Where it leads.
+    pub prefix: Prefix,
+    /// Which of several; zero on a session with one path per prefix.
+    pub id: PathId,
+}
+
+impl From<Prefix> for Nlri {
+    fn from(prefix: Prefix) -> Self {
+        Self {
+            prefix,
+            id: PathId::default(),
+        }
+    }
+}
+
+impl fmt::Display for Nlri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id {
+            PathId(0) => fmt::Display::fmt(&self.prefix, f),
+            id => write!(f, "{}{id:?}", self.prefix),
+        }
+    }
+}
+
+impl fmt::Debug for Nlri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -7,9 +7,13 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::net::IpAddr;
 
-use crate::rib::path::{Path, Source};
-use crate::types::{Asn, RouterId};
+use smallvec::SmallVec;
+
+use crate::rib::path::{Path, PeerIndex, Source};
+use crate::types::{Asn, PathId, RouterId};
+use crate::wire::{Origin, PathAttributes};
 
 /// The steps of the decision, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +36,8 @@ pub enum Step {
     ClusterListLength,
     /// The lowest peer address (g).
     PeerAddress,
+    /// The lowest path identifier, between paths that one peer told.
+    PathId,
 }
 
 impl fmt::Display for Step {
@@ -46,6 +52,7 @@ impl fmt::Display for Step {
             Self::RouterId => "router ID",
             Self::ClusterListLength => "cluster list length",
             Self::PeerAddress => "peer address",
+            Self::PathId => "path identifier",
         })
     }
 }
@@ -66,164 +73,220 @@ pub struct Selection {
     pub best: usize,
     /// The winner and the paths that share its load, most preferred first.
     pub multipath: Vec<usize>,
-    /// For each path, the step at which it lost; `None` for the winner and for rejected paths.
+    /// For each path, the step at which it lost; `None` for the winner and for unusable paths.
     pub lost_at: Vec<Option<Step>>,
     /// The last step that was needed to leave one path only; `None` when there was only one.
     pub decided_by: Option<Step>,
 }
 
-/// Picks the best of the paths that are not rejected; `None` when none is left.
-pub fn best_path(paths: &[Path], multipath: Multipath) -> Option<Selection> {
-    let usable: Vec<usize> = (0..paths.len())
-        .filter(|index| paths[*index].rejected.is_none())
-        .collect();
-    let mut lost_at = vec![None; paths.len()];
+/// What the decision knows of a path; worked out once for all prefixes that share the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    own: bool,
+    local_pref: u32,
+    as_path_len: u32,
+    origin: Origin,
+    /// Paths among which MED counts: those that the same neighbouring AS told, and those born in
+    /// our own AS together (RFC 4271 §9.1.2.2 c).
+    med_group: Option<Option<Asn>>,
+    /// RFC 4271 §9.1.2.2 c: absent counts as the lowest.
+    med: u32,
+    internal: bool,
+    /// RFC 4456 §9: the ORIGINATOR_ID stands in for the router ID of the one who reflected.
+    originator: Option<RouterId>,
+    cluster_list_len: u32,
+    peer: Option<(IpAddr, PeerIndex)>,
+}
 
-    // MED only compares within one neighbouring AS. Comparing pairs as they come would make the
-    // result depend on their order, so each AS first sends its own best (deterministic MED).
-    let mut champions: Vec<usize> = Vec::new();
-    for &index in &usable {
-        let group = med_group(&paths[index]);
+impl Rank {
+    /// The rank of `path`.
+    pub fn of(path: &Path) -> Self {
+        let attributes = &path.attributes;
+        let peer = path.source.peer();
+        let len = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        Self {
+            own: path.source == Source::Local,
+            local_pref: path.local_pref(),
+            as_path_len: len(attributes.as_path.len()),
+            origin: attributes.origin,
+            med_group: peer.map(|_| attributes.as_path.first()),
+            med: attributes.med.unwrap_or(0),
+            internal: peer.is_some_and(|peer| peer.internal),
+            originator: attributes
+                .originator_id
+                .or_else(|| peer.map(|peer| peer.router_id)),
+            cluster_list_len: len(attributes.cluster_list.len()),
+            peer: peer.map(|peer| (peer.address, peer.index)),
+        }
+    }
+}
+
+/// A path that may be used, as the decision sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its rank.
+    pub rank: &'a Rank,
+    /// Which of its source's paths to the prefix it is.
+    pub id: PathId,
+    /// What it carries.
+    pub attributes: &'a PathAttributes,
+}
+
+/// Explains the choice among paths; `None` stands for those that may not be used, and is the answer
+/// when no other is left.
+pub fn best_path(paths: &[Option<Candidate<'_>>], multipath: Multipath) -> Option<Selection> {
+    let usable: Vec<(usize, Candidate<'_>)> = paths
+        .iter()
+        .enumerate()
+        .filter_map(|(index, path)| Some((index, (*path)?)))
+        .collect();
+    let candidates: Vec<Candidate<'_>> = usable.iter().map(|(_, candidate)| *candidate).collect();
+    let champions = champions(&candidates);
+    let best = pick(&candidates)?;
+    let mut lost_at = vec![None; paths.len()];
+    for (index, candidate) in candidates.iter().enumerate() {
+        let champion = champions
+            .iter()
+            .copied()
+            .find(|champion| {
+                candidates[*champion].rank.med_group == candidate.rank.med_group
+            })
+            .unwrap_or(best);
+        let beaten_by = if champion == index { best } else { champion };
+        if index != best {
+            lost_at[usable[index].0] = prefer(&candidates[beaten_by], candidate).1;
+        }
+    }
+    let multipath = sharing(&candidates, best, multipath);
+    Some(Selection {
+        best: usable[best].0,
+        multipath: multipath.into_iter().map(|index| usable[index].0).collect(),
+        decided_by: lost_at.iter().flatten().max().copied(),
+        lost_at,
+    })
+}
+
+/// The best of `candidates`; `None` when there is none.
+pub(super) fn pick(candidates: &[Candidate<'_>]) -> Option<usize> {
+    let order = |a: &usize, b: &usize| prefer(&candidates[*a], &candidates[*b]).0;
+    if med_matters(candidates) {
+        champions(candidates).into_iter().min_by(order)
+    } else {
+        (0..candidates.len()).min_by(order)
+    }
+}
+
+/// The paths that share the load of `best`, itself first, most preferred first.
+pub(super) fn sharing(
+    candidates: &[Candidate<'_>],
+    best: usize,
+    multipath: Multipath,
+) -> SmallVec<[usize; 8]> {
+    let mut sharing: SmallVec<[usize; 8]> = (0..candidates.len())
+        .filter(|index| {
+            *index == best || shares_load(&candidates[*index], &candidates[best], multipath.relax)
+        })
+        .collect();
+    if sharing.len() > 1 && med_matters(candidates) {
+        // A path may tie with the best and all the same have lost by MED within its own AS.
+        let champions = champions(candidates);
+        sharing.retain(|index| {
+            champions.iter().all(|champion| {
+                champion == index
+                    || candidates[*champion].rank.med_group != candidates[*index].rank.med_group
+                    || prefer(&candidates[*champion], &candidates[*index])
+                        .1
+                        .is_none_or(|step| step > Step::External)
+            })
+        });
+    }
+    if sharing.len() > 1 {
+        sharing.sort_by(|a, b| {
+            (*a != best)
+                .cmp(&(*b != best))
+                .then_with(|| tie_break(&candidates[*a], &candidates[*b]).0)
+        });
+    }
+    sharing.truncate(multipath.maximum.max(1));
+    sharing
+}
+
+/// Whether MED can make a difference at all, which is rare.
+fn med_matters(candidates: &[Candidate<'_>]) -> bool {
+    candidates
+        .split_first()
+        .is_some_and(|(first, rest)| rest.iter().any(|other| other.rank.med != first.rank.med))
+}
+
+/// The best of each neighbouring AS.
+///
+/// MED only compares within one. Comparing pairs as they come would make the result depend on their
+/// order, so each AS first sends its own best (deterministic MED).
+fn champions(candidates: &[Candidate<'_>]) -> SmallVec<[usize; 8]> {
+    let mut champions: SmallVec<[usize; 8]> = SmallVec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        let group = candidate.rank.med_group;
         match champions
             .iter_mut()
-            .find(|champion| med_group(&paths[**champion]) == group)
+            .find(|champion| candidates[**champion].rank.med_group == group)
         {
             None => champions.push(index),
-            Some(champion) if prefer(&paths[index], &paths[*champion]).0 == Ordering::Less => {
+            Some(champion) if prefer(candidate, &candidates[*champion]).0 == Ordering::Less => {
                 *champion = index;
             }
             Some(_) => {}
         }
     }
-    let best = *champions
-        .iter()
-        .min_by(|a, b| prefer(&paths[**a], &paths[**b]).0)?;
-    for &index in &usable {
-        let champion = champions
-            .iter()
-            .copied()
-            .find(|champion| med_group(&paths[*champion]) == med_group(&paths[index]))
-            .unwrap_or(best);
-        let beaten_by = if champion == index { best } else { champion };
-        if index != best {
-            lost_at[index] = prefer(&paths[beaten_by], &paths[index]).1;
-        }
-    }
-    let decided_by = lost_at.iter().flatten().max().copied();
-
-    let mut sharing: Vec<usize> = usable
-        .into_iter()
-        .filter(|&index| shares_load(&paths[index], &paths[best], multipath.relax))
-        // A champion may tie with the best and still have beaten this one by MED.
-        .filter(|&index| lost_at[index].is_none_or(|step| step > Step::External))
-        .collect();
-    sharing.sort_by(|a, b| {
-        (*a != best)
-            .cmp(&(*b != best))
-            .then_with(|| tie_break(&paths[*a], &paths[*b]).0)
-    });
-    sharing.truncate(multipath.maximum.max(1));
-
-    Some(Selection {
-        best,
-        multipath: sharing,
-        lost_at,
-        decided_by,
-    })
-}
-
-/// Paths among which MED counts: those that the same neighbouring AS told, and those born in our
-/// own AS together (RFC 4271 §9.1.2.2 c).
-fn med_group(path: &Path) -> Option<Option<Asn>> {
-    match path.source {
-        Source::Local => None,
-        Source::Peer(_) => Some(path.attributes.as_path.first()),
-    }
+    champions
 }
 
 /// `Less` when `a` is preferred, and the step that decides.
-fn prefer(a: &Path, b: &Path) -> (Ordering, Option<Step>) {
-    let steps = [
-        (Step::OwnRoute, own(b).cmp(&own(a))),
-        (Step::LocalPref, b.local_pref().cmp(&a.local_pref())),
-        (
-            Step::AsPathLength,
-            a.attributes.as_path.len().cmp(&b.attributes.as_path.len()),
-        ),
-        (Step::Origin, a.attributes.origin.cmp(&b.attributes.origin)),
-        (Step::Med, compare_med(a, b)),
-        (Step::External, internal(a).cmp(&internal(b))),
-    ];
-    steps
-        .into_iter()
-        .find(|(_, ordering)| ordering.is_ne())
-        .map_or_else(
-            || tie_break(a, b),
-            |(step, ordering)| (ordering, Some(step)),
-        )
+fn prefer(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Option<Step>) {
+    let (x, y) = (a.rank, b.rank);
+    let decided = step(Step::OwnRoute, y.own.cmp(&x.own))
+        .or_else(|| step(Step::LocalPref, y.local_pref.cmp(&x.local_pref)))
+        .or_else(|| step(Step::AsPathLength, x.as_path_len.cmp(&y.as_path_len)))
+        .or_else(|| step(Step::Origin, x.origin.cmp(&y.origin)))
+        .or_else(|| step(Step::Med, compare_med(x, y)))
+        .or_else(|| step(Step::External, x.internal.cmp(&y.internal)));
+    decided.unwrap_or_else(|| tie_break(a, b))
 }
 
-fn tie_break(a: &Path, b: &Path) -> (Ordering, Option<Step>) {
-    let address = |path: &Path| path.source.peer().map(|peer| (peer.address, peer.index));
-    let steps = [
-        (Step::RouterId, originator(a).cmp(&originator(b))),
-        (
-            Step::ClusterListLength,
-            a.attributes
-                .cluster_list
-                .len()
-                .cmp(&b.attributes.cluster_list.len()),
-        ),
-        (Step::PeerAddress, address(a).cmp(&address(b))),
-    ];
-    steps
-        .into_iter()
-        .find(|(_, ordering)| ordering.is_ne())
-        .map_or((Ordering::Equal, None), |(step, ordering)| {
-            (ordering, Some(step))
+fn tie_break(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Option<Step>) {
+    let (x, y) = (a.rank, b.rank);
+    step(Step::RouterId, x.originator.cmp(&y.originator))
+        .or_else(|| {
+            let lengths = x.cluster_list_len.cmp(&y.cluster_list_len);
+            step(Step::ClusterListLength, lengths)
         })
+        .or_else(|| step(Step::PeerAddress, x.peer.cmp(&y.peer)))
+        .or_else(|| step(Step::PathId, a.id.cmp(&b.id)))
+        .unwrap_or((Ordering::Equal, None))
 }
 
-fn own(path: &Path) -> bool {
-    path.source == Source::Local
+fn step(step: Step, ordering: Ordering) -> Option<(Ordering, Option<Step>)> {
+    ordering.is_ne().then_some((ordering, Some(step)))
 }
 
-fn internal(path: &Path) -> bool {
-    path.source.peer().is_some_and(|peer| peer.internal)
-}
-
-fn compare_med(a: &Path, b: &Path) -> Ordering {
-    if med_group(a) != med_group(b) {
-        return Ordering::Equal;
+fn compare_med(a: &Rank, b: &Rank) -> Ordering {
+    if a.med_group == b.med_group {
+        a.med.cmp(&b.med)
+    } else {
+        Ordering::Equal
     }
-    // RFC 4271 §9.1.2.2 c: absent counts as the lowest.
-    a.attributes
-        .med
-        .unwrap_or(0)
-        .cmp(&b.attributes.med.unwrap_or(0))
 }
 
-/// RFC 4456 §9: the ORIGINATOR_ID stands in for the router ID of the one who reflected.
-fn originator(path: &Path) -> Option<RouterId> {
-    path.attributes
-        .originator_id
-        .or_else(|| path.source.peer().map(|peer| peer.router_id))
-}
-
-fn shares_load(path: &Path, best: &Path, relax: bool) -> bool {
+fn shares_load(path: &Candidate<'_>, best: &Candidate<'_>, relax: bool) -> bool {
+    let (a, b) = (path.rank, best.rank);
     // Own routes are delivered here; there is nothing to share.
-    let own_alone = own(best) && path != best;
-    !own_alone
-        && own(path) == own(best)
-        && path.local_pref() == best.local_pref()
-        && path.attributes.origin == best.attributes.origin
-        && internal(path) == internal(best)
-        && compare_med(path, best).is_eq()
-        && if relax {
-            path.attributes.as_path.len() == best.attributes.as_path.len()
-        } else {
-            path.attributes.as_path == best.attributes.as_path
-        }
+    !b.own
+        && !a.own
+        && a.local_pref == b.local_pref
+        && a.as_path_len == b.as_path_len
+        && a.origin == b.origin
+        && a.internal == b.internal
+        && compare_med(a, b).is_eq()
+        && (relax || path.attributes.as_path == best.attributes.as_path)
 }
 
 #[cfg(test)]

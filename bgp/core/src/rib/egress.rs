@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::policy::{ExportPolicy, Verdict};
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
-use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
-use crate::wire::{Community, PathAttributes};
+use crate::types::{Asn, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
+use crate::wire::{Community, EncodeContext, PathAttributes};
 
 /// Which next hop a peer is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,14 +34,14 @@ pub struct EgressConfig {
     pub local_asn: Asn,
     /// The cluster that we reflect for.
     pub cluster_id: RouterId,
-    /// The peer's AS.
-    pub peer_asn: Asn,
+    /// Whether the peer is in our AS.
+    pub peer: PeerKind,
     /// Whether we reflect for the peer.
     pub client: bool,
     /// Whether learnt routes are told at all.
     pub transit: bool,
     /// Families of the session.
-    pub families: Vec<Family>,
+    pub families: FamilySet,
     /// Which next hop is named.
     pub next_hop_mode: NextHopMode,
     /// Ourselves, as the peer reaches us by IPv4.
@@ -52,14 +52,30 @@ pub struct EgressConfig {
     pub subnets: Vec<Prefix>,
     /// Which routes may pass.
     pub policy: Arc<ExportPolicy>,
-    /// Whether AS numbers take four octets on this session.
-    pub four_octet_as: bool,
+    /// How messages to the peer are written.
+    pub encode: EncodeContext,
 }
 
 impl EgressConfig {
     /// Whether the peer is in our AS.
     pub fn internal(&self) -> bool {
-        self.local_asn == self.peer_asn
+        self.peer == PeerKind::Internal
+    }
+
+    /// Whether routes to `prefix` may be told, whatever their path.
+    ///
+    /// # Errors
+    /// The reason for which they may not.
+    pub fn admits(&self, prefix: &Prefix) -> Result<(), Withheld> {
+        if !self.families.contains(prefix.family()) {
+            return Err(Withheld::Family);
+        }
+        match self.policy.evaluate(prefix) {
+            (Verdict::Accept, _) => Ok(()),
+            (Verdict::Reject, rule) => Err(Withheld::Policy {
+                rule: rule.map(|rule| rule.name.clone()),
+            }),
+        }
     }
 }
 
@@ -94,6 +110,8 @@ pub enum Withheld {
     },
     /// We have no address of the family that the peer could use.
     NoNextHop,
+    /// Its attributes leave no room for a prefix in a message.
+    TooLong,
 }
 
 impl fmt::Display for Withheld {
@@ -114,6 +132,7 @@ impl fmt::Display for Withheld {
             Self::NoNextHop => {
                 f.write_str("the session's interface has no address of the family to name")
             }
+            Self::TooLong => f.write_str("its attributes are too long for a message"),
         }
     }
 }
@@ -123,15 +142,11 @@ impl fmt::Display for Withheld {
 /// # Errors
 /// The reason for which it is told nothing.
 pub fn export(prefix: &Prefix, path: &Path, egress: &EgressConfig) -> Result<Exported, Withheld> {
-    if !egress.families.contains(&prefix.family()) {
+    if !egress.families.contains(prefix.family()) {
         return Err(Withheld::Family);
     }
     permitted(path, egress)?;
-    if let (Verdict::Reject, rule) = egress.policy.evaluate(prefix) {
-        return Err(Withheld::Policy {
-            rule: rule.map(|rule| rule.name.clone()),
-        });
-    }
+    egress.admits(prefix)?;
     let next_hop = next_hop(prefix.family(), path, egress).ok_or(Withheld::NoNextHop)?;
     let attributes = if egress.internal() {
         internal_attributes(path, egress)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fsm::Negotiated;
 use crate::policy::{ExportPolicy, ImportPolicy};
@@ -12,6 +12,19 @@ use crate::rib::egress::NextHopMode;
 use crate::rib::path::{PeerId, PeerIndex};
 use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
+
+/// What a RIB is made with and keeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RibOptions {
+    /// Set after a restart during which forwarding went on: until then at the latest, selection and
+    /// FIB changes wait for the End-of-RIB of every peer that takes part in graceful restart, and a
+    /// little longer for routes that follow it.
+    pub defer_until: Option<Instant>,
+    /// Whether there is a FIB that answers: peers are told about a route once it has it.
+    pub forwarding: bool,
+    /// Decides what collides in tables of what peers send; best drawn at random.
+    pub hash_seed: u64,
+}
 
 /// The desired state of a RIB.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,34 +125,31 @@ pub enum Event {
         /// Which family.
         family: Family,
     },
-    /// The FIB did what [`Action::Fib`] asked.
-    Installed {
-        /// Which prefix.
-        prefix: Prefix,
-        /// The number of the change.
-        seq: u64,
-    },
-    /// The FIB could not do it.
-    InstallFailed {
-        /// Which prefix.
-        prefix: Prefix,
-        /// The number of the change.
-        seq: u64,
-        /// Why, for people.
-        why: String,
-    },
+    /// What became of [`Action::Fib`]s.
+    Answered(Vec<FibAnswer>),
+}
+
+/// What the FIB has to say to one [`Action::Fib`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibAnswer {
+    /// Which prefix.
+    pub prefix: Prefix,
+    /// The number of the change.
+    pub seq: u64,
+    /// Why it could not be done, for people; `None` when it was.
+    pub failed: Option<String>,
 }
 
 /// What the shell must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Bring the FIB to this state and answer with `Installed` or `InstallFailed`. A later change
-    /// of the same prefix replaces this one.
+    /// Bring the FIB to this state and answer with [`Event::Answered`]. A later change of the same
+    /// prefix replaces this one. Never comes from a RIB without a FIB.
     Fib {
         /// Which prefix.
         prefix: Prefix,
         /// Where its packets go, ascending and without duplicates; `None` removes the route.
-        forward: Option<Vec<Forward>>,
+        forward: Option<Arc<[Forward]>>,
         /// Names the change in the answer; grows with every change.
         seq: u64,
     },

@@ -3,28 +3,31 @@
 //! Owns positions and the bound on memory. Does not own what the change was: a reader looks that
 //! up in the table when it gets there, so a prefix that changed often costs a slow reader once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use crate::types::Prefix;
+use crate::rib::table::DestId;
 
 /// Changes kept beyond twice the size of the table, so that small tables do not push readers out.
 const SLACK: usize = 1024;
 
-/// Prefixes in the order of their last changes.
+/// Destinations in the order of their last changes.
+///
+/// A destination keeps the low half of its latest position itself ([`Journal::append`]): an entry
+/// counts only where that still names it. The journal is shorter than the 2^32 positions after
+/// which halves repeat.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     /// Position of the first entry.
     base: u64,
-    entries: VecDeque<Prefix>,
-    /// Position of the last change of each prefix still in the journal.
-    latest: HashMap<Prefix, u64>,
+    entries: VecDeque<DestId>,
 }
 
 impl Journal {
-    /// Notes that `prefix` changed.
-    pub(super) fn append(&mut self, prefix: Prefix) {
-        self.latest.insert(prefix, self.end());
-        self.entries.push_back(prefix);
+    /// Notes that `dest` changed; the answer is what its slot has to keep as its latest position.
+    pub(super) fn append(&mut self, dest: DestId) -> u32 {
+        let position = low_half(self.end());
+        self.entries.push_back(dest);
+        position
     }
 
     /// The position behind the last change.
@@ -37,14 +40,18 @@ impl Journal {
         self.base
     }
 
-    /// The next prefix at or behind `position` whose entry is its latest, and the position behind
-    /// it.
-    pub(super) fn next(&self, mut position: u64) -> Option<(Prefix, u64)> {
+    /// The next destination at or behind `position` whose entry is its latest, and the position
+    /// behind it. `latest` gives what the slot of a destination keeps.
+    pub(super) fn next(
+        &self,
+        mut position: u64,
+        latest: impl Fn(DestId) -> u32,
+    ) -> Option<(DestId, u64)> {
         while position < self.end() {
             let offset = usize::try_from(position.checked_sub(self.base)?).ok()?;
-            let prefix = *self.entries.get(offset)?;
-            if self.latest.get(&prefix) == Some(&position) {
-                return Some((prefix, position + 1));
+            let dest = *self.entries.get(offset)?;
+            if latest(dest) == low_half(position) {
+                return Some((dest, position + 1));
             }
             position += 1;
         }
@@ -52,18 +59,16 @@ impl Journal {
     }
 
     /// Forgets everything before `position`, and whatever exceeds the bound for a table of
-    /// `table_size` prefixes: a reader that stood there has to walk the table instead.
+    /// `table_size` prefixes: a reader that stood there has to sweep the table instead.
     pub(super) fn trim(&mut self, position: u64, table_size: usize) {
         let bound = 2 * table_size + SLACK;
-        while self.base < position || self.entries.len() > bound {
-            let Some(prefix) = self.entries.pop_front() else {
-                self.base = self.base.max(position);
-                return;
-            };
-            if self.latest.get(&prefix) == Some(&self.base) {
-                self.latest.remove(&prefix);
-            }
-            self.base += 1;
+        let excess = self.entries.len().saturating_sub(bound) as u64;
+        let until = position.max(self.base + excess).min(self.end());
+        let gone = usize::try_from(until - self.base).unwrap_or(usize::MAX);
+        self.entries.drain(..gone);
+        self.base = until;
+        if self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(SLACK.max(2 * self.entries.len()));
         }
     }
 
@@ -73,44 +78,73 @@ impl Journal {
     }
 }
 
+fn low_half(position: u64) -> u32 {
+    (position & u64::from(u32::MAX)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn prefix(index: u8) -> Prefix {
-        Prefix::v4([10, 0, index, 0].into(), 24).unwrap()
+    /// A journal and what the slots of seven destinations keep.
+    #[derive(Default)]
+    struct Kept {
+        journal: Journal,
+        latest: [Option<u32>; 7],
     }
 
-    fn read_all(journal: &Journal, mut position: u64) -> Vec<Prefix> {
-        let mut read = Vec::new();
-        while let Some((prefix, next)) = journal.next(position) {
-            read.push(prefix);
-            position = next;
+    impl Kept {
+        fn append(&mut self, dest: u32) {
+            let position = self.journal.append(DestId(dest));
+            self.latest[dest as usize] = Some(position);
         }
-        read
+
+        fn read_from(&self, mut position: u64) -> Vec<u32> {
+            let latest = |dest: DestId| self.latest[dest.0 as usize].unwrap();
+            let mut read = Vec::new();
+            while let Some((dest, next)) = self.journal.next(position, latest) {
+                read.push(dest.0);
+                position = next;
+            }
+            read
+        }
     }
 
     #[test]
     fn a_prefix_that_changed_often_is_read_once_at_its_last_change() {
-        let mut journal = Journal::default();
-        for index in [1, 2, 1, 3, 1] {
-            journal.append(prefix(index));
+        let mut kept = Kept::default();
+        for dest in [1, 2, 1, 3, 1] {
+            kept.append(dest);
         }
-        assert_eq!(read_all(&journal, 0), [2, 3, 1].map(prefix));
-        assert_eq!(read_all(&journal, 4), [1].map(prefix));
-        assert_eq!(read_all(&journal, journal.end()), []);
+        assert_eq!(kept.read_from(0), [2, 3, 1]);
+        assert_eq!(kept.read_from(4), [1]);
+        assert_eq!(kept.read_from(kept.journal.end()), [0; 0]);
     }
 
     #[test]
     fn memory_is_bounded_by_the_table_and_not_by_churn() {
-        let mut journal = Journal::default();
+        let mut kept = Kept::default();
         for round in 0..100_000_u32 {
-            journal.append(prefix((round % 7) as u8));
-            journal.trim(0, 7);
+            kept.append(round % 7);
+            kept.journal.trim(0, 7);
         }
-        assert!(journal.len() <= 2 * 7 + SLACK, "{}", journal.len());
-        assert_eq!(journal.end(), 100_000);
-        journal.trim(journal.end(), 7);
-        assert_eq!((journal.len(), journal.latest.len()), (0, 0));
+        assert!(kept.journal.len() <= 2 * 7 + SLACK);
+        assert_eq!(kept.journal.end(), 100_000);
+        kept.journal.trim(kept.journal.end(), 7);
+        assert_eq!(kept.journal.len(), 0);
+        assert_eq!(kept.journal.end(), 100_000);
+        assert!(kept.journal.entries.capacity() <= 2 * SLACK);
+    }
+
+    #[test]
+    fn entries_older_than_the_start_cannot_be_read() {
+        let mut kept = Kept::default();
+        for dest in [1, 2, 3] {
+            kept.append(dest);
+        }
+        kept.journal.trim(2, 7);
+        assert_eq!(kept.journal.start(), 2);
+        assert_eq!(kept.read_from(0), [0; 0], "the reader is behind the start");
+        assert_eq!(kept.read_from(2), [3]);
     }
 }

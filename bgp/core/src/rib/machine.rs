@@ -2,24 +2,30 @@
 //!
 //! Owns the order of things: import checks, when selection runs, who is woken. Does not own storage
 //! ([`super::table`]), the decision ([`super::best`]), sessions and their restarts
-//! ([`super::sessions`]) or the output of one peer ([`super::pull`]).
+//! ([`super::sessions`]) or output ([`super::pull`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use crate::policy::Verdict;
-use crate::rib::egress::{EgressConfig, Exported};
-use crate::rib::event::{Action, Event, RibConfig};
-use crate::rib::intern::Interner;
-use crate::rib::journal::Journal;
-use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex, Rejection, Source};
-use crate::rib::peer::{Peer, Position};
-use crate::rib::pull::Group;
+use crate::rib::event::{Action, Event, FibAnswer, RibConfig, RibOptions};
+use crate::rib::groups::Groups;
+use crate::rib::hash::Seed;
+use crate::rib::path::{Path, PeerId, PeerIndex, Rejection, Source};
+use crate::rib::path_ids::PathIds;
+use crate::rib::paths::PathRef;
+use crate::rib::peer::Peer;
 use crate::rib::sessions::Deferral;
-use crate::rib::table::{Scope, Table};
-use crate::types::{Family, NextHop, Prefix};
+use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
+use crate::types::{Family, Nlri, PathId, Prefix};
 use crate::wire::{PathAttributes, Update};
+
+/// Time for each peer that is woken before all are woken again. A peer has to be woken, to pull and
+/// to write for each round of changes: many peers get fewer and larger rounds.
+const PAUSE_PER_PEER: Duration = Duration::from_micros(10);
 
 /// Routes of one speaker: what peers told, what was selected, what peers are told.
 #[derive(Debug)]
@@ -27,34 +33,43 @@ pub struct Rib {
     pub(super) config: RibConfig,
     pub(super) table: Table,
     pub(super) peers: BTreeMap<PeerIndex, Peer>,
-    pub(super) journal: Journal,
-    pub(super) groups: HashMap<Arc<EgressConfig>, Group>,
-    pub(super) exported: Interner<Exported>,
-    attributes: Interner<PathAttributes>,
+    pub(super) groups: Groups,
+    pub(super) path_ids: PathIds,
     pub(super) deferral: Option<Deferral>,
+    /// Families of peers whose routes are stale, and when these go.
+    pub(super) stale: BTreeMap<(PeerIndex, Family), Instant>,
+    /// Sessions that have not sent every End-of-RIB.
+    pub(super) owing: BTreeSet<PeerIndex>,
+    /// The end of the journal when peers were last woken.
+    woken_until: u64,
+    next_round: Option<Instant>,
+    /// Peers that went idle since the journal was last trimmed.
+    pub(super) untrimmed: usize,
 }
 
 impl Rib {
     /// A RIB with its own routes and no others.
-    ///
-    /// `defer_until` is set after a restart during which forwarding went on: until then at the
-    /// latest, selection and FIB changes wait for the End-of-RIB of every peer that takes part in
-    /// graceful restart, and a little longer for routes that follow it.
-    pub fn new(config: RibConfig, defer_until: Option<Instant>, out: &mut Vec<Action>) -> Self {
+    pub fn new(config: RibConfig, options: RibOptions, out: &mut Vec<Action>) -> Self {
         let waiting = config
             .peers
             .iter()
             .filter(|(_, policy)| policy.graceful_restart)
             .map(|(index, _)| *index)
             .collect();
+        let seed = Seed::new(options.hash_seed);
         let mut rib = Self {
             peers: new_peers(&config),
-            table: Table::default(),
-            journal: Journal::default(),
-            groups: HashMap::new(),
-            exported: Interner::new(),
-            attributes: Interner::new(),
-            deferral: defer_until.map(|until| Deferral::new(until, waiting)),
+            table: Table::new(seed, options.forwarding),
+            groups: Groups::new(seed),
+            path_ids: PathIds::new(seed),
+            deferral: options
+                .defer_until
+                .map(|until| Deferral::new(until, waiting)),
+            stale: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            woken_until: 0,
+            next_round: None,
+            untrimmed: 0,
             config,
         };
         for (prefix, attributes) in rib.config.originate.clone() {
@@ -82,9 +97,8 @@ impl Rib {
             } => self.peer_down(now, peer, &retain, restart_time, out),
             Event::PathDown { index } => self.path_down(index, out),
             Event::Update { peer, update } => self.update(peer, update, out),
-            Event::Refresh { peer, family } => self.refresh(peer, family),
-            Event::Installed { prefix, seq } => self.answer(prefix, seq, None),
-            Event::InstallFailed { prefix, seq, why } => self.answer(prefix, seq, Some(why)),
+            Event::Refresh { peer, family } => self.refresh(peer, family, out),
+            Event::Answered(answers) => self.answered(answers, out),
         }
         self.end_deferral_if_due(now, out);
         self.wake(now, out);
@@ -92,27 +106,33 @@ impl Rib {
 
     /// When [`Rib::handle_timeout`] has to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let stale = self.peers.values().flat_map(|peer| peer.stale.values());
-        let end_of_rib = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.session.as_ref())
-            .map(|session| &session.egress)
-            .filter(|egress| egress.idle && !egress.end_of_rib_owed.is_empty())
-            .filter(|_| self.deferral.is_none())
-            .map(|egress| &egress.end_of_rib_at);
-        let deferral = self.deferral.as_ref().map(Deferral::wake);
-        stale.chain(end_of_rib).chain(deferral).min().copied()
+        let stale = self.stale.values().min().copied();
+        let deferral = self.deferral.as_ref().map(|deferral| *deferral.wake());
+        let round = (self.woken_until != self.table.journal.end())
+            .then_some(self.next_round)
+            .flatten();
+        let end_of_rib = || {
+            let owing = self.owing.iter().filter_map(|index| self.peers.get(index));
+            let sessions = owing.filter_map(|peer| peer.session.as_ref());
+            sessions
+                .filter(|session| session.egress.idle)
+                .map(|session| session.egress.end_of_rib_at)
+                .min()
+        };
+        let end_of_rib = self.deferral.is_none().then(end_of_rib).flatten();
+        [stale, deferral, round, end_of_rib]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Action>) {
         let due: Vec<(PeerIndex, Family)> = self
-            .peers
+            .stale
             .iter()
-            .flat_map(|(index, peer)| peer.stale.iter().map(|stale| (*index, stale)))
-            .filter(|(_, (_, at))| **at <= now)
-            .map(|(index, (family, _))| (index, *family))
+            .filter(|(_, at)| **at <= now)
+            .map(|(key, _)| *key)
             .collect();
         for (index, family) in due {
             self.sweep_stale(index, family, out);
@@ -135,6 +155,7 @@ impl Rib {
             .copied()
             .collect();
         for index in removed {
+            self.end_session(index);
             self.forget_paths(index, |_, _| true, out);
             self.peers.remove(&index);
             self.stop_waiting_for(index);
@@ -146,13 +167,13 @@ impl Rib {
                 .policy = policy.clone();
         }
 
-        if self.import_differs(&old) {
+        let rejudge = self.import_differs(&old);
+        if rejudge {
             self.rejudge();
         }
         for prefix in old.originate.keys() {
             if !self.config.originate.contains_key(prefix) {
-                self.table.remove(prefix, None);
-                self.reselect(*prefix, out);
+                self.disown(prefix, out);
             }
         }
         for (prefix, attributes) in self.config.originate.clone() {
@@ -160,11 +181,10 @@ impl Rib {
                 self.originate(prefix, attributes, out);
             }
         }
-        if self.import_differs(&old) || self.config.multipath != old.multipath {
+        if rejudge || self.config.multipath != old.multipath {
             self.reselect_all(out);
         }
-        self.regroup();
-        self.release();
+        self.regroup(out);
     }
 
     /// Whether a path may be judged otherwise than under `old`.
@@ -181,15 +201,20 @@ impl Rib {
     }
 
     fn originate(&mut self, prefix: Prefix, attributes: PathAttributes, out: &mut Vec<Action>) {
-        let path = Path {
+        let path = self.table.paths.intern(Path {
             source: Source::Local,
-            attributes: self.attributes.intern(attributes),
+            attributes: Arc::new(attributes),
             next_hop: None,
-            stale: false,
-            rejected: None,
-        };
-        self.table.insert(prefix, path);
-        self.reselect(prefix, out);
+        });
+        let dest = self.table.find_or_add(prefix);
+        self.insert(dest, path, PathId::default(), Marks::default(), out);
+        self.table.paths.release(path);
+    }
+
+    fn disown(&mut self, prefix: &Prefix, out: &mut Vec<Action>) {
+        if let Some(dest) = self.table.find(prefix) {
+            self.withdraw(dest, None, PathId::default(), out);
+        }
     }
 
     fn update(&mut self, id: PeerId, update: Update, out: &mut Vec<Action>) {
@@ -202,37 +227,32 @@ impl Rib {
         };
         session.has_announced |= !update.reach.is_empty();
         let path_peer = Arc::clone(&session.path_peer);
-        let own_v4 = session.egress.config.self_v4;
-        let own_v6 = session.egress.config.self_v6;
 
         // RFC 4271 §4.3: withdrawals first; a prefix in both is announced.
-        for prefix in update.withdrawn.iter().flat_map(|(_, prefixes)| prefixes) {
-            self.withdraw(id.index, prefix, out);
+        for Nlri { prefix, id: path } in update.withdrawn.iter().flat_map(|(_, nlri)| nlri) {
+            if let Some(dest) = self.table.find(prefix) {
+                self.withdraw(dest, Some(id.index), *path, out);
+            }
         }
         if let Some(attributes) = update.attributes {
-            let attributes = self.attributes.intern(attributes);
-            let looped = self.judge_attributes(&path_peer, &attributes);
+            let attributes = Arc::new(attributes);
             for reach in update.reach {
-                let own_next_hop = match reach.next_hop {
-                    NextHop::V4(address) => own_v4 == Some(address),
-                    NextHop::V6 { global, .. } => own_v6.is_some_and(|(own, _)| own == global),
+                let path = Path {
+                    source: Source::Peer(Arc::clone(&path_peer)),
+                    attributes: Arc::clone(&attributes),
+                    next_hop: Some(reach.next_hop),
                 };
-                let whole = looped
-                    .clone()
-                    .or_else(|| own_next_hop.then_some(Rejection::OwnNextHop));
-                for prefix in reach.nlri {
-                    let rejected = whole
-                        .clone()
-                        .or_else(|| self.judge_prefix(id.index, &prefix));
-                    let path = Path {
-                        source: Source::Peer(Arc::clone(&path_peer)),
-                        attributes: Arc::clone(&attributes),
-                        next_hop: Some(reach.next_hop),
+                let unusable = self.judge_path(&path).is_some();
+                let path = self.table.paths.intern(path);
+                for Nlri { prefix, id: path_id } in reach.nlri {
+                    let marks = Marks {
+                        rejected: unusable || self.judge_prefix(id.index, &prefix).is_some(),
                         stale: false,
-                        rejected,
                     };
-                    self.announce(id.index, prefix, path, out);
+                    let dest = self.table.find_or_add(prefix);
+                    self.insert(dest, path, path_id, marks, out);
                 }
+                self.table.paths.release(path);
             }
         }
         if let Some(family) = update.end_of_rib {
@@ -240,63 +260,152 @@ impl Rib {
         }
     }
 
-    fn announce(&mut self, index: PeerIndex, prefix: Prefix, path: Path, out: &mut Vec<Action>) {
-        if let Some(peer) = self.peers.get_mut(&index) {
-            peer.prefixes.insert(prefix);
+    /// Puts a path in place of what its source said under the same identifier before.
+    fn insert(
+        &mut self,
+        dest: DestId,
+        path: PathRef,
+        id: PathId,
+        marks: Marks,
+        out: &mut Vec<Action>,
+    ) {
+        let entry = Entry {
+            told: path,
+            used: path,
+            id,
+            marks,
+        };
+        self.table.paths.hold(path);
+        self.table.paths.hold(path);
+        let old = self.table.insert(dest, entry);
+        let family = self.table.dest(dest).prefix.family();
+        if let Some(peer) = self.table.paths.peer(path)
+            && let Some(peer) = self.peers.get_mut(&peer)
+        {
+            peer.dests.insert(dest);
+            peer.count(family, marks);
+            old.into_iter().for_each(|old| peer.uncount(family, old.marks));
         }
-        self.table.insert(prefix, path);
-        self.reselect(prefix, out);
+        if let Some(old) = old {
+            self.table.release(old);
+            if (old.used, old.marks.rejected) == (entry.used, marks.rejected) {
+                return;
+            }
+        }
+        self.reselect(dest, out);
     }
 
-    fn withdraw(&mut self, index: PeerIndex, prefix: &Prefix, out: &mut Vec<Action>) {
-        if let Some(peer) = self.peers.get_mut(&index) {
-            peer.prefixes.remove(prefix);
+    /// Takes away what `peer` said under an identifier.
+    pub(super) fn withdraw(
+        &mut self,
+        dest: DestId,
+        peer: Option<PeerIndex>,
+        id: PathId,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(at) = self.table.position(dest, peer, id) else {
+            return;
+        };
+        let old = self.table.remove_at(dest, at);
+        let others = self.table.position_of_peer(dest, peer).is_some();
+        let family = self.table.dest(dest).prefix.family();
+        if let Some(peer) = peer.and_then(|peer| self.peers.get_mut(&peer)) {
+            peer.uncount(family, old.marks);
+            if !others {
+                peer.dests.remove(dest);
+            }
         }
-        if self.table.remove(prefix, Some(index)) {
-            self.reselect(*prefix, out);
-        }
+        self.table.release(old);
+        self.reselect(dest, out);
     }
 
-    fn refresh(&mut self, id: PeerId, family: Family) {
-        let then = self.journal.end();
-        if let Some(session) = self
+    fn refresh(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
+        let Some(session) = self
             .peers
             .get_mut(&id.index)
             .and_then(|peer| peer.session(id))
+        else {
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(session.egress.group) {
+            group.resend(id.index, family, &mut self.table);
+            session.rouse(out);
+        }
+    }
+
+    fn answered(&mut self, answers: Vec<FibAnswer>, out: &mut Vec<Action>) {
+        for FibAnswer {
+            prefix,
+            seq,
+            failed,
+        } in answers
         {
-            session.egress.position = Position::Walk {
-                after: None,
-                then,
-                resend: Some(family),
+            let Some(dest) = self.table.find(&prefix) else {
+                continue;
             };
+            let multipath = self.config.multipath;
+            if self.table.answer(dest, seq, failed, multipath, out) {
+                self.table.note(dest);
+            }
         }
     }
 
-    fn answer(&mut self, prefix: Prefix, seq: u64, failed: Option<String>) {
-        if self.table.answer(prefix, seq, failed) {
-            self.journal.append(prefix);
-        }
+    /// Why a path to `prefix` must not be used, if it must not.
+    pub(super) fn judge(&self, path: &Path, prefix: &Prefix) -> Option<Rejection> {
+        let index = path.source.index()?;
+        self.judge_path(path)
+            .or_else(|| self.judge_prefix(index, prefix))
     }
 
-    /// Loop checks, which no configuration can switch off.
-    fn judge_attributes(&self, peer: &PathPeer, attributes: &PathAttributes) -> Option<Rejection> {
+    /// Checks that no configuration can switch off.
+    fn judge_path(&self, path: &Path) -> Option<Rejection> {
+        let peer = path.source.peer()?;
+        let attributes = &path.attributes;
         if attributes.as_path.contains(self.config.asn) {
             return Some(Rejection::AsLoop);
         }
         if !peer.internal {
             let found = attributes.as_path.first();
-            return (found != Some(peer.asn)).then_some(Rejection::FirstAs {
-                peer: peer.asn,
-                found,
-            });
-        }
-        if attributes.originator_id == Some(self.config.router_id) {
+            if found != Some(peer.asn) {
+                let peer = peer.asn;
+                return Some(Rejection::FirstAs { peer, found });
+            }
+        } else if attributes.originator_id == Some(self.config.router_id) {
             return Some(Rejection::OriginatorIsSelf);
+        } else if attributes.cluster_list.contains(&self.config.cluster_id) {
+            return Some(Rejection::ClusterLoop);
         }
-        attributes
-            .cluster_list
-            .contains(&self.config.cluster_id)
-            .then_some(Rejection::ClusterLoop)
+        let next_hop = path.next_hop.as_ref()?;
+        peer.is_ourselves(next_hop).then_some(Rejection::OwnNextHop)
+    }
+
+    /// Judges every learnt path again after a change of configuration.
+    fn rejudge(&mut self) {
+        for id in self.table.sorted() {
+            for at in 0..self.table.dest(id).paths.len() {
+                let dest = self.table.dest(id);
+                let Entry { told, marks, .. } = dest.paths[at];
+                let rejected = self.judge(self.table.paths.get(told), &dest.prefix).is_some();
+                if rejected != marks.rejected {
+                    let marks = Marks { rejected, ..marks };
+                    self.mark(id, at, marks);
+                }
+            }
+        }
+    }
+
+    /// Changes what is noted about an entry.
+    pub(super) fn mark(&mut self, dest: DestId, at: usize, marks: Marks) {
+        let entry = self.table.entry_mut(dest, at);
+        let before = std::mem::replace(&mut entry.marks, marks);
+        let told = entry.told;
+        let family = self.table.dest(dest).prefix.family();
+        if let Some(peer) = self.table.paths.peer(told)
+            && let Some(peer) = self.peers.get_mut(&peer)
+        {
+            peer.uncount(family, before);
+            peer.count(family, marks);
+        }
     }
 
     fn judge_prefix(&self, index: PeerIndex, prefix: &Prefix) -> Option<Rejection> {
@@ -313,128 +422,87 @@ impl Rib {
         }
     }
 
-    /// Judges every learnt path again after a change of configuration.
-    fn rejudge(&mut self) {
-        let mut verdicts = Vec::new();
-        for (prefix, entry) in &self.table.entries {
-            for path in &entry.paths {
-                let Some(peer) = path.source.peer() else {
-                    continue;
-                };
-                // A next hop that was our own end of the session stays so while it lasts.
-                let rejected = match &path.rejected {
-                    Some(Rejection::OwnNextHop) => Some(Rejection::OwnNextHop),
-                    _ => self
-                        .judge_attributes(peer, &path.attributes)
-                        .or_else(|| self.judge_prefix(peer.index, prefix)),
-                };
-                if rejected != path.rejected {
-                    verdicts.push((*prefix, peer.index, rejected));
-                }
-            }
-        }
-        for (prefix, index, rejected) in verdicts {
-            if let Some(path) = self.table.path_mut(&prefix, index) {
-                path.rejected = rejected;
-            }
-        }
-    }
-
     /// Takes away the paths of a peer that `goes` names.
     pub(super) fn forget_paths(
         &mut self,
         index: PeerIndex,
-        goes: impl Fn(&Prefix, &Path) -> bool,
+        goes: impl Fn(&Prefix, &Entry) -> bool,
         out: &mut Vec<Action>,
     ) {
-        let Some(peer) = self.peers.get_mut(&index) else {
+        let Some(peer) = self.peers.get(&index) else {
             return;
         };
-        let table = &mut self.table;
-        let gone: Vec<Prefix> = peer
-            .prefixes
-            .iter()
-            .filter(|prefix| {
-                table
-                    .path_mut(prefix, index)
-                    .is_some_and(|path| goes(prefix, path))
-            })
-            .copied()
-            .collect();
-        for prefix in gone {
-            self.withdraw(index, &prefix, out);
+        let dests: Vec<DestId> = peer.dests.iter().collect();
+        for dest in dests {
+            let found = self.table.dest(dest);
+            let theirs = |entry: &&Entry| self.table.paths.peer(entry.told) == Some(index);
+            let gone: SmallVec<[PathId; 4]> = found
+                .paths
+                .iter()
+                .filter(theirs)
+                .filter(|entry| goes(&found.prefix, entry))
+                .map(|entry| entry.id)
+                .collect();
+            for id in gone {
+                self.withdraw(dest, Some(index), id, out);
+            }
         }
     }
 
-    fn reselect(&mut self, prefix: Prefix, out: &mut Vec<Action>) {
+    fn reselect(&mut self, dest: DestId, out: &mut Vec<Action>) {
         let scope = match self.deferral {
             Some(_) => Scope::OwnRoutes,
             None => Scope::All,
         };
-        if self
-            .table
-            .reselect(prefix, self.config.multipath, scope, out)
-        {
-            self.journal.append(prefix);
+        let multipath = self.config.multipath;
+        if self.table.reselect(dest, multipath, scope, out) {
+            self.table.note(dest);
         }
+        self.table.drop_if_empty(dest);
     }
 
     pub(super) fn reselect_all(&mut self, out: &mut Vec<Action>) {
-        let prefixes: Vec<Prefix> = self.table.entries.keys().copied().collect();
-        for prefix in prefixes {
-            self.reselect(prefix, out);
+        for dest in self.table.sorted() {
+            self.reselect(dest, out);
         }
     }
 
     /// Tells the shell about peers that wait and for whom there is something again.
     fn wake(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let end = self.journal.end();
-        let settled = self.deferral.is_none() && self.table.pending() == 0;
-        let deferring = self.deferral.is_some();
-        for session in self
-            .peers
-            .values_mut()
-            .filter_map(|peer| peer.session.as_mut())
-        {
-            let egress = &mut session.egress;
-            let end_of_rib = !egress.end_of_rib_owed.is_empty()
-                && (settled || !deferring && egress.end_of_rib_at <= now);
-            if egress.idle && (egress.position != Position::Journal(end) || end_of_rib) {
-                egress.idle = false;
-                out.push(Action::EgressReady { peer: session.id });
+        let end = self.table.journal.end();
+        let due = self.next_round.is_none_or(|next| next <= now);
+        if self.woken_until != end && due {
+            self.woken_until = end;
+            let mut woken = 0;
+            for session in self.peers.values_mut().filter_map(|peer| peer.session.as_mut()) {
+                woken += u32::from(session.rouse(out));
+            }
+            self.next_round = Some(now + PAUSE_PER_PEER * woken);
+        }
+        if self.owing.is_empty() || self.deferral.is_some() {
+            return;
+        }
+        let settled = self.table.pending() == 0;
+        for index in &self.owing {
+            let session = self.peers.get_mut(index).and_then(|peer| peer.session.as_mut());
+            if let Some(session) = session
+                && (settled || session.egress.end_of_rib_at <= now)
+            {
+                session.rouse(out);
             }
         }
-        self.trim_journal();
     }
 
-    pub(super) fn trim_journal(&mut self) {
-        let slowest = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.session.as_ref())
-            .map(|session| match session.egress.position {
-                Position::Walk { then, .. } => then,
-                Position::Journal(position) => position,
-            })
-            .min()
-            .unwrap_or(self.journal.end());
-        self.journal.trim(slowest, self.table.entries.len());
-    }
-
-    /// Gives back what mass removal left behind.
-    pub(super) fn release(&mut self) {
-        self.attributes.sweep();
-        self.exported.sweep();
-    }
-
-    /// How many values the RIB holds beside the table: attribute sets, exported sets, journal
-    /// entries and groups. For tests of its bounds.
+    /// How many values the RIB holds beside the table: paths, exported sets, journal entries and
+    /// groups. For tests of its bounds.
     pub fn footprint(&mut self) -> [usize; 4] {
-        self.release();
+        self.trim_journal();
+        let table = &self.table;
+        let exports = self.groups.iter_mut().map(|group| group.footprint(table));
         [
-            self.attributes.len(),
-            self.exported.len(),
-            self.journal.len(),
+            exports.sum(),
+            self.table.paths.len(),
+            self.table.journal.len(),
             self.groups.len(),
         ]
     }

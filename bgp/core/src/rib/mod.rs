@@ -12,27 +12,39 @@
 //!                                                                  v           v
 //!                                          journal of changed prefixes <───────┘
 //!                                            │            │
-//!                                     peer cursor   peer cursor   ... each pulls: export ──> octets
+//!                                         reader       reader     of peers that were told the same
+//!                                            │            │
+//!                                      export once, encode once ──> chunks of octets, pulled by each
 //! ```
 
+mod adj_out;
 mod best;
+mod dest_set;
 mod egress;
 mod event;
-mod intern;
+mod exports;
+mod group;
+mod groups;
+mod hash;
 mod journal;
 mod machine;
 mod path;
+mod path_ids;
+mod paths;
 mod peer;
 mod pull;
 mod sessions;
 mod table;
 mod view;
+mod ways;
 
-pub use best::{Multipath, Selection, Step, best_path};
+pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
 pub use egress::{EgressConfig, Exported, NextHopMode, Withheld, export};
-pub use event::{Action, Ends, Event, Forward, PeerPolicy, RibConfig};
+pub use event::{Action, Ends, Event, FibAnswer, Forward, PeerPolicy, RibConfig, RibOptions};
 pub use machine::Rib;
-pub use path::{DEFAULT_LOCAL_PREF, Path, PathPeer, PeerId, PeerIndex, Rejection, Source};
+pub use path::{
+    DEFAULT_LOCAL_PREF, Path, PathPeer, PeerId, PeerIndex, Rejection, Source, TablePath,
+};
 pub use table::FibState;
 pub use view::{FamilyView, RouteView};
 

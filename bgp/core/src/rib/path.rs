@@ -1,12 +1,13 @@
-//! One path to a prefix: who told it, what it carries, whether it may be used.
+//! One path to a prefix: who told it and what it carries.
 //!
-//! Owns the values that selection and export read. Does not own their storage.
+//! Owns the values that selection and export read. Does not own their storage, nor what the table
+//! notes about a path to one prefix.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::types::{Asn, NextHop, Prefix, RouterId};
+use crate::types::{Asn, NextHop, PathId, Prefix, RouterId};
 use crate::wire::PathAttributes;
 
 /// Names a configured peer for as long as the speaker lives; never given to another one.
@@ -26,20 +27,15 @@ pub struct PeerId {
 /// The default LOCAL_PREF of routes that carry none.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// One path to a prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What one source says, whatever the prefix: a whole run of prefixes shares one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Path {
     /// Who told it.
     pub source: Source,
-    /// What it carries, shared with every path that carries the same.
+    /// What it carries.
     pub attributes: Arc<PathAttributes>,
     /// Where its packets go; `None` for own routes.
     pub next_hop: Option<NextHop>,
-    /// Kept from before the peer's restart (RFC 4724 §4.2); used like any other meanwhile.
-    pub stale: bool,
-    /// Why it must not be used; the path is kept so that people can ask, and so that a change of
-    /// policy needs no word from the peer.
-    pub rejected: Option<Rejection>,
 }
 
 impl Path {
@@ -50,7 +46,7 @@ impl Path {
 }
 
 /// Who told a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// We did.
     Local,
@@ -74,7 +70,7 @@ impl Source {
 }
 
 /// What selection and export need to know about the session that told a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPeer {
     /// Which peer.
     pub index: PeerIndex,
@@ -90,6 +86,34 @@ pub struct PathPeer {
     pub client: bool,
     /// Index of the interface that carries the session, where it is known.
     pub interface: Option<u32>,
+    /// Our own end of the session, as the peer may name it as next hop.
+    pub own_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub own_v6: Option<Ipv6Addr>,
+}
+
+impl PathPeer {
+    /// Whether `next_hop` is our own end of the session.
+    pub fn is_ourselves(&self, next_hop: &NextHop) -> bool {
+        match next_hop {
+            NextHop::V4(address) => self.own_v4 == Some(*address),
+            NextHop::V6 { global, .. } => self.own_v6 == Some(*global),
+        }
+    }
+}
+
+/// A path to one prefix as the table holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePath {
+    /// What is used: as the source told it, changed by the import policy.
+    pub path: Path,
+    /// Which of several that the source tells.
+    pub id: PathId,
+    /// Kept from before the peer's restart (RFC 4724 §4.2); used like any other meanwhile.
+    pub stale: bool,
+    /// Why it must not be used; the path is kept so that people can ask, and so that a change of
+    /// policy needs no word from the peer.
+    pub rejected: Option<Rejection>,
 }
 
 /// Why a path must not be used.

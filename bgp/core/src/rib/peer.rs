@@ -1,26 +1,35 @@
-//! One peer in the RIB: its session, its stale routes, and how far it has been told.
+//! One peer in the RIB: its session, and what the table holds of it.
 //!
 //! Owns the state. Does not own the decisions on it, which are [`super::machine`]'s.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::fsm::Negotiated;
-use crate::rib::egress::{EgressConfig, Exported};
-use crate::rib::event::{Ends, PeerPolicy};
+use crate::rib::dest_set::DestSet;
+use crate::rib::event::{Action, Ends, PeerPolicy};
+use crate::rib::groups::GroupId;
 use crate::rib::path::{PathPeer, PeerId};
-use crate::types::{Family, Prefix};
+use crate::rib::table::Marks;
+use crate::types::{Family, FamilySet};
 
 /// A configured peer, up or not.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) policy: PeerPolicy,
     pub(super) session: Option<Session>,
-    /// Prefixes for which the table holds a path of this peer.
-    pub(super) prefixes: BTreeSet<Prefix>,
-    /// Families with stale routes, and when these go.
-    pub(super) stale: BTreeMap<Family, Instant>,
+    /// Destinations to which the table holds a path of this peer.
+    pub(super) dests: DestSet,
+    /// How many such paths there are, by family.
+    counts: [Counts; Family::ALL.len()],
+}
+
+/// Paths of one peer and family in the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) received: usize,
+    pub(super) rejected: usize,
+    pub(super) stale: usize,
 }
 
 /// A session that is up.
@@ -30,7 +39,7 @@ pub(super) struct Session {
     pub(super) negotiated: Negotiated,
     pub(super) ends: Ends,
     pub(super) path_peer: Arc<PathPeer>,
-    pub(super) end_of_rib_received: BTreeSet<Family>,
+    pub(super) end_of_rib_received: FamilySet,
     /// Whether the peer has announced anything in this session.
     pub(super) has_announced: bool,
     pub(super) egress: Egress,
@@ -39,32 +48,24 @@ pub(super) struct Session {
 /// How far a peer has been told.
 #[derive(Debug)]
 pub(super) struct Egress {
-    pub(super) config: Arc<EgressConfig>,
-    pub(super) position: Position,
-    /// Adj-RIB-Out: what the peer believes.
-    pub(super) advertised: BTreeMap<Prefix, Arc<Exported>>,
+    pub(super) group: GroupId,
     /// Families whose End-of-RIB is still to be sent.
-    pub(super) end_of_rib_owed: BTreeSet<Family>,
+    pub(super) end_of_rib_owed: FamilySet,
     /// When End-of-RIB goes out although the FIB has not answered for everything.
     pub(super) end_of_rib_at: Instant,
     /// The last pull found nothing: the peer must be told when there is something again.
     pub(super) idle: bool,
 }
 
-/// Where a peer reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Position {
-    /// In the table: the peer is new, fell behind, or must be told everything again.
-    Walk {
-        /// Everything up to this prefix has been told.
-        after: Option<Prefix>,
-        /// Where the journal goes on once the walk is done.
-        then: u64,
-        /// The family that is told even where the peer knows it already (RFC 2918).
-        resend: Option<Family>,
-    },
-    /// In the journal, at this position.
-    Journal(u64),
+impl Session {
+    /// Has the shell pull for the peer, if it waits; whether it did.
+    pub(super) fn rouse(&mut self, out: &mut Vec<Action>) -> bool {
+        let waits = std::mem::take(&mut self.egress.idle);
+        if waits {
+            out.push(Action::EgressReady { peer: self.id });
+        }
+        waits
+    }
 }
 
 impl Peer {
@@ -72,13 +73,33 @@ impl Peer {
         Self {
             policy,
             session: None,
-            prefixes: BTreeSet::new(),
-            stale: BTreeMap::new(),
+            dests: DestSet::default(),
+            counts: Default::default(),
         }
     }
 
     /// The session, if `id` is the one that is up.
     pub(super) fn session(&mut self, id: PeerId) -> Option<&mut Session> {
         self.session.as_mut().filter(|session| session.id == id)
+    }
+
+    pub(super) fn counts(&self, family: Family) -> Counts {
+        self.counts[family as usize]
+    }
+
+    /// Counts a path that has come to the table.
+    pub(super) fn count(&mut self, family: Family, marks: Marks) {
+        let counts = &mut self.counts[family as usize];
+        counts.received += 1;
+        counts.rejected += usize::from(marks.rejected);
+        counts.stale += usize::from(marks.stale);
+    }
+
+    /// Counts a path that has left the table.
+    pub(super) fn uncount(&mut self, family: Family, marks: Marks) {
+        let counts = &mut self.counts[family as usize];
+        counts.received -= 1;
+        counts.rejected -= usize::from(marks.rejected);
+        counts.stale -= usize::from(marks.stale);
     }
 }

@@ -4,7 +4,7 @@
 //! Owns what happens to routes when a session's state changes. Does not own what happens when a
 //! route changes, which is [`super::machine`]'s.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,10 @@ use crate::rib::egress::EgressConfig;
 use crate::rib::event::{Action, Ends, PeerPolicy, RibConfig};
 use crate::rib::machine::Rib;
 use crate::rib::path::{PathPeer, PeerId, PeerIndex};
-use crate::rib::peer::{Egress, Position, Session};
-use crate::rib::pull::Group;
-use crate::types::Family;
+use crate::rib::peer::{Egress, Session};
+use crate::rib::table::{Entry, Marks};
+use crate::types::{Family, FamilySet, PeerKind};
+use crate::wire::EncodeContext;
 
 /// How long End-of-RIB waits for the FIB to answer for the first table. A peer that gets it too
 /// early drops routes that we are about to confirm; one that gets it late only keeps stale routes
@@ -92,7 +93,7 @@ impl Rib {
         ends: Ends,
         out: &mut Vec<Action>,
     ) {
-        let Some(peer) = self.peers.get_mut(&id.index) else {
+        let Some(peer) = self.peers.get(&id.index) else {
             return;
         };
         if let Some(session) = &peer.session {
@@ -106,6 +107,7 @@ impl Rib {
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
+        let config = egress_config(&self.config, &peer.policy, &negotiated, &ends);
         let path_peer = Arc::new(PathPeer {
             index: id.index,
             asn: negotiated.peer_asn,
@@ -114,34 +116,27 @@ impl Rib {
             internal: negotiated.peer_asn == self.config.asn,
             client: peer.policy.client,
             interface: ends.interface,
+            own_v4: config.self_v4,
+            own_v6: config.self_v6.map(|(global, _)| global),
         });
-        let config = Arc::new(egress_config(
-            &self.config,
-            &peer.policy,
-            &negotiated,
-            &ends,
-        ));
-        let config = join_group(&mut self.groups, config);
-        peer.session = Some(Session {
+        let group = self.groups.join(config, id.index, ends.peer, &self.table);
+        let mut session = Session {
             id,
             path_peer,
-            end_of_rib_received: BTreeSet::new(),
+            end_of_rib_received: FamilySet::EMPTY,
             has_announced: false,
             egress: Egress {
-                config,
-                position: Position::Walk {
-                    after: None,
-                    then: self.journal.end(),
-                    resend: None,
-                },
-                advertised: BTreeMap::new(),
+                group,
                 end_of_rib_owed: negotiated.families.iter().copied().collect(),
                 end_of_rib_at: now + END_OF_RIB_PATIENCE,
                 idle: true,
             },
             negotiated,
             ends,
-        });
+        };
+        session.rouse(out);
+        peer.session = Some(session);
+        self.owing.insert(id.index);
     }
 
     /// RFC 4724 §4.2: routes retained from before stay until End-of-RIB only for families whose
@@ -154,13 +149,17 @@ impl Rib {
         out: &mut Vec<Action>,
     ) {
         let restart = negotiated.graceful_restart.as_ref();
-        for family in self.stale_families(index) {
+        for family in Family::ALL {
+            if !self.stale.contains_key(&(index, family)) {
+                continue;
+            }
             let kept = restart.is_some_and(|restart| restart.families.contains(&(family, true)))
                 && negotiated.families.contains(&family);
-            if !kept {
+            if kept {
+                let until = now + self.config.stale_time;
+                self.stale.insert((index, family), until);
+            } else {
                 self.sweep_stale(index, family, out);
-            } else if let Some(peer) = self.peers.get_mut(&index) {
-                peer.stale.insert(family, now + self.config.stale_time);
             }
         }
         // RFC 4724 §4.1: peers that do not take part, and peers that restart themselves and wait
@@ -178,48 +177,52 @@ impl Rib {
         restart_time: Duration,
         out: &mut Vec<Action>,
     ) {
-        let Some(peer) = self.peers.get_mut(&id.index) else {
-            return;
-        };
-        if peer.session(id).is_none() {
+        let index = id.index;
+        if self.peers.get_mut(&index).and_then(|peer| peer.session(id)).is_none() {
             return;
         }
-        if let Some(session) = peer.session.take() {
-            leave_group(&mut self.groups, &session.egress.config);
-        }
+        self.end_session(index);
         // RFC 4724 §4.2: what was already stale when the peer restarts again goes now; so does
         // what the peer does not keep.
         self.forget_paths(
-            id.index,
-            |prefix, path| path.stale || !retain.contains(&prefix.family()),
+            index,
+            |prefix, entry| entry.marks.stale || !retain.contains(&prefix.family()),
             out,
         );
-        let Some(peer) = self.peers.get_mut(&id.index) else {
+        for family in retain {
+            self.stale.insert((index, *family), now + restart_time);
+        }
+        let Some(peer) = self.peers.get(&index) else {
             return;
         };
-        peer.stale = retain
-            .iter()
-            .map(|family| (*family, now + restart_time))
-            .collect();
-        for prefix in &peer.prefixes {
-            if let Some(path) = self.table.path_mut(prefix, id.index) {
-                path.stale = true;
+        for dest in peer.dests.iter().collect::<Vec<_>>() {
+            for at in 0..self.table.dest(dest).paths.len() {
+                let Entry { told, marks, .. } = self.table.dest(dest).paths[at];
+                if self.table.paths.peer(told) == Some(index) {
+                    self.mark(dest, at, Marks { stale: true, ..marks });
+                }
             }
         }
-        self.release();
     }
 
     pub(super) fn path_down(&mut self, index: PeerIndex, out: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&index) else {
-            return;
-        };
-        peer.stale.clear();
-        if let Some(session) = peer.session.take() {
-            leave_group(&mut self.groups, &session.egress.config);
-        }
+        self.end_session(index);
         self.forget_paths(index, |_, _| true, out);
         self.stop_waiting_for(index);
-        self.release();
+    }
+
+    /// Ends what belongs to a session; its paths are another matter.
+    pub(super) fn end_session(&mut self, index: PeerIndex) {
+        for family in Family::ALL {
+            self.stale.remove(&(index, family));
+        }
+        self.owing.remove(&index);
+        let session = self.peers.get_mut(&index).and_then(|peer| peer.session.take());
+        if let Some(session) = session {
+            self.groups
+                .leave(session.egress.group, index, &mut self.table);
+            self.trim_journal();
+        }
     }
 
     pub(super) fn end_of_rib(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
@@ -237,27 +240,17 @@ impl Rib {
             .negotiated
             .families
             .iter()
-            .all(|family| session.end_of_rib_received.contains(family));
+            .all(|family| session.end_of_rib_received.contains(*family));
         if all {
             self.stop_waiting_for(id.index);
         }
     }
 
-    fn stale_families(&self, index: PeerIndex) -> Vec<Family> {
-        self.peers
-            .get(&index)
-            .map(|peer| peer.stale.keys().copied().collect())
-            .unwrap_or_default()
-    }
-
     pub(super) fn sweep_stale(&mut self, index: PeerIndex, family: Family, out: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get_mut(&index) else {
-            return;
-        };
-        if peer.stale.remove(&family).is_some() {
+        if self.stale.remove(&(index, family)).is_some() {
             self.forget_paths(
                 index,
-                |prefix, path| path.stale && prefix.family() == family,
+                |prefix, entry| entry.marks.stale && prefix.family() == family,
                 out,
             );
         }
@@ -270,15 +263,14 @@ impl Rib {
     }
 
     pub(super) fn end_deferral_if_due(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let sessions = || self.peers.values().filter_map(|peer| peer.session.as_ref());
-        let mut ended = sessions().filter(|session| !session.end_of_rib_received.is_empty());
+        let Some(deferral) = &mut self.deferral else {
+            return;
+        };
+        let sessions = self.peers.values().filter_map(|peer| peer.session.as_ref());
+        let mut ended = sessions.filter(|session| !session.end_of_rib_received.is_empty());
         let heard = ended.clone().next().is_some();
         let silent = ended.any(|session| !session.has_announced);
-        let due = self
-            .deferral
-            .as_mut()
-            .is_some_and(|deferral| deferral.is_over(now, heard, silent));
-        if !due {
+        if !deferral.is_over(now, heard, silent) {
             return;
         }
         self.deferral = None;
@@ -295,32 +287,28 @@ impl Rib {
 
     /// Brings every session into the group that its present configuration asks for; one that moves
     /// is told the difference.
-    pub(super) fn regroup(&mut self) {
-        for peer in self.peers.values_mut() {
-            let Some(session) = &mut peer.session else {
-                continue;
-            };
-            let config = egress_config(
-                &self.config,
-                &peer.policy,
-                &session.negotiated,
-                &session.ends,
-            );
-            if *session.egress.config == config {
-                continue;
+    pub(super) fn regroup(&mut self, out: &mut Vec<Action>) {
+        let wanted = self.peers.iter().filter_map(|(index, peer)| {
+            let session = peer.session.as_ref()?;
+            let (negotiated, ends) = (&session.negotiated, &session.ends);
+            let config = egress_config(&self.config, &peer.policy, negotiated, ends);
+            Some((*index, (session.egress.group, config, ends.peer)))
+        });
+        let wanted = wanted.collect();
+        let moved = self.groups.rearrange(&wanted, &mut self.table);
+        for (index, group) in moved {
+            if let Some(session) = self.peers.get_mut(&index).and_then(|peer| peer.session.as_mut())
+            {
+                session.egress.group = group;
             }
-            leave_group(&mut self.groups, &session.egress.config);
-            session.egress.config = join_group(&mut self.groups, Arc::new(config));
-            session.egress.position = Position::Walk {
-                after: None,
-                then: self.journal.end(),
-                resend: None,
-            };
+        }
+        for session in self.peers.values_mut().filter_map(|peer| peer.session.as_mut()) {
+            session.rouse(out);
         }
     }
 }
 
-fn egress_config(
+pub(super) fn egress_config(
     config: &RibConfig,
     policy: &PeerPolicy,
     negotiated: &Negotiated,
@@ -329,10 +317,14 @@ fn egress_config(
     EgressConfig {
         local_asn: config.asn,
         cluster_id: config.cluster_id,
-        peer_asn: negotiated.peer_asn,
+        peer: if negotiated.peer_asn == config.asn {
+            PeerKind::Internal
+        } else {
+            PeerKind::External
+        },
         client: policy.client,
         transit: config.transit,
-        families: negotiated.families.clone(),
+        families: negotiated.families.iter().copied().collect(),
         next_hop_mode: policy.next_hop_mode,
         self_v4: policy.next_hop_v4.or(ends.local_v4),
         self_v6: policy
@@ -341,26 +333,9 @@ fn egress_config(
             .or(ends.local_v6),
         subnets: ends.subnets.clone(),
         policy: Arc::clone(&policy.export),
-        four_octet_as: negotiated.four_octet_as,
-    }
-}
-
-fn join_group(
-    groups: &mut HashMap<Arc<EgressConfig>, Group>,
-    config: Arc<EgressConfig>,
-) -> Arc<EgressConfig> {
-    let shared = groups
-        .get_key_value(&config)
-        .map_or(config, |(shared, _)| Arc::clone(shared));
-    groups.entry(Arc::clone(&shared)).or_default().members += 1;
-    shared
-}
-
-fn leave_group(groups: &mut HashMap<Arc<EgressConfig>, Group>, config: &Arc<EgressConfig>) {
-    if let Some(group) = groups.get_mut(config) {
-        group.members -= 1;
-        if group.members == 0 {
-            groups.remove(config);
-        }
+        encode: EncodeContext {
+            four_octet_as: negotiated.four_octet_as,
+            ..EncodeContext::default()
+        },
     }
 }

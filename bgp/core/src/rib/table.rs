@@ -1,52 +1,98 @@
-//! All paths to all prefixes, what was selected, and where it stands on its way to the FIB.
+//! The Adj-RIBs-In and the Loc-RIB in one: all paths by prefix, and what was made of them.
 //!
-//! Owns the Adj-RIBs-In and the Loc-RIB in one structure: an entry per prefix holds every peer's
-//! path, so that a peer's Adj-RIB-In is the set of prefixes where it has one. Does not own which
-//! peers there are nor when selection may run.
+//! Owns storage, and where a route stands on its way to the FIB. Does not own what happens when.
+//!
+//! A destination is one slot of a vector, found by hash; its number stays as long as it has paths
+//! or somebody was told about it. The slot is small on purpose, a cache line: a full table has a
+//! million of them, and each route passes through its slot a handful of times.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
-use crate::rib::best::{Multipath, Selection, best_path};
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::rib::best::{Candidate, Multipath, pick, sharing};
 use crate::rib::event::{Action, Forward};
-use crate::rib::path::{Path, PeerIndex, Source};
-use crate::types::Prefix;
+use crate::rib::hash::Seed;
+use crate::rib::journal::Journal;
+use crate::rib::path::{PeerIndex, Source};
+use crate::rib::paths::{PathRef, Paths};
+use crate::rib::ways::{WaysRef, WaysTable};
+use crate::types::{PathId, Prefix};
 
-/// Everything known about one prefix.
-#[derive(Clone, Debug, Default)]
+/// Names a destination as long as it is in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct DestId(pub(super) u32);
+
+impl DestId {
+    pub(super) fn slot(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One path to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// At most one path per source, own route first, then by peer.
-    pub(super) paths: Vec<Path>,
-    pub(super) selection: Option<Selection>,
+    /// As the source told it.
+    pub(super) told: PathRef,
+    /// As the import policy left it; the same where that changed nothing.
+    pub(super) used: PathRef,
+    /// Which of the source's paths to the destination.
+    pub(super) id: PathId,
+    pub(super) marks: Marks,
+}
+
+/// What is noted about an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// Kept from before the peer's restart.
+    pub(super) stale: bool,
+    /// Must not be used; the reason can be worked out again.
+    pub(super) rejected: bool,
+}
+
+/// One prefix.
+#[derive(Debug)]
+pub(super) struct Dest {
+    pub(super) prefix: Prefix,
+    pub(super) fib: Fib,
+    /// How many Adj-RIBs-Out have a word about it.
+    holders: u16,
+    pub(super) paths: SmallVec<[Entry; 1]>,
+    /// What peers are told, policies permitting.
+    pub(super) announced: Option<PathRef>,
     /// What the FIB was last asked for.
-    pub(super) forward: Option<Vec<Forward>>,
-    pub(super) fib: FibState,
-    /// Number of the last change that the FIB was asked for.
-    seq: u64,
-    /// What peers are told, policies permitting: behind the selection while the FIB works.
-    pub(super) announced: Option<Path>,
+    ways: Option<WaysRef>,
+    /// The number of that request, its low half.
+    seq: u32,
+    /// See [`Journal`].
+    pub(super) journal: u32,
+}
+
+/// Where a route stands on its way to the FIB, without the words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fib {
+    #[default]
+    None,
+    Pending,
+    Installed,
+    Failed,
 }
 
 /// Where a route stands on its way to the FIB.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FibState {
-    /// There is nothing to install.
-    #[default]
+    /// Own routes and unusable ones have nothing to install; a speaker that does not forward has
+    /// none at all.
     None,
-    /// Asked for, not yet answered.
+    /// Handed over, not yet acknowledged.
     Pending,
-    /// Acknowledged.
+    /// The FIB has it.
     Installed,
-    /// Refused, with the reason.
+    /// The FIB refused it, for the reason.
     Failed(String),
-}
-
-/// The table of one RIB.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) entries: BTreeMap<Prefix, Entry>,
-    /// Prefixes whose route the FIB has not yet answered for.
-    pending: BTreeSet<Prefix>,
-    last_seq: u64,
 }
 
 /// Which selections may run.
@@ -59,160 +105,392 @@ pub(super) enum Scope {
     OwnRoutes,
 }
 
+/// The table of one RIB.
+#[derive(Debug)]
+pub(super) struct Table {
+    dests: Vec<Dest>,
+    free: Vec<DestId>,
+    index: HashTable<DestId>,
+    seed: Seed,
+    pub(super) paths: Paths,
+    ways: WaysTable,
+    pub(super) journal: Journal,
+    /// Routes are installed before peers are told about them.
+    forwarding: bool,
+    /// How many routes the FIB has not yet answered for.
+    pending: usize,
+    failures: HashMap<DestId, String>,
+    last_seq: u64,
+}
+
 impl Table {
-    /// Puts `path` in place of what its source said of `prefix` before.
-    pub(super) fn insert(&mut self, prefix: Prefix, path: Path) {
-        let paths = &mut self.entries.entry(prefix).or_default().paths;
-        match paths.binary_search_by_key(&path.source.index(), |path| path.source.index()) {
-            Ok(at) => paths[at] = path,
-            Err(at) => paths.insert(at, path),
+    /// An empty table. `forwarding`: there is a FIB that answers.
+    pub(super) fn new(seed: Seed, forwarding: bool) -> Self {
+        Self {
+            dests: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            seed,
+            paths: Paths::new(seed),
+            ways: WaysTable::new(seed),
+            journal: Journal::default(),
+            forwarding,
+            pending: 0,
+            failures: HashMap::new(),
+            last_seq: 0,
         }
     }
 
-    /// Takes away what `source` said of `prefix`; whether it had said anything.
-    pub(super) fn remove(&mut self, prefix: &Prefix, source: Option<PeerIndex>) -> bool {
-        let Some(entry) = self.entries.get_mut(prefix) else {
-            return false;
+    /// Prefixes in the table.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Numbers of destinations are below this.
+    pub(super) fn bound(&self) -> usize {
+        self.dests.len()
+    }
+
+    pub(super) fn find(&self, prefix: &Prefix) -> Option<DestId> {
+        let hash = self.seed.hash_one(prefix);
+        self.index
+            .find(hash, |id| self.dests[id.slot()].prefix == *prefix)
+            .copied()
+    }
+
+    /// The destination of `prefix`, an empty one if it is new.
+    pub(super) fn find_or_add(&mut self, prefix: Prefix) -> DestId {
+        let hash = self.seed.hash_one(prefix);
+        let dests = &self.dests;
+        let found = self
+            .index
+            .find(hash, |id| dests[id.slot()].prefix == prefix);
+        if let Some(id) = found {
+            return *id;
+        }
+        let dest = Dest {
+            prefix,
+            fib: Fib::None,
+            holders: 0,
+            paths: SmallVec::new(),
+            announced: None,
+            ways: None,
+            seq: 0,
+            journal: 0,
         };
-        let before = entry.paths.len();
-        entry.paths.retain(|path| path.source.index() != source);
-        entry.paths.len() < before
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.dests[id.slot()] = dest;
+                id
+            }
+            None => {
+                let number = u32::try_from(self.dests.len());
+                self.dests.push(dest);
+                DestId(number.expect("memory ends before four billion prefixes do"))
+            }
+        };
+        let (dests, seed) = (&self.dests, self.seed);
+        self.index
+            .insert_unique(hash, id, |id| seed.hash_one(dests[id.slot()].prefix));
+        id
     }
 
-    /// The path that `source` told for `prefix`.
-    pub(super) fn path_mut(&mut self, prefix: &Prefix, source: PeerIndex) -> Option<&mut Path> {
-        self.entries
-            .get_mut(prefix)?
+    pub(super) fn dest(&self, id: DestId) -> &Dest {
+        &self.dests[id.slot()]
+    }
+
+    /// Every destination, in no order that means anything.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (DestId, &Dest)> {
+        self.index.iter().map(|id| (*id, &self.dests[id.slot()]))
+    }
+
+    /// The destinations of the table in the order of their prefixes.
+    pub(super) fn sorted(&self) -> Vec<DestId> {
+        let mut ids: Vec<DestId> = self.index.iter().copied().collect();
+        ids.sort_unstable_by_key(|id| self.dests[id.slot()].prefix);
+        ids
+    }
+
+    /// The place in the list of the path that `peer` tells under `id`.
+    pub(super) fn position(
+        &self,
+        dest: DestId,
+        peer: Option<PeerIndex>,
+        id: PathId,
+    ) -> Option<usize> {
+        self.dests[dest.slot()]
             .paths
-            .iter_mut()
-            .find(|path| path.source.index() == Some(source))
+            .iter()
+            .position(|entry| entry.id == id && self.paths.peer(entry.told) == peer)
     }
 
-    /// Selects anew for `prefix`; whether what peers are told has changed.
+    /// The place in the list of any path that `peer` tells.
+    pub(super) fn position_of_peer(&self, dest: DestId, peer: Option<PeerIndex>) -> Option<usize> {
+        self.dests[dest.slot()]
+            .paths
+            .iter()
+            .position(|entry| self.paths.peer(entry.told) == peer)
+    }
+
+    /// Puts `entry` in place of what its source said under the same identifier before, which it
+    /// gives back. The holds that `entry` counts on become the table's.
+    pub(super) fn insert(&mut self, dest: DestId, entry: Entry) -> Option<Entry> {
+        let peer = self.paths.peer(entry.told);
+        match self.position(dest, peer, entry.id) {
+            Some(at) => {
+                let old = std::mem::replace(&mut self.dests[dest.slot()].paths[at], entry);
+                Some(old)
+            }
+            None => {
+                let paths = &mut self.dests[dest.slot()].paths;
+                if paths.len() == paths.capacity() && paths.spilled() {
+                    // Doubling would waste half of what most destinations of a mesh need.
+                    paths.reserve_exact(paths.len() / 2);
+                }
+                paths.push(entry);
+                None
+            }
+        }
+    }
+
+    /// Takes away the path at a place in the list.
+    pub(super) fn remove_at(&mut self, dest: DestId, at: usize) -> Entry {
+        let paths = &mut self.dests[dest.slot()].paths;
+        let entry = paths.remove(at);
+        if paths.is_empty() {
+            paths.shrink_to_fit();
+        }
+        entry
+    }
+
+    pub(super) fn entry_mut(&mut self, dest: DestId, at: usize) -> &mut Entry {
+        &mut self.dests[dest.slot()].paths[at]
+    }
+
+    /// Gives back the holds of an entry that has left the table.
+    pub(super) fn release(&mut self, entry: Entry) {
+        self.paths.release(entry.told);
+        self.paths.release(entry.used);
+    }
+
+    /// Selects anew for a destination; whether what peers are told has changed.
     pub(super) fn reselect(
         &mut self,
-        prefix: Prefix,
+        id: DestId,
         multipath: Multipath,
         scope: Scope,
         out: &mut Vec<Action>,
     ) -> bool {
-        let Some(entry) = self.entries.get_mut(&prefix) else {
-            return false;
-        };
-        let selection = best_path(&entry.paths, multipath);
-        let own = selection
-            .as_ref()
-            .is_some_and(|selection| entry.paths[selection.best].source == Source::Local);
+        let (best, ways) = self.decide(id, multipath);
+        let own = best.is_some_and(|path| self.paths.get(path).source == Source::Local);
         if scope == Scope::OwnRoutes && !own {
             // The prefix may just have lost our own route: that withdrawal does not wait.
-            entry.selection = None;
-            let changed = self.announce(prefix, None);
-            self.drop_if_empty(prefix);
-            return changed;
+            return self.announce(id, None);
         }
-        let forward = selection
-            .as_ref()
-            .and_then(|selection| forward(&entry.paths, selection));
-        let best = selection
-            .as_ref()
-            .map(|selection| entry.paths[selection.best].clone());
-        entry.selection = selection;
-
-        if forward != entry.forward {
-            self.last_seq += 1;
-            entry.seq = self.last_seq;
-            entry.forward.clone_from(&forward);
-            if forward.is_some() {
-                entry.fib = FibState::Pending;
-                self.pending.insert(prefix);
-            } else {
-                entry.fib = FibState::None;
-                self.pending.remove(&prefix);
-            }
-            out.push(Action::Fib {
-                prefix,
-                forward,
-                seq: self.last_seq,
-            });
+        if self.forwarding {
+            self.forward(id, &ways, out);
         }
-        let told = match (&entry.fib, best) {
+        let told = match (self.dests[id.slot()].fib, best) {
             // Traffic for a route that the kernel lacks would be lost here: peers keep what they
             // were told before until the FIB answers. A withdrawal never waits.
-            (FibState::Pending, Some(_)) => entry.announced.clone(),
-            (FibState::Failed(_), Some(_)) => None,
+            (Fib::Pending, Some(_)) => return false,
+            (Fib::Failed, Some(_)) => None,
             (_, best) => best,
         };
-        let changed = self.announce(prefix, told);
-        self.drop_if_empty(prefix);
-        changed
+        self.announce(id, told)
+    }
+
+    /// The best path to a destination, and where its packets go.
+    fn decide(
+        &self,
+        id: DestId,
+        multipath: Multipath,
+    ) -> (Option<PathRef>, SmallVec<[Forward; 4]>) {
+        let usable: SmallVec<[&Entry; 4]> = self.dests[id.slot()]
+            .paths
+            .iter()
+            .filter(|entry| !entry.marks.rejected)
+            .collect();
+        let candidates: SmallVec<[Candidate<'_>; 4]> = usable
+            .iter()
+            .map(|entry| candidate(&self.paths, entry))
+            .collect();
+        let Some(best) = pick(&candidates) else {
+            return (None, SmallVec::new());
+        };
+        let mut ways = SmallVec::new();
+        // Own routes are delivered here; the FIB is not asked for them.
+        if self.forwarding && self.paths.get(usable[best].used).source != Source::Local {
+            for index in sharing(&candidates, best, multipath) {
+                ways.extend(forward(&self.paths, usable[index].used));
+            }
+            ways.sort_unstable();
+            ways.dedup();
+        }
+        (Some(usable[best].used), ways)
+    }
+
+    /// Asks the FIB for a destination's ways, if they are others than before.
+    fn forward(&mut self, id: DestId, ways: &[Forward], out: &mut Vec<Action>) {
+        let dest = &mut self.dests[id.slot()];
+        let unchanged = match dest.ways {
+            Some(old) => **self.ways.get(old) == *ways,
+            None => ways.is_empty(),
+        };
+        if unchanged {
+            return;
+        }
+        if let Some(old) = dest.ways.take() {
+            self.ways.release(old);
+        }
+        self.last_seq += 1;
+        dest.seq = low_half(self.last_seq);
+        if dest.fib == Fib::Pending {
+            self.pending -= 1;
+        }
+        if dest.fib == Fib::Failed {
+            self.failures.remove(&id);
+        }
+        let mut forward = None;
+        dest.fib = Fib::None;
+        if !ways.is_empty() {
+            let held = self.ways.intern(ways);
+            dest.ways = Some(held);
+            dest.fib = Fib::Pending;
+            self.pending += 1;
+            forward = Some(Arc::clone(self.ways.get(held)));
+        }
+        out.push(Action::Fib {
+            prefix: dest.prefix,
+            forward,
+            seq: self.last_seq,
+        });
     }
 
     /// The FIB's answer; whether what peers are told has changed. Answers to changes that were
     /// replaced since are ignored.
-    pub(super) fn answer(&mut self, prefix: Prefix, seq: u64, failed: Option<String>) -> bool {
-        let Some(entry) = self.entries.get_mut(&prefix) else {
-            return false;
-        };
-        if entry.seq != seq || entry.forward.is_none() {
+    pub(super) fn answer(
+        &mut self,
+        id: DestId,
+        seq: u64,
+        failed: Option<String>,
+        multipath: Multipath,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let dest = &mut self.dests[id.slot()];
+        if dest.seq != low_half(seq) || dest.ways.is_none() {
             return false;
         }
-        self.pending.remove(&prefix);
-        let told = match failed {
+        if dest.fib == Fib::Pending {
+            self.pending -= 1;
+        }
+        match failed {
             Some(why) => {
-                entry.fib = FibState::Failed(why);
-                None
+                dest.fib = Fib::Failed;
+                self.failures.insert(id, why);
             }
             None => {
-                entry.fib = FibState::Installed;
-                entry
-                    .selection
-                    .as_ref()
-                    .map(|selection| entry.paths[selection.best].clone())
+                dest.fib = Fib::Installed;
+                self.failures.remove(&id);
             }
-        };
-        self.announce(prefix, told)
+        }
+        self.reselect(id, multipath, Scope::All, out)
+    }
+
+    /// Where a route stands on its way to the FIB.
+    pub(super) fn fib_state(&self, id: DestId) -> FibState {
+        match self.dests[id.slot()].fib {
+            Fib::None => FibState::None,
+            Fib::Pending => FibState::Pending,
+            Fib::Installed => FibState::Installed,
+            Fib::Failed => FibState::Failed(self.failures.get(&id).cloned().unwrap_or_default()),
+        }
     }
 
     /// How many routes the FIB has not yet answered for.
     pub(super) fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending
     }
 
-    fn announce(&mut self, prefix: Prefix, told: Option<Path>) -> bool {
-        let Some(entry) = self.entries.get_mut(&prefix) else {
-            return false;
-        };
-        if entry.announced == told {
+    /// Sets what peers are told; whether that is something else than before.
+    fn announce(&mut self, id: DestId, told: Option<PathRef>) -> bool {
+        let dest = &mut self.dests[id.slot()];
+        if dest.announced == told {
             return false;
         }
-        entry.announced = told;
+        if let Some(told) = told {
+            self.paths.hold(told);
+        }
+        if let Some(before) = std::mem::replace(&mut dest.announced, told) {
+            self.paths.release(before);
+        }
         true
     }
 
-    fn drop_if_empty(&mut self, prefix: Prefix) {
-        let empty = self.entries.get(&prefix).is_some_and(|entry| {
-            entry.paths.is_empty() && entry.forward.is_none() && entry.announced.is_none()
-        });
-        if empty {
-            self.entries.remove(&prefix);
+    /// Notes in the journal that a destination has changed.
+    pub(super) fn note(&mut self, id: DestId) {
+        self.dests[id.slot()].journal = self.journal.append(id);
+    }
+
+    /// One Adj-RIB-Out more has a word about a destination.
+    pub(super) fn hold(&mut self, id: DestId) {
+        let holders = &mut self.dests[id.slot()].holders;
+        *holders = holders.saturating_add(1);
+    }
+
+    /// One Adj-RIB-Out less has a word about a destination.
+    pub(super) fn unhold(&mut self, id: DestId) {
+        self.dests[id.slot()].holders -= 1;
+        self.drop_if_empty(id);
+    }
+
+    /// Forgets a destination of which nothing is left.
+    pub(super) fn drop_if_empty(&mut self, id: DestId) {
+        let dest = &self.dests[id.slot()];
+        let empty = dest.paths.is_empty()
+            && dest.holders == 0
+            && dest.ways.is_none()
+            && dest.announced.is_none();
+        if !empty {
+            return;
+        }
+        let hash = self.seed.hash_one(dest.prefix);
+        if let Ok(entry) = self.index.find_entry(hash, |found| *found == id) {
+            entry.remove();
+            self.free.push(id);
         }
     }
 }
 
-/// Where packets go; `None` for own routes, which the FIB is not asked for.
-fn forward(paths: &[Path], selection: &Selection) -> Option<Vec<Forward>> {
-    let mut ways: Vec<Forward> = selection
-        .multipath
-        .iter()
-        .filter_map(|index| {
-            let path = &paths[*index];
-            Some(Forward {
-                next_hop: path.next_hop?,
-                interface: path.source.peer().and_then(|peer| peer.interface),
-            })
-        })
-        .collect();
-    ways.sort_unstable();
-    ways.dedup();
-    (!ways.is_empty()).then_some(ways)
+/// An entry as the decision sees it.
+pub(super) fn candidate<'a>(paths: &'a Paths, entry: &Entry) -> Candidate<'a> {
+    Candidate {
+        rank: paths.rank(entry.used),
+        id: entry.id,
+        attributes: &paths.get(entry.used).attributes,
+    }
+}
+
+/// Where packets of a path go; `None` for own routes, which the FIB is not asked for.
+fn forward(paths: &Paths, path: PathRef) -> Option<Forward> {
+    let path = paths.get(path);
+    Some(Forward {
+        next_hop: path.next_hop?,
+        interface: path.source.peer().and_then(|peer| peer.interface),
+    })
+}
+
+fn low_half(number: u64) -> u32 {
+    (number & u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_fits_a_cache_line() {
+        assert!(size_of::<Dest>() <= 64, "{}", size_of::<Dest>());
+        assert_eq!(size_of::<Entry>(), 16);
+    }
 }

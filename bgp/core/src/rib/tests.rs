@@ -11,8 +11,10 @@ use super::*;
 use crate::fsm::{Negotiated, PeerGracefulRestart};
 use crate::policy::{Policy, PrefixMatch};
 use crate::rib::sessions::{EARLY_END_OF_RIB, SETTLE};
-use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
-use crate::wire::{self, AsPath, DecodeContext, PathAttributes, Reach, Update, UpdateOutcome};
+use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PathId, PeerKind, Prefix, RouterId};
+use crate::wire::{
+    self, AsPath, DecodeContext, EncodeContext, PathAttributes, Reach, Update, UpdateOutcome,
+};
 
 const US: Asn = Asn(65_000);
 const PEERS: u32 = 4;
@@ -22,6 +24,14 @@ const RESTART: Duration = Duration::from_secs(100);
 /// Peers 0 and 1 are external, 2 and 3 internal; 2 is a client.
 fn asn(peer: u32) -> Asn {
     if peer < 2 { Asn(65_001 + peer) } else { US }
+}
+
+fn kind(peer: u32) -> PeerKind {
+    if asn(peer) == US {
+        PeerKind::Internal
+    } else {
+        PeerKind::External
+    }
 }
 
 fn config() -> RibConfig {
@@ -102,7 +112,7 @@ fn announcement(peer: u32, prefixes: &[Prefix], hops: &[u32]) -> Update {
         reach: vec![Reach {
             family: V4,
             next_hop: NextHop::V4([172, 16, 1, peer as u8].into()),
-            nlri: prefixes.to_vec(),
+            nlri: prefixes.iter().copied().map(Nlri::from).collect(),
         }],
         attributes: Some(PathAttributes {
             as_path: AsPath::new(path),
@@ -122,7 +132,7 @@ struct World {
     /// What each peer believes, from the octets it was sent.
     believed: BTreeMap<u32, BTreeMap<Prefix, (PathAttributes, NextHop)>>,
     ended: BTreeMap<u32, BTreeSet<Family>>,
-    fib: BTreeMap<Prefix, Vec<Forward>>,
+    fib: BTreeMap<Prefix, Arc<[Forward]>>,
     unanswered: Vec<(Prefix, u64)>,
     complete: usize,
 }
@@ -131,7 +141,12 @@ impl World {
     fn new(config: RibConfig, defer: Option<Duration>) -> Self {
         let now = Instant::now();
         let mut out = Vec::new();
-        let rib = Rib::new(config, defer.map(|defer| now + defer), &mut out);
+        let options = RibOptions {
+            defer_until: defer.map(|defer| now + defer),
+            forwarding: true,
+            hash_seed: 1,
+        };
+        let rib = Rib::new(config, options, &mut out);
         let mut world = Self {
             rib,
             now,
@@ -181,9 +196,18 @@ impl World {
     }
 
     fn answer_all(&mut self) {
-        for (prefix, seq) in std::mem::take(&mut self.unanswered) {
-            self.handle(Event::Installed { prefix, seq });
-        }
+        self.answer_all_with(None);
+    }
+
+    fn answer_all_with(&mut self, failed: Option<String>) {
+        let answers = std::mem::take(&mut self.unanswered)
+            .into_iter()
+            .map(|(prefix, seq)| FibAnswer {
+                prefix,
+                seq,
+                failed: failed.clone(),
+            });
+        self.handle(Event::Answered(answers.collect()));
     }
 
     fn up(&mut self, peer: u32) {
@@ -240,29 +264,20 @@ impl World {
         let Some(octets) = self.rib.pull(self.now, *id, budget) else {
             return false;
         };
-        let context = DecodeContext {
-            peer: if asn(peer) == US {
-                crate::types::PeerKind::Internal
-            } else {
-                crate::types::PeerKind::External
-            },
-            four_octet_as: true,
-            families: Family::ALL.to_vec(),
-            first_as: None,
-        };
+        let context = DecodeContext::new(kind(peer));
         let mut stream = BytesMut::from(&octets[..]);
-        while let Some(frame) = wire::frame(&mut stream).unwrap() {
+        while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
             let UpdateOutcome::Valid(update) = wire::decode_update(&frame.body, &context) else {
                 panic!("we sent an invalid UPDATE");
             };
             let believed = self.believed.get_mut(&peer).unwrap();
-            for prefix in update.withdrawn.into_iter().flat_map(|(_, list)| list) {
-                assert!(believed.remove(&prefix).is_some(), "withdrew the unknown");
+            for nlri in update.withdrawn.into_iter().flat_map(|(_, list)| list) {
+                assert!(believed.remove(&nlri.prefix).is_some(), "withdrew the unknown");
             }
             for reach in update.reach {
-                for prefix in reach.nlri {
+                for nlri in reach.nlri {
                     let attributes = update.attributes.clone().unwrap();
-                    believed.insert(prefix, (attributes, reach.next_hop));
+                    believed.insert(nlri.prefix, (attributes, reach.next_hop));
                 }
             }
             if let Some(family) = update.end_of_rib {
@@ -308,7 +323,7 @@ fn a_learnt_route_is_told_only_after_the_fib_has_it_and_withdrawn_at_once() {
     world.tell(
         0,
         Update {
-            withdrawn: vec![(V4, vec![prefix(1)])],
+            withdrawn: vec![(V4, vec![prefix(1).into()])],
             ..Update::default()
         },
     );
@@ -322,10 +337,7 @@ fn a_route_that_the_fib_refuses_is_told_to_nobody() {
     world.up(0);
     world.up(2);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
-    for (prefix, seq) in std::mem::take(&mut world.unanswered) {
-        let why = "no space".to_owned();
-        world.handle(Event::InstallFailed { prefix, seq, why });
-    }
+    world.answer_all_with(Some("no space".to_owned()));
     world.pull_all();
     assert!(!world.believes(2, prefix(1)));
     let route = world.rib.covering(&prefix(1)).unwrap();
@@ -564,7 +576,7 @@ fn a_reader_that_fell_behind_is_told_the_difference_from_the_table() {
             world.tell(
                 0,
                 Update {
-                    withdrawn: vec![(V4, vec![prefix(2)])],
+                    withdrawn: vec![(V4, vec![prefix(2).into()])],
                     ..Update::default()
                 },
             );
@@ -708,12 +720,10 @@ impl Oracle {
                 source: Source::Local,
                 attributes: Arc::default(),
                 next_hop: None,
-                stale: false,
-                rejected: None,
             });
         }
         for (peer, told) in &self.told {
-            let Some((update, stale)) = told.get(&prefix) else {
+            let Some((update, _)) = told.get(&prefix) else {
                 continue;
             };
             let attributes = update.attributes.clone().unwrap();
@@ -729,11 +739,11 @@ impl Oracle {
                     internal: asn(*peer) == US,
                     client: *peer == 2,
                     interface: ends(*peer).interface,
+                    own_v4: ends(*peer).local_v4,
+                    own_v6: None,
                 })),
                 attributes: Arc::new(attributes),
                 next_hop: Some(update.reach[0].next_hop),
-                stale: *stale,
-                rejected: None,
             });
         }
         paths
@@ -745,16 +755,16 @@ fn egress(peer: u32) -> EgressConfig {
     EgressConfig {
         local_asn: US,
         cluster_id: config.cluster_id,
-        peer_asn: asn(peer),
+        peer: kind(peer),
         client: peer == 2,
         transit: true,
-        families: Family::ALL.to_vec(),
+        families: FamilySet::ALL,
         next_hop_mode: NextHopMode::Auto,
         self_v4: ends(peer).local_v4,
         self_v6: None,
         subnets: Vec::new(),
         policy: Arc::clone(&config.peers[&PeerIndex(peer)].export),
-        four_octet_as: true,
+        encode: EncodeContext::default(),
     }
 }
 
@@ -775,7 +785,7 @@ proptest! {
                     world.tell(peer, announcement(peer, &[prefix(index)], &hops));
                 }
                 Step::Withdraw(peer, index) => world.tell(peer, Update {
-                    withdrawn: vec![(V4, vec![prefix(index)])],
+                    withdrawn: vec![(V4, vec![prefix(index).into()])],
                     ..Update::default()
                 }),
                 Step::EndOfRib(peer) => world.end_of_rib(peer),
@@ -797,7 +807,15 @@ proptest! {
         for index in (0..8).chain([255]) {
             let prefix = prefix(index);
             let paths = oracle.paths(prefix);
-            let best = best_path(&paths, config().multipath);
+            let ranks: Vec<Rank> = paths.iter().map(Rank::of).collect();
+            let candidates: Vec<_> = paths.iter().zip(&ranks)
+                .map(|(path, rank)| Some(Candidate {
+                    rank,
+                    id: PathId::default(),
+                    attributes: &path.attributes,
+                }))
+                .collect();
+            let best = best_path(&candidates, config().multipath);
             let mut ways: Vec<Forward> = best.iter().flat_map(|best| &best.multipath)
                 .filter_map(|index| Some(Forward {
                     next_hop: paths[*index].next_hop?,
@@ -805,7 +823,7 @@ proptest! {
                 }))
                 .collect();
             ways.sort();
-            prop_assert_eq!(world.fib.get(&prefix).cloned().unwrap_or_default(), ways);
+            prop_assert_eq!(world.fib.get(&prefix).map_or(&[][..], |ways| ways), ways);
             for peer in world.sessions.keys() {
                 let expected = best.as_ref()
                     .map(|best| &paths[best.best])

@@ -3,14 +3,14 @@
 //! Owns read-only views. Does not own text for people beyond the reasons that paths and exports
 //! carry themselves.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use crate::rib::best::Selection;
-use crate::rib::egress::{Exported, Withheld};
+use crate::rib::best::{Selection, best_path};
+use crate::rib::egress::{EgressConfig, Exported, Withheld, export};
 use crate::rib::machine::Rib;
-use crate::rib::path::{Path, PeerIndex};
-use crate::rib::pull::tell;
-use crate::rib::table::{Entry, FibState};
+use crate::rib::path::{Path, PeerIndex, TablePath};
+use crate::rib::peer::Session;
+use crate::rib::table::{DestId, FibState, candidate};
 use crate::types::{Family, Prefix};
 
 /// One prefix.
@@ -19,7 +19,7 @@ pub struct RouteView {
     /// Which.
     pub prefix: Prefix,
     /// Every path, own route first, then by peer.
-    pub paths: Vec<Path>,
+    pub paths: Vec<TablePath>,
     /// The selection among them, by index.
     pub selection: Option<Selection>,
     /// Where it stands on its way to the FIB.
@@ -39,7 +39,7 @@ pub struct FamilyView {
     pub accepted: usize,
     /// Those of them that are stale.
     pub stale: usize,
-    /// Prefixes that the peer was told.
+    /// Paths that the peer was told.
     pub advertised: usize,
     /// Whether its End-of-RIB has come in this session.
     pub end_of_rib_received: bool,
@@ -48,106 +48,136 @@ pub struct FamilyView {
 }
 
 impl Rib {
-    /// Everything about the prefixes inside `within`, or about all.
+    /// Everything about the prefixes inside `within`, or about all, in their order.
     pub fn routes(&self, within: Option<Prefix>) -> Vec<RouteView> {
-        self.table
-            .entries
-            .iter()
-            .filter(|(prefix, _)| within.is_none_or(|within| within.contains(prefix)))
-            .map(|(prefix, entry)| view(*prefix, entry))
-            .collect()
+        let inside = |id: &DestId| {
+            within.is_none_or(|within| within.contains(&self.table.dest(*id).prefix))
+        };
+        let ids = self.table.sorted().into_iter().filter(inside);
+        ids.map(|id| self.view(id)).collect()
     }
 
     /// The longest prefix of the table that covers `prefix`.
     pub fn covering(&self, prefix: &Prefix) -> Option<RouteView> {
-        (0..=prefix.len())
+        let found = (0..=prefix.len())
             .rev()
             .filter_map(|len| Prefix::new(prefix.addr(), len).ok())
-            .find_map(|covering| {
-                let entry = self.table.entries.get(&covering)?;
-                Some(view(covering, entry))
-            })
+            .find_map(|covering| self.table.find(&covering));
+        found.map(|id| self.view(id))
     }
 
     /// What each peer with a session is told about `prefix`, or why it is told nothing.
     pub fn told(&self, prefix: &Prefix) -> Vec<(PeerIndex, Result<Exported, Withheld>)> {
-        let announced = self
-            .table
-            .entries
-            .get(prefix)
-            .and_then(|entry| entry.announced.as_ref());
+        let announced = self.table.find(prefix).and_then(|id| self.table.dest(id).announced);
         let Some(path) = announced else {
             return Vec::new();
         };
+        let path = self.table.paths.get(path);
         self.peers
             .iter()
             .filter_map(|(index, peer)| {
                 let session = peer.session.as_ref()?;
-                Some((*index, tell(prefix, path, session)))
+                let config = self.groups.get(session.egress.group)?.config();
+                Some((*index, tell(prefix, path, session, config)))
             })
             .collect()
     }
 
-    /// Counts per family: of the session when there is one, else of what is retained.
-    pub fn peer(&self, index: PeerIndex) -> Vec<FamilyView> {
-        let Some(peer) = self.peers.get(&index) else {
-            return Vec::new();
-        };
-        let session = peer.session.as_ref();
-        let families: BTreeSet<Family> = session
-            .map(|session| session.negotiated.families.iter().copied().collect())
-            .unwrap_or_else(|| peer.stale.keys().copied().collect());
-        families
-            .into_iter()
-            .map(|family| {
-                let paths = || {
-                    peer.prefixes
-                        .iter()
-                        .filter(move |prefix| prefix.family() == family)
-                        .filter_map(|prefix| self.table.entries.get(prefix))
-                        .flat_map(|entry| &entry.paths)
-                        .filter(|path| path.source.index() == Some(index))
-                };
-                FamilyView {
-                    family,
-                    received: paths().count(),
-                    accepted: paths().filter(|path| path.rejected.is_none()).count(),
-                    stale: paths().filter(|path| path.stale).count(),
-                    advertised: session.map_or(0, |session| {
-                        let told = session.egress.advertised.keys();
-                        told.filter(|prefix| prefix.family() == family).count()
-                    }),
-                    end_of_rib_received: session
-                        .is_some_and(|session| session.end_of_rib_received.contains(&family)),
-                    end_of_rib_sent: session
-                        .is_some_and(|session| !session.egress.end_of_rib_owed.contains(&family)),
-                }
+    /// Counts per family of every peer: of the session when there is one, else of what is retained.
+    pub fn peers(&self) -> BTreeMap<PeerIndex, Vec<FamilyView>> {
+        let mut advertised = BTreeMap::new();
+        for group in self.groups.iter() {
+            advertised.extend(group.advertised(&self.table));
+        }
+        self.peers
+            .iter()
+            .map(|(index, peer)| {
+                let session = peer.session.as_ref();
+                let shown = Family::ALL.into_iter().filter(|family| match session {
+                    Some(session) => session.negotiated.families.contains(family),
+                    None => self.stale.contains_key(&(*index, *family)),
+                });
+                let views = shown.map(|family| {
+                    let counts = peer.counts(family);
+                    FamilyView {
+                        family,
+                        received: counts.received,
+                        accepted: counts.received - counts.rejected,
+                        stale: counts.stale,
+                        advertised: advertised.get(&(*index, family)).copied().unwrap_or(0),
+                        end_of_rib_received: session
+                            .is_some_and(|session| session.end_of_rib_received.contains(family)),
+                        end_of_rib_sent: session.is_some_and(|session| {
+                            !session.egress.end_of_rib_owed.contains(family)
+                        }),
+                    }
+                });
+                (*index, views.collect())
             })
             .collect()
     }
 
     /// Prefixes in the table, rejected ones included.
     pub fn len(&self) -> usize {
-        self.table.entries.len()
+        self.table.len()
     }
 
     /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
-        self.table.entries.is_empty()
+        self.table.len() == 0
     }
 
     /// Routes that the FIB has not yet answered for.
     pub fn fib_pending(&self) -> usize {
         self.table.pending()
     }
+
+    fn view(&self, id: DestId) -> RouteView {
+        let dest = self.table.dest(id);
+        let paths = &self.table.paths;
+        let mut entries = dest.paths.to_vec();
+        entries.sort_by_key(|entry| (paths.peer(entry.told), entry.id));
+        let candidates: Vec<_> = entries
+            .iter()
+            .map(|entry| (!entry.marks.rejected).then(|| candidate(paths, entry)))
+            .collect();
+        // Until our restart is over, nothing but our own routes is selected.
+        let selection = best_path(&candidates, self.config.multipath)
+            .filter(|_| self.deferral.is_none() || dest.announced.is_some());
+        let shown = entries.iter().map(|entry| TablePath {
+            path: paths.get(entry.used).clone(),
+            id: entry.id,
+            stale: entry.marks.stale,
+            rejected: entry
+                .marks
+                .rejected
+                .then(|| self.judge(paths.get(entry.told), &dest.prefix))
+                .flatten(),
+        });
+        RouteView {
+            prefix: dest.prefix,
+            paths: shown.collect(),
+            selection,
+            fib: self.table.fib_state(id),
+            announced: dest.announced.map(|path| paths.get(path).clone()),
+        }
+    }
 }
 
-fn view(prefix: Prefix, entry: &Entry) -> RouteView {
-    RouteView {
-        prefix,
-        paths: entry.paths.clone(),
-        selection: entry.selection.clone(),
-        fib: entry.fib.clone(),
-        announced: entry.announced.clone(),
+/// What `session` is told about `path`, with the two checks that depend on the peer itself and not
+/// on its group.
+fn tell(
+    prefix: &Prefix,
+    path: &Path,
+    session: &Session,
+    config: &EgressConfig,
+) -> Result<Exported, Withheld> {
+    if path.source.index() == Some(session.id.index) {
+        return Err(Withheld::SplitHorizon);
     }
+    let exported = export(prefix, path, config)?;
+    if exported.next_hop.addr() == session.ends.peer {
+        return Err(Withheld::PeerIsNextHop);
+    }
+    Ok(exported)
 }

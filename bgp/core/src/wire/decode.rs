@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::types::{Asn, Family, NextHop, PeerKind, Prefix};
+use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PeerKind};
 use crate::wire::attributes::{Aggregator, AsPath, PathAttributes, RawAttribute};
 use crate::wire::fault::{AttributeFault, Problem};
 use crate::wire::frame::Frame;
 use crate::wire::iana::{AfiSafi, AttributeCode, HeaderError, MessageType, UpdateError, flags};
 use crate::wire::message::{Message, Reach, RouteRefresh, Update};
 use crate::wire::notification::{Notification, NotificationError};
-use crate::wire::value::{self, MpReach};
+use crate::wire::value::{self, MpForm, MpReach};
 use crate::wire::{RefreshKind, iana, nlri, open};
 
 /// What the session's terms mean to the decoder.
@@ -23,10 +23,28 @@ pub struct DecodeContext {
     /// Whether AS numbers take four octets (RFC 6793).
     pub four_octet_as: bool,
     /// Families that the session carries; others are set aside.
-    pub families: Vec<Family>,
+    pub families: FamilySet,
+    /// Families whose paths the peer sends with identifiers (RFC 7911).
+    pub add_path: FamilySet,
+    /// Whether IPv4 prefixes may come with IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
     /// The AS with which every path must begin; `None` where that may differ, as with internal
     /// peers and route servers.
     pub first_as: Option<Asn>,
+}
+
+impl DecodeContext {
+    /// A session that carries every family with four-octet AS numbers and no further extension.
+    pub fn new(peer: PeerKind) -> Self {
+        Self {
+            peer,
+            four_octet_as: true,
+            families: FamilySet::ALL,
+            add_path: FamilySet::EMPTY,
+            extended_next_hop: false,
+            first_as: None,
+        }
+    }
 }
 
 /// What becomes of an UPDATE (RFC 7606 §2), mildest first.
@@ -43,8 +61,8 @@ pub enum UpdateOutcome {
     },
     /// Treat all its prefixes, announced or not, as withdrawn.
     TreatAsWithdraw {
-        /// Every prefix named, by family.
-        withdrawn: Vec<(Family, Vec<Prefix>)>,
+        /// Every path named, by family.
+        withdrawn: Vec<(Family, Vec<Nlri>)>,
         /// The first fault that asks for this.
         reason: AttributeFault,
     },
@@ -105,10 +123,11 @@ pub fn decode_update(body: &[u8], context: &DecodeContext) -> UpdateOutcome {
         // RFC 7606 §3 (b): lengths that contradict the message leave nothing to trust.
         return UpdateOutcome::Reset(Notification::new(UpdateError::MalformedAttributeList, []));
     };
-    let ipv4 = Family::Ipv4Unicast;
-    let (Ok(withdrawn), Ok(announced)) =
-        (nlri::decode(withdrawn, ipv4), nlri::decode(announced, ipv4))
-    else {
+    let ipv4 = |octets| {
+        let family = Family::Ipv4Unicast;
+        nlri::decode(octets, family, context.add_path.contains(family))
+    };
+    let (Ok(withdrawn), Ok(announced)) = (ipv4(withdrawn), ipv4(announced)) else {
         // RFC 7606 §5.3.
         return UpdateOutcome::Reset(Notification::new(UpdateError::InvalidNetworkField, []));
     };
@@ -140,7 +159,7 @@ struct Reading<'a> {
     reach: Option<MpReach>,
     /// An MP_REACH_NLRI of a family that the session does not carry.
     foreign_reach: bool,
-    unreach: Option<(Family, Vec<Prefix>)>,
+    unreach: Option<(Family, Vec<Nlri>)>,
     discarded: Vec<AttributeFault>,
     /// The first fault that costs the routes, with what to say if it costs the session.
     withdraw: Option<(AttributeFault, Notification)>,
@@ -319,12 +338,16 @@ impl<'a> Reading<'a> {
             self.discard(code, Problem::Family(family));
             return Ok(());
         };
+        let form = MpForm {
+            with_ids: self.context.add_path.contains(family),
+            extended_next_hop: self.context.extended_next_hop,
+        };
         if code == AttributeCode::MpUnreach {
-            let prefixes = nlri::decode(content, family).map_err(|_| reset(Problem::Value))?;
-            self.unreach = Some((family, prefixes));
+            let paths = nlri::decode(content, family, form.with_ids);
+            self.unreach = Some((family, paths.map_err(|_| reset(Problem::Value))?));
             return Ok(());
         }
-        let reach = value::mp_reach(content, family).map_err(reset)?;
+        let reach = value::mp_reach(content, family, form).map_err(reset)?;
         if reach.next_hop.is_none() {
             self.withdraw(code, Problem::Value, attribute.whole);
         }
@@ -334,7 +357,7 @@ impl<'a> Reading<'a> {
 
     fn carried_family(&self, family: AfiSafi) -> Option<Family> {
         let family = family.family()?;
-        self.context.families.contains(&family).then_some(family)
+        self.context.families.contains(family).then_some(family)
     }
 
     fn discard(&mut self, code: AttributeCode, problem: Problem) {
@@ -352,8 +375,8 @@ impl<'a> Reading<'a> {
     /// Judges the UPDATE as a whole.
     fn finish(
         mut self,
-        withdrawn: Vec<Prefix>,
-        announced: Vec<Prefix>,
+        withdrawn: Vec<Nlri>,
+        announced: Vec<Nlri>,
         bare: bool,
     ) -> UpdateOutcome {
         let reaches = !announced.is_empty()
@@ -365,7 +388,7 @@ impl<'a> Reading<'a> {
         if reaches {
             self.require_mandatory(!announced.is_empty());
         }
-        let ipv4_carried = self.context.families.contains(&Family::Ipv4Unicast);
+        let ipv4_carried = self.context.families.contains(Family::Ipv4Unicast);
         let (withdrawn, announced) = if ipv4_carried {
             (withdrawn, announced)
         } else {
@@ -375,7 +398,7 @@ impl<'a> Reading<'a> {
             }
             (Vec::new(), Vec::new())
         };
-        let mut gone: Vec<(Family, Vec<Prefix>)> = Vec::new();
+        let mut gone: Vec<(Family, Vec<Nlri>)> = Vec::new();
         if !withdrawn.is_empty() {
             gone.push((Family::Ipv4Unicast, withdrawn));
         }

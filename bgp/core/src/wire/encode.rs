@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use bytes::{BufMut, BytesMut};
 
 use crate::error::Error;
-use crate::types::{Asn, Family, NextHop, Prefix};
+use crate::types::{Asn, Family, FamilySet, NextHop, Nlri};
 use crate::wire::attributes::{Aggregator, AsPath, PathAttributes};
 use crate::wire::iana::{AfiSafi, AttributeCode, MessageType, flags};
 use crate::wire::message::{Message, Update};
@@ -19,6 +19,22 @@ use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, nlri, open};
 pub struct EncodeContext {
     /// Whether AS numbers take four octets (RFC 6793).
     pub four_octet_as: bool,
+    /// Families whose paths carry identifiers (RFC 7911).
+    pub add_path: FamilySet,
+    /// The longest message that the peer takes: [`MAX_MESSAGE_LEN`], or
+    /// [`super::MAX_EXTENDED_LEN`] (RFC 8654).
+    pub max_len: usize,
+}
+
+impl Default for EncodeContext {
+    /// Four-octet AS numbers, one path per prefix, messages of the classic length.
+    fn default() -> Self {
+        Self {
+            four_octet_as: true,
+            add_path: FamilySet::EMPTY,
+            max_len: MAX_MESSAGE_LEN,
+        }
+    }
 }
 
 const AS_SEQUENCE: u8 = 2;
@@ -54,25 +70,19 @@ pub fn encode(message: &Message, context: EncodeContext, out: &mut BytesMut) -> 
 /// Appends `update` to `out`: withdrawals, announcements, End-of-RIB, in this order.
 ///
 /// # Errors
-/// As [`announce`].
+/// As [`Announcement::new`].
 pub fn encode_update(
     update: &Update,
     context: EncodeContext,
     out: &mut BytesMut,
 ) -> Result<(), Error> {
-    for (family, prefixes) in &update.withdrawn {
-        withdraw(*family, prefixes, out);
+    for (family, nlri) in &update.withdrawn {
+        withdraw(*family, nlri, context, out);
     }
     if let Some(attributes) = &update.attributes {
         for reach in &update.reach {
-            announce(
-                attributes,
-                &reach.next_hop,
-                reach.family,
-                &reach.nlri,
-                context,
-                out,
-            )?;
+            Announcement::new(attributes, &reach.next_hop, reach.family, context)?
+                .write(&reach.nlri, context, out);
         }
     }
     if let Some(family) = update.end_of_rib {
@@ -81,69 +91,112 @@ pub fn encode_update(
     Ok(())
 }
 
-/// Appends UPDATEs that announce `prefixes`, all of `family`.
-///
-/// # Errors
-/// [`Error::AttributesTooLong`] when the attributes leave no room for even one prefix: the routes
-/// cannot be told to this peer and have to be withdrawn from it.
-pub fn announce(
-    attributes: &PathAttributes,
-    next_hop: &NextHop,
+/// Everything of an announcement but its prefixes, ready for the wire: encoded once, written with
+/// as many runs of prefixes as share it. Two are equal exactly when a peer could not tell them
+/// apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Announcement {
     family: Family,
-    prefixes: &[Prefix],
-    context: EncodeContext,
-    out: &mut BytesMut,
-) -> Result<(), Error> {
-    let mut shared = BytesMut::new();
-    match (family, next_hop) {
-        (Family::Ipv4Unicast, NextHop::V4(address)) => {
-            encode_attributes(attributes, Some(*address), context, &mut shared);
-            let room = room(shared.len(), family)?;
-            for batch in batches(prefixes, room) {
-                framed(MessageType::Update, out, |out| {
-                    out.put_u16(0);
-                    put_len(shared.len(), out);
-                    out.put_slice(&shared);
-                    batch.iter().for_each(|prefix| nlri::encode(prefix, out));
-                });
-            }
-        }
-        _ => {
-            encode_attributes(attributes, None, context, &mut shared);
-            let mut head = BytesMut::new();
-            put_mp_reach_head(family, next_hop, &mut head);
-            let fixed = shared.len() + LONG_ATTRIBUTE_HEADER + head.len();
-            let room = room(fixed, family)?;
-            for batch in batches(prefixes, room) {
-                let run = run_len(batch);
-                framed(MessageType::Update, out, |out| {
-                    out.put_u16(0);
-                    put_len(fixed + run, out);
-                    // RFC 7606 §5.1: first, so that a fault behind it cannot hide the prefixes.
-                    put_long_header(AttributeCode::MpReach, head.len() + run, out);
-                    out.put_slice(&head);
-                    batch.iter().for_each(|prefix| nlri::encode(prefix, out));
-                    out.put_slice(&shared);
-                });
-            }
-        }
-    }
-    Ok(())
+    /// Octets of `octets` that belong into MP_REACH_NLRI before its prefixes; `None` where prefixes
+    /// have their classic place at the end of the message.
+    mp_head: Option<u8>,
+    /// The head of MP_REACH_NLRI, then every other attribute.
+    octets: Box<[u8]>,
 }
 
-/// Appends UPDATEs that withdraw `prefixes`, all of `family`.
-pub fn withdraw(family: Family, prefixes: &[Prefix], out: &mut BytesMut) {
+impl Announcement {
+    /// Encodes what prefixes of `family` with these attributes share.
+    ///
+    /// # Errors
+    /// [`Error::AttributesTooLong`] when no message has room for even one prefix beside them: the
+    /// routes cannot be told to this peer and have to be withdrawn from it.
+    pub fn new(
+        attributes: &PathAttributes,
+        next_hop: &NextHop,
+        family: Family,
+        context: EncodeContext,
+    ) -> Result<Self, Error> {
+        let mut octets = BytesMut::new();
+        let mp_head = match (family, next_hop) {
+            (Family::Ipv4Unicast, NextHop::V4(address)) => {
+                encode_attributes(attributes, Some(*address), context, &mut octets);
+                None
+            }
+            _ => {
+                put_mp_reach_head(family, next_hop, &mut octets);
+                let head = u8::try_from(octets.len()).expect("a head has at most 37 octets");
+                encode_attributes(attributes, None, context, &mut octets);
+                Some(head)
+            }
+        };
+        let announcement = Self {
+            family,
+            mp_head,
+            octets: octets[..].into(),
+        };
+        let fixed = announcement.fixed_len();
+        let longest = nlri::longest(family, context.add_path.contains(family));
+        if HEADER_LEN + UPDATE_LENGTHS + fixed + longest > context.max_len {
+            return Err(Error::AttributesTooLong { octets: fixed });
+        }
+        Ok(announcement)
+    }
+
+    /// The family of the prefixes that it can be written with.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Appends UPDATEs that announce `nlri`, as few as hold them. `context` is that of
+    /// [`Announcement::new`].
+    pub fn write(&self, nlri: &[Nlri], context: EncodeContext, out: &mut BytesMut) {
+        let with_ids = context.add_path.contains(self.family);
+        let fixed = self.fixed_len();
+        let room = context.max_len - HEADER_LEN - UPDATE_LENGTHS - fixed;
+        for (batch, run) in batches(nlri, with_ids, room) {
+            framed(MessageType::Update, out, |out| {
+                out.put_u16(0);
+                let Some(head) = self.mp_head.map(usize::from) else {
+                    put_len(fixed, out);
+                    out.put_slice(&self.octets);
+                    return put_run(batch, with_ids, out);
+                };
+                put_len(fixed + run, out);
+                // RFC 7606 §5.1: first, so that a fault behind it cannot hide the prefixes.
+                put_long_header(AttributeCode::MpReach, head + run, out);
+                out.put_slice(&self.octets[..head]);
+                put_run(batch, with_ids, out);
+                out.put_slice(&self.octets[head..]);
+            });
+        }
+    }
+
+    /// Octets of path attributes without prefixes.
+    fn fixed_len(&self) -> usize {
+        let header = self.mp_head.map_or(0, |_| LONG_ATTRIBUTE_HEADER);
+        header + self.octets.len()
+    }
+}
+
+impl std::fmt::Debug for Announcement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:02x?}", self.family, self.octets)
+    }
+}
+
+/// Appends UPDATEs that withdraw `nlri`, all of `family`.
+pub fn withdraw(family: Family, nlri: &[Nlri], context: EncodeContext, out: &mut BytesMut) {
+    let with_ids = context.add_path.contains(family);
     let head = match family {
         Family::Ipv4Unicast => 0,
         Family::Ipv6Unicast => LONG_ATTRIBUTE_HEADER + 3,
     };
-    let room = MAX_MESSAGE_LEN - HEADER_LEN - UPDATE_LENGTHS - head;
-    for batch in batches(prefixes, room) {
-        let run = run_len(batch);
+    let room = context.max_len - HEADER_LEN - UPDATE_LENGTHS - head;
+    for (batch, run) in batches(nlri, with_ids, room) {
         framed(MessageType::Update, out, |out| match family {
             Family::Ipv4Unicast => {
                 put_len(run, out);
-                batch.iter().for_each(|prefix| nlri::encode(prefix, out));
+                put_run(batch, with_ids, out);
                 out.put_u16(0);
             }
             Family::Ipv6Unicast => {
@@ -151,7 +204,7 @@ pub fn withdraw(family: Family, prefixes: &[Prefix], out: &mut BytesMut) {
                 put_len(head + run, out);
                 put_long_header(AttributeCode::MpUnreach, 3 + run, out);
                 put_family(family, out);
-                batch.iter().for_each(|prefix| nlri::encode(prefix, out));
+                put_run(batch, with_ids, out);
             }
         });
     }
@@ -172,35 +225,35 @@ pub fn end_of_rib(family: Family, out: &mut BytesMut) {
     });
 }
 
-/// Octets left for prefixes beside `fixed` octets of attributes.
-fn room(fixed: usize, family: Family) -> Result<usize, Error> {
-    let longest = 1 + usize::from(family.address_bits() / 8);
-    (MAX_MESSAGE_LEN - HEADER_LEN - UPDATE_LENGTHS)
-        .checked_sub(fixed)
-        .filter(|room| *room >= longest)
-        .ok_or(Error::AttributesTooLong { octets: fixed })
-}
-
-/// Cuts `prefixes` into runs of at most `room` octets; `room` holds any single prefix.
-fn batches(prefixes: &[Prefix], room: usize) -> impl Iterator<Item = &[Prefix]> {
-    let mut rest = prefixes;
+/// Cuts `nlri` into runs of at most `room` octets, each with its length; `room` holds any single
+/// path.
+fn batches(
+    nlri: &[Nlri],
+    with_ids: bool,
+    room: usize,
+) -> impl Iterator<Item = (&[Nlri], usize)> {
+    let mut rest = nlri;
     std::iter::from_fn(move || {
-        let mut used = 0;
-        let count = rest
-            .iter()
-            .take_while(|prefix| {
-                used += nlri::encoded_len(prefix);
-                used <= room
-            })
-            .count();
+        let mut run = 0;
+        let mut count = 0;
+        for path in rest {
+            let len = nlri::encoded_len(path, with_ids);
+            if run + len > room {
+                break;
+            }
+            run += len;
+            count += 1;
+        }
         let (batch, tail) = rest.split_at(count);
         rest = tail;
-        (!batch.is_empty()).then_some(batch)
+        (!batch.is_empty()).then_some((batch, run))
     })
 }
 
-fn run_len(batch: &[Prefix]) -> usize {
-    batch.iter().map(nlri::encoded_len).sum()
+fn put_run(batch: &[Nlri], with_ids: bool, out: &mut BytesMut) {
+    for path in batch {
+        nlri::encode(path, with_ids, out);
+    }
 }
 
 /// Writes the header, lets `body` write the rest, and fills in the length.
@@ -210,7 +263,7 @@ fn framed(kind: MessageType, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut
     out.put_u16(0);
     out.put_u8(kind.into());
     body(out);
-    let length = u16::try_from(out.len() - start).expect("bodies are cut to MAX_MESSAGE_LEN");
+    let length = u16::try_from(out.len() - start).expect("bodies are cut to the longest message");
     out[start + 16..start + 18].copy_from_slice(&length.to_be_bytes());
 }
 

@@ -9,8 +9,10 @@ use crate::wire::notification::Notification;
 
 /// Length of the header: marker, length, type.
 pub const HEADER_LEN: usize = 19;
-/// The longest message, as long as extended messages (RFC 8654) are not offered.
+/// The longest message of RFC 4271.
 pub const MAX_MESSAGE_LEN: usize = 4096;
+/// The longest message of a speaker that has offered to take extended ones (RFC 8654).
+pub const MAX_EXTENDED_LEN: usize = 65535;
 
 const MARKER_LEN: usize = 16;
 
@@ -19,15 +21,16 @@ const MARKER_LEN: usize = 16;
 pub struct Frame {
     /// The type octet; never `Unknown`.
     pub kind: MessageType,
-    /// What follows the header, at most [`MAX_MESSAGE_LEN`] less [`HEADER_LEN`] octets.
+    /// What follows the header.
     pub body: Bytes,
 }
 
-/// Takes the first message out of `buffer`; `None` until the whole of it is there.
+/// Takes the first message out of `buffer`; `None` until the whole of it is there. `max_len` is the
+/// longest message that we have offered to take.
 ///
 /// # Errors
 /// The NOTIFICATION with which the connection must end; `buffer` is of no more use then.
-pub fn frame(buffer: &mut BytesMut) -> Result<Option<Frame>, Notification> {
+pub fn frame(buffer: &mut BytesMut, max_len: usize) -> Result<Option<Frame>, Notification> {
     let Some(header) = buffer.first_chunk::<HEADER_LEN>() else {
         return Ok(None);
     };
@@ -39,11 +42,12 @@ pub fn frame(buffer: &mut BytesMut) -> Result<Option<Frame>, Notification> {
     let kind = MessageType::from(header[18]);
     // RFC 4271 §6.1: the erroneous length, or type, is the data of the NOTIFICATION.
     let bad_length = || Notification::new(HeaderError::BadLength, length.to_be_bytes());
-    if !(HEADER_LEN..=MAX_MESSAGE_LEN).contains(&usize::from(length)) {
+    if !(HEADER_LEN..=max_len).contains(&usize::from(length)) {
         return Err(bad_length());
     }
     let acceptable = match kind {
-        MessageType::Open => length >= 29,
+        // RFC 8654 §4: what opens a session cannot presume its terms.
+        MessageType::Open => (29..=MAX_MESSAGE_LEN).contains(&usize::from(length)),
         MessageType::Update => length >= 23,
         MessageType::Notification => length >= 21,
         MessageType::Keepalive => length == 19,
@@ -87,7 +91,7 @@ mod tests {
         let mut frames = Vec::new();
         for octet in stream {
             buffer.extend_from_slice(&[octet]);
-            while let Some(frame) = frame(&mut buffer).unwrap() {
+            while let Some(frame) = frame(&mut buffer, MAX_MESSAGE_LEN).unwrap() {
                 frames.push((frame.kind, frame.body.to_vec()));
             }
         }
@@ -158,7 +162,7 @@ mod tests {
             ),
         ];
         for (name, octets, error, data) in cases {
-            let notification = frame(&mut octets.clone()).unwrap_err();
+            let notification = frame(&mut octets.clone(), MAX_MESSAGE_LEN).unwrap_err();
             assert_eq!(notification, Notification::new(*error, *data), "{name}");
         }
     }

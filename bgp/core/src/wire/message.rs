@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
+use crate::types::{Asn, Family, NextHop, Nlri, RouterId};
 use crate::wire::{AfiSafi, Notification, PathAttributes, RefreshKind};
 
 /// A whole BGP message.
@@ -123,8 +123,8 @@ pub struct GracefulRestart {
 pub struct Update {
     /// Runs of announced prefixes, each with its next hop; all share `attributes`.
     pub reach: Vec<Reach>,
-    /// Prefixes withdrawn, by family.
-    pub withdrawn: Vec<(Family, Vec<Prefix>)>,
+    /// Paths withdrawn, by family.
+    pub withdrawn: Vec<(Family, Vec<Nlri>)>,
     /// Present exactly when `reach` is not empty.
     pub attributes: Option<PathAttributes>,
     /// The peer has sent all routes of this family (RFC 4724 §2).
@@ -138,8 +138,8 @@ pub struct Reach {
     pub family: Family,
     /// Where packets for them go.
     pub next_hop: NextHop,
-    /// The prefixes, as many as came.
-    pub nlri: Vec<Prefix>,
+    /// The paths, as many as came.
+    pub nlri: Vec<Nlri>,
 }
 
 /// ROUTE-REFRESH (RFC 2918 §3, RFC 7313 §3.2).

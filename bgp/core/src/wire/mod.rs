@@ -6,7 +6,7 @@
 //! ```text
 //! octets --frame--> Frame --decode_control--> Message, or the NOTIFICATION to end with
 //!                         --decode_update---> UpdateOutcome
-//! Message --encode--> octets        announce / withdraw / end_of_rib --> octets, packed
+//! Message --encode--> octets     Announcement::write / withdraw / end_of_rib --> octets, packed
 //! ```
 
 pub mod attributes;
@@ -28,9 +28,9 @@ pub use attributes::{
     RawAttribute,
 };
 pub use decode::{DecodeContext, UpdateOutcome, decode_control, decode_update};
-pub use encode::{EncodeContext, announce, encode, encode_update, end_of_rib, withdraw};
+pub use encode::{Announcement, EncodeContext, encode, encode_update, end_of_rib, withdraw};
 pub use fault::{AttributeFault, Problem};
-pub use frame::{Frame, HEADER_LEN, MAX_MESSAGE_LEN, frame};
+pub use frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};
 pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};
 pub use message::{Capability, GracefulRestart, Message, Open, Reach, RouteRefresh, Update};
 pub use notification::{Notification, NotificationError};

@@ -6,18 +6,30 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::{BufMut, BytesMut};
 
-use crate::types::{Family, Prefix};
+use crate::types::{Family, Nlri, PathId, Prefix};
 
 /// A run that does not parse; RFC 7606 §5.3 leaves no choice but to end the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedNlri;
 
-/// Reads the whole of `input` as prefixes of `family`. Bits beyond a prefix's length are
-/// irrelevant (RFC 4271 §4.3) and cleared.
-pub(super) fn decode(mut input: &[u8], family: Family) -> Result<Vec<Prefix>, MalformedNlri> {
+/// Reads the whole of `input` as prefixes of `family`, each behind its path identifier where
+/// `with_ids` (RFC 7911 §3). Bits beyond a prefix's length are irrelevant (RFC 4271 §4.3) and
+/// cleared.
+pub(super) fn decode(
+    mut input: &[u8],
+    family: Family,
+    with_ids: bool,
+) -> Result<Vec<Nlri>, MalformedNlri> {
     // A /24 takes four octets: a guess that spares most runs a second allocation.
-    let mut prefixes = Vec::with_capacity(input.len() / 4 + 1);
-    while let Some((len, tail)) = input.split_first() {
+    let mut nlri = Vec::with_capacity(input.len() / if with_ids { 8 } else { 4 } + 1);
+    while !input.is_empty() {
+        let mut id = PathId::default();
+        if with_ids {
+            let (octets, tail) = input.split_first_chunk().ok_or(MalformedNlri)?;
+            id = PathId(u32::from_be_bytes(*octets));
+            input = tail;
+        }
+        let (len, tail) = input.split_first().ok_or(MalformedNlri)?;
         let octets = usize::from(len.div_ceil(8));
         let (significant, tail) = tail.split_at_checked(octets).ok_or(MalformedNlri)?;
         let prefix = match family {
@@ -26,15 +38,20 @@ pub(super) fn decode(mut input: &[u8], family: Family) -> Result<Vec<Prefix>, Ma
             Family::Ipv6Unicast => padded(significant)
                 .and_then(|address: [u8; 16]| Prefix::v6(Ipv6Addr::from(address), *len)),
         };
-        prefixes.push(prefix.ok_or(MalformedNlri)?);
+        let prefix = prefix.ok_or(MalformedNlri)?;
+        nlri.push(Nlri { prefix, id });
         input = tail;
     }
-    Ok(prefixes)
+    Ok(nlri)
 }
 
-/// Writes one prefix.
-pub(super) fn encode(prefix: &Prefix, out: &mut BytesMut) {
-    let octets = encoded_len(prefix) - 1;
+/// Writes one path, with its identifier where `with_ids`.
+pub(super) fn encode(nlri: &Nlri, with_ids: bool, out: &mut BytesMut) {
+    if with_ids {
+        out.put_u32(nlri.id.0);
+    }
+    let prefix = &nlri.prefix;
+    let octets = usize::from(prefix.len().div_ceil(8));
     out.put_u8(prefix.len());
     match prefix.addr() {
         std::net::IpAddr::V4(address) => out.put_slice(&address.octets()[..octets]),
@@ -42,9 +59,16 @@ pub(super) fn encode(prefix: &Prefix, out: &mut BytesMut) {
     }
 }
 
-/// Octets that `prefix` takes in a run.
-pub(super) fn encoded_len(prefix: &Prefix) -> usize {
-    1 + usize::from(prefix.len().div_ceil(8))
+/// Octets that a path takes in a run.
+pub(super) fn encoded_len(nlri: &Nlri, with_ids: bool) -> usize {
+    let id = if with_ids { 4 } else { 0 };
+    id + 1 + usize::from(nlri.prefix.len().div_ceil(8))
+}
+
+/// Octets that the longest path of `family` takes.
+pub(super) fn longest(family: Family, with_ids: bool) -> usize {
+    let id = if with_ids { 4 } else { 0 };
+    id + 1 + usize::from(family.address_bits() / 8)
 }
 
 fn padded<const N: usize>(significant: &[u8]) -> Option<[u8; N]> {

@@ -9,7 +9,7 @@ use nom::multi::{length_data, many0};
 use nom::number::complete::{be_u8, be_u16};
 use nom::{IResult, Parser};
 
-use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
+use crate::types::{Asn, Family, NextHop, Nlri, RouterId};
 use crate::wire::attributes::{
     Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin,
 };
@@ -28,7 +28,7 @@ pub(super) struct MpReach {
     pub(super) family: Family,
     /// `None` when the address cannot be a next hop: the routes are of no use, the session is.
     pub(super) next_hop: Option<NextHop>,
-    pub(super) nlri: Vec<Prefix>,
+    pub(super) nlri: Vec<Nlri>,
 }
 
 pub(super) fn origin(value: &[u8]) -> Result<Origin, Problem> {
@@ -200,22 +200,32 @@ pub(super) fn afi_safi(value: &[u8]) -> Result<(AfiSafi, &[u8]), Problem> {
     Ok((AfiSafi { afi, safi: *safi }, content))
 }
 
+/// How a family's MP_REACH_NLRI is written on a session.
+#[derive(Clone, Copy)]
+pub(super) struct MpForm {
+    /// Paths carry identifiers (RFC 7911).
+    pub(super) with_ids: bool,
+    /// The next hop may be of IPv6 where the prefixes are of IPv4 (RFC 8950).
+    pub(super) extended_next_hop: bool,
+}
+
 /// What follows the family in MP_REACH_NLRI (RFC 4760 §3). An error costs the session.
-pub(super) fn mp_reach(content: &[u8], family: Family) -> Result<MpReach, Problem> {
+pub(super) fn mp_reach(content: &[u8], family: Family, form: MpForm) -> Result<MpReach, Problem> {
     let wrong_length = || Problem::Length(content.len());
     let (length, tail) = content.split_first().ok_or_else(wrong_length)?;
     let (next_hop, tail) = tail
         .split_at_checked(usize::from(*length))
         .ok_or_else(wrong_length)?;
-    let (_reserved, prefixes) = tail.split_first().ok_or_else(wrong_length)?;
+    let (_reserved, paths) = tail.split_first().ok_or_else(wrong_length)?;
     let next_hop = match family {
-        Family::Ipv4Unicast => {
+        // RFC 8950 §3: the length tells which family the next hop is of.
+        Family::Ipv4Unicast if next_hop.len() == 4 || !form.extended_next_hop => {
             let address = Ipv4Addr::from(exactly::<4>(next_hop)?);
             is_host_v4(address).then_some(NextHop::V4(address))
         }
-        Family::Ipv6Unicast => next_hop_v6(next_hop)?,
+        _ => next_hop_v6(next_hop)?,
     };
-    let nlri = nlri::decode(prefixes, family).map_err(|_| Problem::Value)?;
+    let nlri = nlri::decode(paths, family, form.with_ids).map_err(|_| Problem::Value)?;
     Ok(MpReach {
         family,
         next_hop,

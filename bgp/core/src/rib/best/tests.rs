@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rib::path::{PathPeer, PeerIndex};
+use crate::rib::path::PathPeer;
 use crate::wire::{AsPath, Origin, PathAttributes};
 
 const MULTI: Multipath = Multipath {
@@ -32,11 +32,30 @@ fn learnt(index: u32, internal: bool, change: impl FnOnce(&mut PathAttributes)) 
             internal,
             client: false,
             interface: None,
+            own_v4: None,
+            own_v6: None,
         })),
         attributes: Arc::new(attributes),
-        next_hop: Some(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(index)).into()),
-        stale: false,
-        rejected: None,
+        next_hop: Some(IpAddr::from(std::net::Ipv4Addr::from_bits(index)).into()),
+    }
+}
+
+/// The decision among paths that may all be used.
+fn decide(paths: &[Path], multipath: Multipath) -> Selection {
+    let ranks: Vec<Rank> = paths.iter().map(Rank::of).collect();
+    let candidates: Vec<Option<Candidate<'_>>> = paths
+        .iter()
+        .zip(&ranks)
+        .map(|(path, rank)| Some(candidate(path, rank, 0)))
+        .collect();
+    best_path(&candidates, multipath).unwrap()
+}
+
+fn candidate<'a>(path: &'a Path, rank: &'a Rank, id: u32) -> Candidate<'a> {
+    Candidate {
+        rank,
+        id: PathId(id),
+        attributes: &path.attributes,
     }
 }
 
@@ -94,11 +113,11 @@ fn each_step_decides_and_is_named() {
         ),
     ];
     for (step, winner, loser) in cases {
-        let selection = best_path(&[loser.clone(), winner.clone()], MULTI).unwrap();
+        let selection = decide(&[loser.clone(), winner.clone()], MULTI);
         assert_eq!(selection.best, 1, "{step}");
         assert_eq!(selection.decided_by, Some(step));
         assert_eq!(selection.lost_at, [Some(step), None], "{step}");
-        let swapped = best_path(&[winner, loser], MULTI).unwrap();
+        let swapped = decide(&[winner, loser], MULTI);
         assert_eq!(swapped.best, 0, "{step} swapped");
     }
 }
@@ -114,7 +133,7 @@ fn med_is_compared_within_one_neighbouring_as_whatever_lies_between() {
         })
     };
     let paths = [via(1, 7, 20), via(2, 8, 0), via(3, 7, 10)];
-    let selection = best_path(&paths, MULTI).unwrap();
+    let selection = decide(&paths, MULTI);
     assert_eq!(selection.best, 1);
     assert_eq!(
         selection.lost_at,
@@ -126,29 +145,39 @@ fn med_is_compared_within_one_neighbouring_as_whatever_lies_between() {
 fn equal_paths_share_load_up_to_the_maximum_and_unequal_ones_do_not() {
     let same_as = |index| learnt(index, false, |a| a.as_path = AsPath::new([Asn(7)]));
     let paths = [same_as(3), path(2), same_as(1)];
-    let strict = best_path(&paths, MULTI).unwrap();
+    let strict = decide(&paths, MULTI);
     assert_eq!(strict.multipath, [2, 0], "AS paths differ without relax");
     let relaxed = Multipath {
         relax: true,
         ..MULTI
     };
-    assert_eq!(best_path(&paths, relaxed).unwrap().multipath, [2, 1, 0]);
+    assert_eq!(decide(&paths, relaxed).multipath, [2, 1, 0]);
     let two = Multipath {
         maximum: 2,
         relax: true,
     };
-    assert_eq!(best_path(&paths, two).unwrap().multipath, [2, 1]);
+    assert_eq!(decide(&paths, two).multipath, [2, 1]);
     let mixed = [path(1), learnt(2, true, |_| ())];
-    assert_eq!(best_path(&mixed, relaxed).unwrap().multipath, [0]);
+    assert_eq!(decide(&mixed, relaxed).multipath, [0]);
 }
 
 #[test]
-fn rejected_paths_take_no_part() {
-    let mut rejected = path(1);
-    rejected.rejected = Some(crate::rib::Rejection::AsLoop);
-    assert_eq!(best_path(&[rejected.clone()], MULTI), None);
-    let selection = best_path(&[rejected, path(2)], MULTI).unwrap();
+fn unusable_paths_take_no_part() {
+    let path = path(2);
+    let rank = Rank::of(&path);
+    assert_eq!(best_path(&[None], MULTI), None);
+    let selection = best_path(&[None, Some(candidate(&path, &rank, 0))], MULTI).unwrap();
     assert_eq!((selection.best, selection.decided_by), (1, None));
+}
+
+#[test]
+fn between_paths_of_one_peer_the_lowest_identifier_decides() {
+    let path = path(1);
+    let rank = Rank::of(&path);
+    let paths = [7, 3].map(|id| Some(candidate(&path, &rank, id)));
+    let selection = best_path(&paths, MULTI).unwrap();
+    assert_eq!(selection.decided_by, Some(Step::PathId));
+    assert_eq!((selection.best, selection.multipath), (1, vec![1, 0]));
 }
 
 fn any_path(index: u32) -> impl Strategy<Value = Path> {
@@ -188,8 +217,8 @@ proptest! {
     #[test]
     fn the_order_of_paths_has_no_influence((paths, shuffled) in any_paths(), relax: bool) {
         let multipath = Multipath { maximum: 3, relax };
-        let a = best_path(&paths, multipath).unwrap();
-        let b = best_path(&shuffled, multipath).unwrap();
+        let a = decide(&paths, multipath);
+        let b = decide(&shuffled, multipath);
         prop_assert_eq!(&paths[a.best], &shuffled[b.best]);
         prop_assert_eq!(a.decided_by, b.decided_by);
         let set = |paths: &[Path], selection: &Selection| -> Vec<Path> {

@@ -4,14 +4,14 @@ use crate::wire::AsPath;
 
 const US: Asn = Asn(65_000);
 
-fn config(peer_asn: Asn) -> EgressConfig {
+fn config(peer: PeerKind) -> EgressConfig {
     EgressConfig {
         local_asn: US,
         cluster_id: RouterId(100),
-        peer_asn,
+        peer,
         client: false,
         transit: true,
-        families: Family::ALL.to_vec(),
+        families: FamilySet::ALL,
         next_hop_mode: NextHopMode::Auto,
         self_v4: Some([10, 0, 0, 0].into()),
         self_v6: Some((
@@ -20,7 +20,7 @@ fn config(peer_asn: Asn) -> EgressConfig {
         )),
         subnets: vec!["10.0.0.0/31".parse().unwrap()],
         policy: Arc::default(),
-        four_octet_as: true,
+        encode: EncodeContext::default(),
     }
 }
 
@@ -34,6 +34,8 @@ fn learnt(internal: bool, client: bool) -> Path {
             internal,
             client,
             interface: None,
+            own_v4: None,
+            own_v6: None,
         })),
         attributes: Arc::new(PathAttributes {
             as_path: AsPath::new([Asn(65_001)]),
@@ -42,8 +44,6 @@ fn learnt(internal: bool, client: bool) -> Path {
             ..PathAttributes::default()
         }),
         next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
-        stale: false,
-        rejected: None,
     }
 }
 
@@ -66,7 +66,7 @@ fn external_peers_get_our_as_in_front_and_nothing_internal() {
     let attributes = Arc::make_mut(&mut path.attributes);
     attributes.originator_id = Some(RouterId(3));
     attributes.cluster_list = vec![RouterId(4)];
-    let told = export(&prefix(), &path, &config(Asn(65_002))).unwrap();
+    let told = export(&prefix(), &path, &config(PeerKind::External)).unwrap();
     assert_eq!(told.attributes.as_path.to_string(), "65000 65001");
     assert_eq!(told.attributes.local_pref, None);
     assert_eq!(told.attributes.med, None, "a neighbour's MED stays here");
@@ -77,7 +77,7 @@ fn external_peers_get_our_as_in_front_and_nothing_internal() {
 
 #[test]
 fn internal_peers_get_the_route_unchanged_with_a_local_preference() {
-    let told = export(&prefix(), &learnt(false, false), &config(US)).unwrap();
+    let told = export(&prefix(), &learnt(false, false), &config(PeerKind::Internal)).unwrap();
     assert_eq!(told.attributes.as_path.to_string(), "65001");
     assert_eq!(told.attributes.local_pref, Some(100));
     assert_eq!(told.attributes.med, Some(5));
@@ -88,7 +88,7 @@ fn internal_peers_get_the_route_unchanged_with_a_local_preference() {
 fn reflection_names_the_originator_once_and_every_cluster() {
     let client = EgressConfig {
         client: true,
-        ..config(US)
+        ..config(PeerKind::Internal)
     };
     let told = export(&prefix(), &learnt(true, false), &client).unwrap();
     assert_eq!(told.attributes.originator_id, Some(RouterId(7)));
@@ -98,22 +98,22 @@ fn reflection_names_the_originator_once_and_every_cluster() {
         attributes: Arc::new(told.attributes),
         ..learnt(true, true)
     };
-    let told = export(&prefix(), &again, &config(US)).unwrap();
+    let told = export(&prefix(), &again, &config(PeerKind::Internal)).unwrap();
     assert_eq!(told.attributes.originator_id, Some(RouterId(7)));
     assert_eq!(told.attributes.cluster_list, [RouterId(100); 2]);
     assert_eq!(
-        export(&prefix(), &learnt(true, false), &config(US)),
+        export(&prefix(), &learnt(true, false), &config(PeerKind::Internal)),
         Err(Withheld::NotReflected)
     );
 }
 
 #[test]
 fn next_hops_follow_the_mode() {
-    let internal = config(US);
-    let external = config(Asn(65_002));
+    let internal = config(PeerKind::Internal);
+    let external = config(PeerKind::External);
     let client = EgressConfig {
         client: true,
-        ..config(US)
+        ..config(PeerKind::Internal)
     };
     let on_link = Path {
         next_hop: Some(NextHop::V4([10, 0, 0, 1].into())),
@@ -191,7 +191,7 @@ fn next_hops_follow_the_mode() {
 #[test]
 fn ipv6_routes_carry_the_global_and_the_link_local_address_of_the_link() {
     let prefix: Prefix = "2001:db8:f::/64".parse().unwrap();
-    let told = export(&prefix, &own(), &config(Asn(65_002))).unwrap();
+    let told = export(&prefix, &own(), &config(PeerKind::External)).unwrap();
     assert_eq!(
         told.next_hop,
         NextHop::V6 {
@@ -201,7 +201,7 @@ fn ipv6_routes_carry_the_global_and_the_link_local_address_of_the_link() {
     );
     let none = EgressConfig {
         self_v6: None,
-        ..config(Asn(65_002))
+        ..config(PeerKind::External)
     };
     assert_eq!(export(&prefix, &own(), &none), Err(Withheld::NoNextHop));
 }
@@ -215,8 +215,8 @@ fn well_known_communities_and_policies_are_honoured() {
         }),
         ..path
     };
-    let external = config(Asn(65_002));
-    let internal = config(US);
+    let external = config(PeerKind::External);
+    let internal = config(PeerKind::Internal);
     let learnt = learnt(false, false);
     let cases = [
         (with(learnt.clone(), Community::NO_EXPORT), &external, false),

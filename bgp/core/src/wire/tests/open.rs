@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::types::{Asn, Family, RouterId};
-use crate::wire::{
+use crate::wire::{MAX_MESSAGE_LEN, 
     AfiSafi, Capability, EncodeContext, Frame, GracefulRestart, Message, MessageType, Open,
     decode_control, encode, frame,
 };
@@ -131,11 +131,9 @@ fn more_capabilities_than_an_octet_can_count_use_the_extended_form() {
         capabilities: families.collect(),
     };
     let mut octets = BytesMut::new();
-    let context = EncodeContext {
-        four_octet_as: true,
-    };
-    encode(&Message::Open(open.clone()), context, &mut octets).unwrap();
+    let message = Message::Open(open.clone());
+    encode(&message, EncodeContext::default(), &mut octets).unwrap();
     assert_eq!(octets[28..30], [255, 255]);
-    let framed = frame(&mut octets).unwrap().unwrap();
-    assert_eq!(decode_control(&framed), Ok(Message::Open(open)));
+    let framed = frame(&mut octets, MAX_MESSAGE_LEN).unwrap().unwrap();
+    assert_eq!(decode_control(&framed), Ok(message));
 }

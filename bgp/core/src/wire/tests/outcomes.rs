@@ -2,7 +2,7 @@
 
 use crate::types::{Asn, Family, NextHop, PeerKind};
 use crate::wire::{
-    AsPath, DecodeContext, HEADER_LEN, Notification, UpdateOutcome, decode_update, frame,
+    AsPath, DecodeContext, HEADER_LEN, MAX_MESSAGE_LEN, Notification, UpdateOutcome, decode_update, frame,
 };
 
 /// Outcome, by how much is lost.
@@ -17,10 +17,8 @@ use Cost::{Attribute, Nothing, Routes, Session};
 
 fn context(peer: PeerKind, four_octet_as: bool) -> DecodeContext {
     DecodeContext {
-        peer,
         four_octet_as,
-        families: Family::ALL.to_vec(),
-        first_as: None,
+        ..DecodeContext::new(peer)
     }
 }
 
@@ -387,7 +385,9 @@ fn vectors_that_have_broken_speakers_are_answered() {
         message.extend_from_slice(&length.to_be_bytes());
         message.push(2);
         message.append(&mut body);
-        let framed = frame(&mut message.as_slice().into()).unwrap().unwrap();
+        let framed = frame(&mut message.as_slice().into(), MAX_MESSAGE_LEN)
+            .unwrap()
+            .unwrap();
         assert_eq!(
             cost(&decode_update(&framed.body, &context)),
             *expected,
@@ -487,7 +487,7 @@ fn ipv6_next_hops_come_in_three_shapes() {
 #[test]
 fn families_outside_the_session_are_set_aside() {
     let mut context = context(PeerKind::External, true);
-    context.families = vec![Family::Ipv6Unicast];
+    context.families = [Family::Ipv6Unicast].into_iter().collect();
     let body = update(&octets("180b0000"), &completed(&[]), &octets(NLRI));
     let UpdateOutcome::ValidWithDiscards { update, discarded } = decode_update(&body, &context)
     else {

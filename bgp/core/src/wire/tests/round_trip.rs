@@ -9,7 +9,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::types::{Asn, Family, NextHop, PeerKind, Prefix, RouterId};
+use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PathId, PeerKind, Prefix, RouterId};
 use crate::wire::*;
 
 fn asn() -> impl Strategy<Value = Asn> {
@@ -101,29 +101,76 @@ fn family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Ipv4Unicast), Just(Family::Ipv6Unicast)]
 }
 
-/// An announcement of up to a few thousand prefixes.
-fn announcement() -> impl Strategy<Value = (Family, NextHop, Vec<Prefix>)> {
+/// An announcement of up to a few thousand paths; IPv4 prefixes may lead to IPv6 next hops.
+fn announcement() -> impl Strategy<Value = (Family, NextHop, Vec<Nlri>)> {
     family().prop_flat_map(|family| {
-        let prefixes = prop_oneof![vec(prefix(family), 1..4), vec(prefix(family), 1..2000)];
-        (Just(family), next_hop(family), prefixes)
+        let nlri = || {
+            let id = any::<u32>().prop_map(PathId);
+            (prefix(family), id).prop_map(|(prefix, id)| Nlri { prefix, id })
+        };
+        let few_or_many = prop_oneof![vec(nlri(), 1..4), vec(nlri(), 1..2000)];
+        let either = prop_oneof![next_hop(family), next_hop(Family::Ipv6Unicast)];
+        (Just(family), either, few_or_many)
     })
 }
 
-fn context(four_octet_as: bool) -> DecodeContext {
-    DecodeContext {
-        peer: PeerKind::Internal,
-        four_octet_as,
-        families: Family::ALL.to_vec(),
-        first_as: None,
+/// The terms of a session, as both sides see them.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    four_octet_as: bool,
+    add_path: FamilySet,
+    max_len: usize,
+}
+
+impl Terms {
+    fn decode(self) -> DecodeContext {
+        DecodeContext {
+            four_octet_as: self.four_octet_as,
+            add_path: self.add_path,
+            extended_next_hop: true,
+            ..DecodeContext::new(PeerKind::Internal)
+        }
+    }
+
+    fn encode(self) -> EncodeContext {
+        EncodeContext {
+            four_octet_as: self.four_octet_as,
+            add_path: self.add_path,
+            max_len: self.max_len,
+        }
     }
 }
 
+const PLAIN: Terms = Terms {
+    four_octet_as: true,
+    add_path: FamilySet::EMPTY,
+    max_len: MAX_MESSAGE_LEN,
+};
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let add_path = prop_oneof![Just(FamilySet::EMPTY), Just(FamilySet::ALL)];
+    let max_len = prop_oneof![Just(MAX_MESSAGE_LEN), Just(MAX_EXTENDED_LEN)];
+    (any::<bool>(), add_path, max_len).prop_map(|(four_octet_as, add_path, max_len)| Terms {
+        four_octet_as,
+        add_path,
+        max_len,
+    })
+}
+
+/// `nlri` without identifiers, where the session has none.
+fn as_told(nlri: &[Nlri], family: Family, terms: Terms) -> Vec<Nlri> {
+    let plain = |nlri: &Nlri| nlri.prefix.into();
+    let with_ids = terms.add_path.contains(family);
+    let told = nlri.iter();
+    told.map(|nlri| if with_ids { *nlri } else { plain(nlri) }).collect()
+}
+
 /// Every UPDATE in `octets`, all of which must be valid.
-fn updates(mut octets: BytesMut, four_octet_as: bool) -> Vec<Update> {
+fn updates(mut octets: BytesMut, terms: Terms) -> Vec<Update> {
     let mut updates = Vec::new();
-    while let Some(frame) = frame(&mut octets).unwrap() {
+    while let Some(frame) = frame(&mut octets, terms.max_len).unwrap() {
         assert_eq!(frame.kind, MessageType::Update);
-        match decode_update(&frame.body, &context(four_octet_as)) {
+        match decode_update(&frame.body, &terms.decode()) {
             UpdateOutcome::Valid(update) => updates.push(update),
             other => panic!("{other:?}"),
         }
@@ -204,8 +251,8 @@ proptest! {
     #[test]
     fn control_messages_read_back_as_written(message in control()) {
         let mut octets = BytesMut::new();
-        encode(&message, EncodeContext { four_octet_as: true }, &mut octets).unwrap();
-        let framed = frame(&mut octets).unwrap().unwrap();
+        encode(&message, EncodeContext::default(), &mut octets).unwrap();
+        let framed = frame(&mut octets, MAX_MESSAGE_LEN).unwrap().unwrap();
         prop_assert_eq!(decode_control(&framed), Ok(message));
         prop_assert!(octets.is_empty());
     }
@@ -213,54 +260,58 @@ proptest! {
     #[test]
     fn announcements_read_back_as_written_in_as_few_updates_as_fit(
         attributes in attributes(),
-        (family, next_hop, prefixes) in announcement(),
-        four_octet_as in any::<bool>(),
+        (family, next_hop, nlri) in announcement(),
+        terms in terms(),
     ) {
         let mut octets = BytesMut::new();
-        let context = EncodeContext { four_octet_as };
-        announce(&attributes, &next_hop, family, &prefixes, context, &mut octets).unwrap();
+        let announcement =
+            Announcement::new(&attributes, &next_hop, family, terms.encode()).unwrap();
+        announcement.write(&nlri, terms.encode(), &mut octets);
         let total = octets.len();
-        let updates = updates(octets, four_octet_as);
+        let updates = updates(octets, terms);
         for update in &updates {
             prop_assert_eq!(update.attributes.as_ref(), Some(&attributes));
             prop_assert_eq!(update.reach.len(), 1);
             prop_assert_eq!(update.reach[0].next_hop, next_hop);
             prop_assert!(update.withdrawn.is_empty() && update.end_of_rib.is_none());
         }
-        // All but the last are full: one more prefix of the longest kind would not have fitted.
+        // All but the last are full: one more path of the longest kind would not have fitted.
         if updates.len() > 1 {
-            prop_assert!(total > (updates.len() - 1) * (MAX_MESSAGE_LEN - 17));
+            prop_assert!(total > (updates.len() - 1) * (terms.max_len - 21));
         }
-        let told: Vec<Prefix> = updates
+        let told: Vec<Nlri> = updates
             .into_iter()
             .flat_map(|update| update.reach.into_iter().flat_map(|reach| reach.nlri))
             .collect();
-        prop_assert_eq!(told, prefixes);
+        prop_assert_eq!(told, as_told(&nlri, family, terms));
     }
 
     #[test]
-    fn withdrawals_read_back_as_written((family, _, prefixes) in announcement()) {
+    fn withdrawals_read_back_as_written(
+        (family, _, nlri) in announcement(),
+        terms in terms(),
+    ) {
         let mut octets = BytesMut::new();
-        withdraw(family, &prefixes, &mut octets);
+        withdraw(family, &nlri, terms.encode(), &mut octets);
         let mut told = Vec::new();
-        for update in updates(octets, true) {
+        for update in updates(octets, terms) {
             prop_assert!(update.reach.is_empty() && update.end_of_rib.is_none());
-            for (withdrawn_family, prefixes) in update.withdrawn {
+            for (withdrawn_family, nlri) in update.withdrawn {
                 prop_assert_eq!(withdrawn_family, family);
-                told.extend(prefixes);
+                told.extend(nlri);
             }
         }
-        prop_assert_eq!(told, prefixes);
+        prop_assert_eq!(told, as_told(&nlri, family, terms));
     }
 
     #[test]
     fn arbitrary_octets_bring_no_decoder_down(
         octets in vec(any::<u8>(), 0..200),
         kind in 0..8_u8,
-        four_octet_as in any::<bool>(),
+        terms in terms(),
     ) {
-        let _ = frame(&mut BytesMut::from(&octets[..]));
-        let _ = decode_update(&octets, &context(four_octet_as));
+        let _ = frame(&mut BytesMut::from(&octets[..]), terms.max_len);
+        let _ = decode_update(&octets, &terms.decode());
         let _ = decode_control(&Frame { kind: kind.into(), body: Bytes::from(octets) });
     }
 
@@ -268,26 +319,28 @@ proptest! {
     #[test]
     fn damaged_updates_bring_nothing_down_and_what_survives_reads_back(
         attributes in attributes(),
-        (family, next_hop, prefixes) in announcement(),
-        four_octet_as in any::<bool>(),
+        (family, next_hop, nlri) in announcement(),
+        terms in terms(),
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut octets = BytesMut::new();
-        let context = EncodeContext { four_octet_as };
-        announce(&attributes, &next_hop, family, &prefixes[..1], context, &mut octets).unwrap();
+        Announcement::new(&attributes, &next_hop, family, terms.encode())
+            .unwrap()
+            .write(&nlri[..1], terms.encode(), &mut octets);
         let mut body = octets.split_off(HEADER_LEN);
         for (at, octet) in damage {
             let at = at.index(body.len());
             body[at] = octet;
         }
-        let outcome = decode_update(&body, &self::context(four_octet_as));
+        let outcome = decode_update(&body, &terms.decode());
         if let UpdateOutcome::Valid(update)
             | UpdateOutcome::ValidWithDiscards { update, .. } = outcome
         {
             let mut again = BytesMut::new();
-            encode_update(&update, EncodeContext { four_octet_as: true }, &mut again).unwrap();
+            let terms = Terms { four_octet_as: true, ..terms };
+            encode_update(&update, terms.encode(), &mut again).unwrap();
             let mut folded = Update::default();
-            for part in updates(again, true) {
+            for part in updates(again, terms) {
                 folded.reach.extend(part.reach);
                 folded.withdrawn.extend(part.withdrawn);
                 folded.attributes = part.attributes.or(folded.attributes);
@@ -307,33 +360,25 @@ fn end_of_rib_reads_back_for_each_family() {
             end_of_rib: Some(family),
             ..Update::default()
         };
-        assert_eq!(updates(octets, true), [expected]);
+        assert_eq!(updates(octets, PLAIN), [expected]);
     }
 }
 
 #[test]
-fn attributes_that_leave_no_room_are_an_error_and_write_nothing() {
+fn attributes_that_leave_no_room_are_an_error() {
     let attributes = PathAttributes {
         as_path: AsPath::new(vec![Asn(1); 2000]),
         ..PathAttributes::default()
     };
-    let mut octets = BytesMut::new();
-    let prefixes = ["10.0.0.0/8".parse().unwrap()];
     let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let context = EncodeContext {
-        four_octet_as: true,
-    };
     let family = Family::Ipv4Unicast;
-    let told = announce(
-        &attributes,
-        &next_hop,
-        family,
-        &prefixes,
-        context,
-        &mut octets,
-    );
-    assert!(told.is_err());
-    assert!(octets.is_empty());
+    let told = |context| Announcement::new(&attributes, &next_hop, family, context);
+    assert!(told(EncodeContext::default()).is_err());
+    let extended = EncodeContext {
+        max_len: MAX_EXTENDED_LEN,
+        ..EncodeContext::default()
+    };
+    assert!(told(extended).is_ok());
 }
 
 #[test]
@@ -345,9 +390,9 @@ fn ipv4_prefixes_with_an_ipv4_next_hop_are_also_read_from_mp_reach() {
     .concat();
     let length = u8::try_from(attributes.len()).unwrap();
     let body = [&[0, 0, 0, length][..], &attributes].concat();
-    let UpdateOutcome::Valid(update) = decode_update(&body, &context(true)) else {
+    let UpdateOutcome::Valid(update) = decode_update(&body, &PLAIN.decode()) else {
         panic!("not valid");
     };
     assert_eq!(update.reach[0].family, Family::Ipv4Unicast);
-    assert_eq!(update.reach[0].nlri, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(update.reach[0].nlri, ["10.0.0.0/8".parse::<Prefix>().unwrap().into()]);
 }
