@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use caracal_bgp_speaker::{How, NoFib, Speaker, SpeakerOptions};
+use caracal_bgp_speaker::{Forwarding, How, Speaker, SpeakerOptions};
 use caracal_fib::netns::Netns;
 use caracal_fib::{FibOptions, KernelFib};
 use caracal_resolve::{Inputs, Resolved, files, resolve};
@@ -50,8 +50,7 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
                 .map(|folder| folder.join("bgp.sock")),
         };
         let speaker = if arguments.no_fib {
-            let (fib, events) = NoFib::new();
-            Speaker::start(config, fib, events, options).await?
+            Speaker::start(config, None, options).await?
         } else {
             let netns = Netns::current()?;
             let (fib, control, events) = KernelFib::start(&netns, FibOptions::default())
@@ -59,7 +58,8 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             // Routes that an earlier life left in the kernel still forward: peers are told so, and
             // nothing is removed before they have told us everything again (RFC 4724 §4.1).
             config.restarting = control.inherited() > 0;
-            Speaker::start(config, Box::new(fib), events, options).await?
+            let fib = Box::new(fib);
+            Speaker::start(config, Some(Forwarding { fib, events }), options).await?
         };
         shutdown.cancelled().await;
         // The kernel's routes stay, so that what is under way still finds its path while the peers

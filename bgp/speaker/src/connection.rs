@@ -142,7 +142,7 @@ async fn read_all(conn: ConnId, mut socket: OwnedReadHalf, events: mpsc::Sender<
     let mut buffer = BytesMut::with_capacity(READ_SIZE);
     loop {
         loop {
-            let event = match wire::frame(&mut buffer) {
+            let event = match wire::frame(&mut buffer, wire::MAX_MESSAGE_LEN) {
                 Ok(Some(frame)) => ConnEvent::Frame(conn, frame),
                 Ok(None) => break,
                 Err(notification) => {

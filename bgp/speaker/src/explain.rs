@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use caracal_bgp_core::rib::{
-    Exported, FibState, Path, PeerIndex, RouteView, Selection, Source, Withheld,
+    Exported, FibState, PeerIndex, RouteView, Selection, Source, TablePath, Withheld,
 };
 use caracal_bgp_core::types::Prefix;
 
@@ -126,10 +126,11 @@ fn fib_sentence(fib: &FibSnapshot) -> Option<String> {
 
 fn path_snapshot(
     index: usize,
-    path: &Path,
+    entry: &TablePath,
     selection: Option<&Selection>,
     names: &BTreeMap<PeerIndex, PeerName>,
 ) -> PathSnapshot {
+    let path = &entry.path;
     let attributes = &path.attributes;
     PathSnapshot {
         from: match &path.source {
@@ -159,8 +160,8 @@ fn path_snapshot(
             .collect(),
         best: selection.is_some_and(|selection| selection.best == index),
         multipath: selection.is_some_and(|selection| selection.multipath.contains(&index)),
-        stale: path.stale,
-        rejected: path.rejected.as_ref().map(ToString::to_string),
+        stale: entry.stale,
+        rejected: entry.rejected.as_ref().map(ToString::to_string),
         lost_at: selection
             .and_then(|selection| selection.lost_at[index])
             .map(|step| step.to_string()),

@@ -1,7 +1,6 @@
 //! The seam between the speaker and whatever forwards packets.
 //!
-//! Owns the trait [`Fib`], the plain data that crosses it, and [`NoFib`] for speakers that forward
-//! nothing. Does not own the kernel.
+//! Owns the trait [`Fib`] and the plain data that crosses it. Does not own the kernel.
 //!
 //! ```text
 //! RIB thread --FibChange--> pending, latest per prefix --> FIB thread --Fib::apply--> kernel
@@ -10,6 +9,7 @@
 //! ```
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use caracal_bgp_core::types::Prefix;
 use tokio::sync::mpsc;
@@ -35,6 +35,14 @@ pub trait Fib: Send {
     fn initial_sync_complete(&mut self);
 }
 
+/// The FIB of a speaker that forwards.
+pub struct Forwarding {
+    /// Takes the routes.
+    pub fib: Box<dyn Fib>,
+    /// Its answers, and what it sees of links.
+    pub events: mpsc::Receiver<FibEvent>,
+}
+
 /// The desired state of one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibChange {
@@ -50,7 +58,7 @@ pub struct FibChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibRoute {
     /// Next hops of equal cost: never empty, ascending, without duplicates.
-    pub next_hops: Vec<FibNextHop>,
+    pub next_hops: Arc<[FibNextHop]>,
 }
 
 /// One next hop.
@@ -100,35 +108,4 @@ pub enum FibEvent {
     },
     /// The FIB compared everything with the kernel and repaired what differed.
     Resynced,
-}
-
-/// The FIB of a speaker that forwards nothing: acknowledges everything at once.
-#[derive(Debug)]
-pub struct NoFib {
-    events: mpsc::Sender<FibEvent>,
-}
-
-impl NoFib {
-    /// The FIB and the events to start a speaker with.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "the two halves are only of use to Speaker::start, together"
-    )]
-    pub fn new() -> (Box<dyn Fib>, mpsc::Receiver<FibEvent>) {
-        let (events, receiver) = mpsc::channel(FIB_EVENT_DEPTH);
-        (Box::new(Self { events }), receiver)
-    }
-}
-
-impl Fib for NoFib {
-    fn apply(&mut self, changes: Vec<FibChange>) {
-        for FibChange { prefix, seq, .. } in changes {
-            // The speaker that no longer listens has ended; there is nobody to answer.
-            let _ = self
-                .events
-                .blocking_send(FibEvent::Installed { prefix, seq });
-        }
-    }
-
-    fn initial_sync_complete(&mut self) {}
 }

@@ -23,6 +23,6 @@ mod translate;
 
 pub use config::{PeerConfig, PeerName, SpeakerConfig};
 pub use error::Error;
-pub use fib::{Fib, FibChange, FibEvent, FibNextHop, FibRoute, NoFib};
+pub use fib::{Fib, FibChange, FibEvent, FibNextHop, FibRoute, Forwarding};
 pub use handle::{How, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
 pub use speaker::Speaker;

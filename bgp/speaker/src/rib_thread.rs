@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
-use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig};
-use caracal_bgp_core::types::{NextHop, Prefix};
+use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig, RibOptions};
+use caracal_bgp_core::types::NextHop;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::Error;
@@ -91,7 +91,7 @@ pub(crate) struct Outlets {
 /// Starts the thread.
 pub(crate) fn spawn(
     config: RibConfig,
-    defer_until: Option<Instant>,
+    options: RibOptions,
     outlets: Outlets,
 ) -> Result<(RibHandle, thread::JoinHandle<()>), Error> {
     let (sender, inputs) = mpsc::channel(RIB_DEPTH);
@@ -105,22 +105,23 @@ pub(crate) fn spawn(
         .map_err(failed)?;
     let thread = thread::Builder::new()
         .name("bgp-rib".into())
-        .spawn(move || runtime.block_on(run(config, defer_until, inputs, outlets)))
+        .spawn(move || runtime.block_on(run(config, options, inputs, outlets)))
         .map_err(failed)?;
     Ok((RibHandle(sender), thread))
 }
 
 async fn run(
     config: RibConfig,
-    defer_until: Option<Instant>,
+    options: RibOptions,
     mut inputs: mpsc::Receiver<Input>,
     outlets: Outlets,
 ) {
     let mut actions = Vec::new();
     let mut wakers = HashMap::new();
-    let mut rib = Rib::new(config, defer_until, &mut actions);
+    let mut ways = WaysCache::default();
+    let mut rib = Rib::new(config, options, &mut actions);
     loop {
-        act(&mut actions, &wakers, &outlets);
+        act(&mut actions, &wakers, &outlets, &mut ways);
         let timeout = rib.poll_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
             input = inputs.recv() => {
@@ -171,7 +172,12 @@ fn take(
     }
 }
 
-fn act(actions: &mut Vec<Action>, wakers: &HashMap<PeerId, Arc<Notify>>, outlets: &Outlets) {
+fn act(
+    actions: &mut Vec<Action>,
+    wakers: &HashMap<PeerId, Arc<Notify>>,
+    outlets: &Outlets,
+    ways: &mut WaysCache,
+) {
     if actions.is_empty() {
         return;
     }
@@ -183,7 +189,11 @@ fn act(actions: &mut Vec<Action>, wakers: &HashMap<PeerId, Arc<Notify>>, outlets
                 prefix,
                 forward,
                 seq,
-            } => changes.push(fib_change(prefix, forward, seq)),
+            } => changes.push(FibChange {
+                prefix,
+                route: forward.map(|forward| ways.route(forward)),
+                seq,
+            }),
             Action::FibComplete => complete = true,
             Action::RestartComplete => {
                 tracing::info!("selection runs: every peer has sent its routes, or time is up");
@@ -203,23 +213,34 @@ fn act(actions: &mut Vec<Action>, wakers: &HashMap<PeerId, Arc<Notify>>, outlets
     outlets.changes.send_modify(|revision| *revision += 1);
 }
 
-fn fib_change(prefix: Prefix, forward: Option<Vec<Forward>>, seq: u64) -> FibChange {
-    let next_hop = |way: Forward| FibNextHop {
+/// The last set of next hops in the FIB's terms: most routes that change together go the same way.
+#[derive(Default)]
+struct WaysCache(Option<(Arc<[Forward]>, Arc<[FibNextHop]>)>);
+
+impl WaysCache {
+    fn route(&mut self, forward: Arc<[Forward]>) -> FibRoute {
+        if let Some((known, next_hops)) = &self.0
+            && Arc::ptr_eq(known, &forward)
+        {
+            let next_hops = Arc::clone(next_hops);
+            return FibRoute { next_hops };
+        }
+        let mut translated: Vec<FibNextHop> = forward.iter().map(fib_next_hop).collect();
+        translated.sort_unstable();
+        translated.dedup();
+        let next_hops: Arc<[FibNextHop]> = translated.into();
+        self.0 = Some((forward, Arc::clone(&next_hops)));
+        FibRoute { next_hops }
+    }
+}
+
+fn fib_next_hop(way: &Forward) -> FibNextHop {
+    FibNextHop {
         address: way.next_hop.addr(),
         link_local: match way.next_hop {
             NextHop::V6 { link_local, .. } => link_local,
             NextHop::V4(_) => None,
         },
         interface: way.interface,
-    };
-    FibChange {
-        prefix,
-        route: forward.map(|ways| {
-            let mut next_hops: Vec<FibNextHop> = ways.into_iter().map(next_hop).collect();
-            next_hops.sort_unstable();
-            next_hops.dedup();
-            FibRoute { next_hops }
-        }),
-        seq,
     }
 }

@@ -450,10 +450,7 @@ impl Session {
 
     fn send(&mut self, conn: ConnId, message: &Message) {
         let mut octets = BytesMut::new();
-        let context = EncodeContext {
-            four_octet_as: true,
-        };
-        if let Err(error) = wire::encode(message, context, &mut octets) {
+        if let Err(error) = wire::encode(message, EncodeContext::default(), &mut octets) {
             tracing::error!(peer = %self.setup.name, %error, "cannot encode a message");
             return;
         }
@@ -493,12 +490,11 @@ impl Session {
         self.established = Some(Established {
             conn,
             id,
+            // The RIB judges the first AS, so that people can see the route and the reason.
             context: DecodeContext {
-                peer: kind,
                 four_octet_as: negotiated.four_octet_as,
-                families: negotiated.families.clone(),
-                // The RIB judges the first AS, so that people can see the route and the reason.
-                first_as: None,
+                families: negotiated.families.iter().copied().collect(),
+                ..DecodeContext::new(kind)
             },
         });
         self.setup.board.update(&self.setup.name, |status| {

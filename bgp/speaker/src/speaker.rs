@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::fsm::Admin;
-use caracal_bgp_core::rib::{Event as RibEvent, PeerIndex};
+use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, PeerIndex, RibOptions};
 use caracal_bgp_core::types::Prefix;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,7 +28,7 @@ use crate::board::Board;
 use crate::config::{ListenConfig, PeerConfig, PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::explain;
-use crate::fib::{Fib, FibEvent};
+use crate::fib::{FibEvent, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions};
 use crate::net;
@@ -39,6 +39,8 @@ use crate::translate::{families, rib_config};
 
 /// Connections and link events that may wait for the supervisor, which only sorts them.
 const INTAKE_DEPTH: usize = 64;
+/// Answers of the FIB that the RIB is given in one event.
+const ANSWERS_AT_ONCE: usize = 512;
 /// How long a snapshot waits for a busy RIB before it shows sessions without counts.
 const COUNT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -50,16 +52,14 @@ impl Speaker {
     /// Starts a speaker within the current tokio runtime; it runs until
     /// [`SpeakerHandle::shutdown`], or until the last handle is gone.
     ///
-    /// `fib` gets the routes, `fib_events` brings its answers; see [`crate::NoFib`] for a speaker
-    /// that forwards nothing.
+    /// Without `forwarding` nothing is forwarded, and peers are told of routes as they are selected.
     ///
     /// # Errors
     /// [`Error::PortInUse`], [`Error::Listen`], [`Error::Api`] or [`Error::Thread`]; nothing is
     /// left running then.
     pub async fn start(
         config: SpeakerConfig,
-        fib: Box<dyn Fib>,
-        fib_events: mpsc::Receiver<FibEvent>,
+        forwarding: Option<Forwarding>,
         options: SpeakerOptions,
     ) -> Result<SpeakerHandle, Error> {
         let listeners = match &config.listen {
@@ -83,9 +83,13 @@ impl Speaker {
         for name in config.peers.keys() {
             peers.name(name);
         }
-        let defer_until = config
-            .restarting
-            .then(|| Instant::now() + config.graceful_restart.selection_deferral);
+        let rib_options = RibOptions {
+            defer_until: config
+                .restarting
+                .then(|| Instant::now() + config.graceful_restart.selection_deferral),
+            forwarding: forwarding.is_some(),
+            hash_seed: random_seed(),
+        };
         let (restarting_sender, restarting) = watch::channel(config.restarting);
         let fib_queue = FibQueue::default();
         let outlets = Outlets {
@@ -93,13 +97,19 @@ impl Speaker {
             changes: Arc::clone(&changed),
             restarting: restarting_sender,
         };
-        let fib_thread = fib_thread::spawn(fib_queue.clone(), fib)?;
         let (rib, rib_thread) =
-            rib_thread::spawn(rib_config(&config, &peers.indices), defer_until, outlets)
-                .inspect_err(|_| fib_queue.close())?;
-
+            rib_thread::spawn(rib_config(&config, &peers.indices), rib_options, outlets)?;
+        let mut threads = vec![rib_thread];
+        let mut tasks = Vec::new();
         let (intake, arrivals) = mpsc::channel(INTAKE_DEPTH);
-        let answers = tokio::spawn(forward_answers(fib_events, rib.clone(), intake.clone()));
+        if let Some(Forwarding { fib, events }) = forwarding {
+            threads.push(fib_thread::spawn(fib_queue.clone(), fib)?);
+            tasks.push(tokio::spawn(forward_answers(
+                events,
+                rib.clone(),
+                intake.clone(),
+            )));
+        }
         let mut supervisor = Supervisor {
             board: Board::new(changed),
             config,
@@ -109,8 +119,8 @@ impl Speaker {
             fib_queue,
             intake,
             listeners: Vec::new(),
-            tasks: vec![answers],
-            threads: vec![fib_thread, rib_thread],
+            tasks,
+            threads,
             api,
             api_socket: options.api_socket,
         };
@@ -387,9 +397,10 @@ impl Supervisor {
         tokio::spawn(async move {
             let wanted = indices.clone();
             let counts = rib.query(move |rib| {
+                let mut views = rib.peers();
                 let families: BTreeMap<PeerName, Vec<FamilySnapshot>> = wanted
                     .into_iter()
-                    .map(|(name, index)| (name, families(rib.peer(index))))
+                    .map(|(name, index)| (name, families(views.remove(&index).unwrap_or_default())))
                     .collect();
                 (families, rib.deferring(), rib.len(), rib.fib_pending())
             });
@@ -490,30 +501,52 @@ async fn forward_answers(
     rib: RibHandle,
     intake: mpsc::Sender<Arrival>,
 ) {
-    while let Some(event) = events.recv().await {
-        let link = |ifindex, name, up| Arrival::Link { ifindex, name, up };
-        let arrival = match event {
-            FibEvent::Installed { prefix, seq } => {
-                rib.event(RibEvent::Installed { prefix, seq }).await;
-                continue;
+    let mut arrived = Vec::new();
+    while events.recv_many(&mut arrived, ANSWERS_AT_ONCE).await > 0 {
+        let mut answers = Vec::new();
+        for event in arrived.drain(..) {
+            let link = |ifindex, name, up| Arrival::Link { ifindex, name, up };
+            let arrival = match event {
+                FibEvent::Installed { prefix, seq } => {
+                    let failed = None;
+                    answers.push(FibAnswer {
+                        prefix,
+                        seq,
+                        failed,
+                    });
+                    continue;
+                }
+                FibEvent::Failed { prefix, seq, why } => {
+                    tracing::warn!(%prefix, %why, "the FIB refused a route");
+                    let failed = Some(why);
+                    answers.push(FibAnswer {
+                        prefix,
+                        seq,
+                        failed,
+                    });
+                    continue;
+                }
+                FibEvent::Resynced => {
+                    tracing::debug!("FIB resynchronised");
+                    continue;
+                }
+                FibEvent::LinkDown { ifindex, name } => link(ifindex, name, false),
+                FibEvent::LinkUp { ifindex, name } => link(ifindex, name, true),
+            };
+            if intake.send(arrival).await.is_err() {
+                return;
             }
-            FibEvent::Failed { prefix, seq, why } => {
-                tracing::warn!(%prefix, %why, "the FIB refused a route");
-                rib.event(RibEvent::InstallFailed { prefix, seq, why })
-                    .await;
-                continue;
-            }
-            FibEvent::Resynced => {
-                tracing::debug!("FIB resynchronised");
-                continue;
-            }
-            FibEvent::LinkDown { ifindex, name } => link(ifindex, name, false),
-            FibEvent::LinkUp { ifindex, name } => link(ifindex, name, true),
-        };
-        if intake.send(arrival).await.is_err() {
-            return;
+        }
+        if !answers.is_empty() {
+            rib.event(RibEvent::Answered(answers)).await;
         }
     }
+}
+
+/// What peers cannot guess: the hasher's keys are random in each process.
+fn random_seed() -> u64 {
+    use std::hash::BuildHasher;
+    std::hash::RandomState::new().hash_one(0)
 }
 
 async fn accept(listener: TcpListener, intake: mpsc::Sender<Arrival>) {

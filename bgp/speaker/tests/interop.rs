@@ -16,7 +16,7 @@ use caracal_bgp_core::types::{Asn, Family, Prefix};
 use caracal_bgp_speaker::config::Origination;
 use caracal_bgp_speaker::handle::{PeerSnapshot, RouteSnapshot, SessionState};
 use caracal_bgp_speaker::{
-    How, NoFib, PeerConfig, PeerName, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
+    How, PeerConfig, PeerName, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -298,8 +298,7 @@ fn config(restarting: bool) -> SpeakerConfig {
 }
 
 async fn speaker(restarting: bool) -> SpeakerHandle {
-    let (fib, events) = NoFib::new();
-    Speaker::start(config(restarting), fib, events, SpeakerOptions::default())
+    Speaker::start(config(restarting), None, SpeakerOptions::default())
         .await
         .unwrap()
 }

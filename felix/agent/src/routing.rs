@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::{Family, Prefix};
 use caracal_bgp_speaker::handle::{FibSnapshot, RouteSnapshot};
-use caracal_bgp_speaker::{How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
+use caracal_bgp_speaker::{
+    Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot,
+};
 use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
 use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
 use caracal_resolve::{Finding, Inputs, Resolved, resolve};
@@ -189,7 +191,8 @@ impl Routing {
         // kernel really kept what an earlier agent gave it.
         config.restarting = control.inherited() > 0;
         let restarting = config.restarting;
-        let handle = Speaker::start(config, Box::new(fib), events, options)
+        let fib = Box::new(fib);
+        let handle = Speaker::start(config, Some(Forwarding { fib, events }), options)
             .await
             .map_err(|source| Error::Speaker {
                 doing: "start",

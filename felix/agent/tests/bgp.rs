@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::{Asn, RouterId};
 use caracal_bgp_speaker::config::Origination;
-use caracal_bgp_speaker::{
-    NoFib, PeerConfig, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
-};
+use caracal_bgp_speaker::{PeerConfig, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions};
 use caracal_crds::BlockPhase;
 use common::{Rig, can_run, until};
 use serde_json::json;
@@ -51,13 +49,7 @@ impl Router {
         config
             .originate
             .insert(REMOTE.parse().expect("prefix"), Origination::default());
-        let (fib, events) = NoFib::new();
-        let started = runtime.spawn(Speaker::start(
-            config,
-            fib,
-            events,
-            SpeakerOptions::default(),
-        ));
+        let started = runtime.spawn(Speaker::start(config, None, SpeakerOptions::default()));
         let handle = runtime.block_on(started).expect("task").expect("speaker");
         Router { runtime, handle }
     }

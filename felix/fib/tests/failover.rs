@@ -57,7 +57,7 @@ fn traffic_survives_the_carrier_loss_of_one_of_two_members() {
     fib.apply(vec![FibChange {
         prefix: "10.99.0.0/24".parse().unwrap(),
         route: Some(FibRoute {
-            next_hops: next_hops.to_vec(),
+            next_hops: next_hops.into(),
         }),
         seq: 1,
     }]);

@@ -48,7 +48,9 @@ impl Subject {
                     next_hops.iter().map(|text| next_hop(text)).collect();
                 FibChange {
                     prefix: prefix.parse().unwrap(),
-                    route: (!next_hops.is_empty()).then_some(FibRoute { next_hops }),
+                    route: (!next_hops.is_empty()).then(|| FibRoute {
+                        next_hops: next_hops.into(),
+                    }),
                     seq: self.seq,
                 }
             })

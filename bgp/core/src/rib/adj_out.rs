@@ -96,9 +96,10 @@ impl AdjOut {
             let dest = DestId(u32::try_from(slot).ok()?);
             Some((dest, PathId::default(), (*told)?))
         });
-        let several = self.several.iter().flat_map(|(dest, told)| {
-            told.iter().map(|(id, export)| (*dest, *id, *export))
-        });
+        let several = self
+            .several
+            .iter()
+            .flat_map(|(dest, told)| told.iter().map(|(id, export)| (*dest, *id, *export)));
         single.chain(several)
     }
 
@@ -128,9 +129,11 @@ impl AdjOut {
     }
 
     fn dests(&self) -> impl Iterator<Item = DestId> {
-        let single = self.single.iter().enumerate().filter_map(|(slot, told)| {
-            told.and_then(|_| u32::try_from(slot).ok().map(DestId))
-        });
+        let single = self
+            .single
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, told)| told.and_then(|_| u32::try_from(slot).ok().map(DestId)));
         single.chain(self.several.keys().copied())
     }
 }

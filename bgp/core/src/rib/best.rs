@@ -148,9 +148,7 @@ pub fn best_path(paths: &[Option<Candidate<'_>>], multipath: Multipath) -> Optio
         let champion = champions
             .iter()
             .copied()
-            .find(|champion| {
-                candidates[*champion].rank.med_group == candidate.rank.med_group
-            })
+            .find(|champion| candidates[*champion].rank.med_group == candidate.rank.med_group)
             .unwrap_or(best);
         let beaten_by = if champion == index { best } else { champion };
         if index != best {

@@ -140,7 +140,9 @@ impl Exports {
             }
             None => {
                 self.slots.push(slot);
-                let number = u32::try_from(self.slots.len()).ok().and_then(NonZeroU32::new);
+                let number = u32::try_from(self.slots.len())
+                    .ok()
+                    .and_then(NonZeroU32::new);
                 ExportRef(number.expect("memory ends before four billion exports do"))
             }
         };
@@ -206,9 +208,13 @@ impl Exports {
         let ((path, _), family) = key;
         let told = paths.get(path);
         let export = export(prefix, told, config).and_then(|exported| {
-            let announcement =
-                Announcement::new(&exported.attributes, &exported.next_hop, family, config.encode)
-                    .map_err(|_| Withheld::TooLong)?;
+            let announcement = Announcement::new(
+                &exported.attributes,
+                &exported.next_hop,
+                family,
+                config.encode,
+            )
+            .map_err(|_| Withheld::TooLong)?;
             Ok(Export {
                 announcement,
                 source: told.source.index(),

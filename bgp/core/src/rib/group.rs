@@ -182,11 +182,7 @@ impl Group {
     }
 
     /// What a member believes.
-    pub(super) fn believed(
-        &self,
-        peer: PeerIndex,
-        table: &Table,
-    ) -> Vec<(DestId, Nlri, Export)> {
+    pub(super) fn believed(&self, peer: PeerIndex, table: &Table) -> Vec<(DestId, Nlri, Export)> {
         let Some((reader, member)) = self.place(peer) else {
             return Vec::new();
         };
@@ -195,7 +191,10 @@ impl Group {
             .iter()
             .map(|(dest, id, export)| ((dest, id), export))
             .collect();
-        for delta in reader.untaken(member).flat_map(|chunk| chunk.deltas.iter().rev()) {
+        for delta in reader
+            .untaken(member)
+            .flat_map(|chunk| chunk.deltas.iter().rev())
+        {
             let key = (delta.dest, delta.nlri.id);
             match delta.old {
                 Some(old) => believed.insert(key, old),
@@ -276,7 +275,8 @@ impl Group {
             return;
         }
         let others = self.readers.iter().filter(|(other, _)| **other != id);
-        let largest = others.max_by_key(|(_, reader)| (reader.position == end, reader.members.len()));
+        let largest =
+            others.max_by_key(|(_, reader)| (reader.position == end, reader.members.len()));
         let Some(other) = largest.map(|(other, _)| *other) else {
             return;
         };
@@ -571,7 +571,11 @@ impl Chunk {
         let mut sources = Vec::new();
         let mut next_hops = Vec::new();
         let mut last = None;
-        for export in deltas.iter().flat_map(|delta| [delta.old, delta.new]).flatten() {
+        for export in deltas
+            .iter()
+            .flat_map(|delta| [delta.old, delta.new])
+            .flatten()
+        {
             if last.replace(export) == Some(export) {
                 continue;
             }
@@ -640,9 +644,9 @@ impl Visit<'_, '_> {
         let table = &self.sources.table;
         let dest = table.dest(id);
         let prefix = dest.prefix;
-        let new = dest.announced.and_then(|path| {
-            self.exports.of(&prefix, path, &table.paths, self.config)
-        });
+        let new = dest
+            .announced
+            .and_then(|path| self.exports.of(&prefix, path, &table.paths, self.config));
         if new == self.told.single(id) && !(resend && new.is_some()) {
             new.into_iter().for_each(|new| self.exports.release(new));
             return;
@@ -658,17 +662,27 @@ impl Visit<'_, '_> {
         let prefix = self.sources.table.dest(id).prefix;
         let new = self.exportable(id);
         let old: Told = self.told.several(id).into();
-        let told = |told: &Told, id| told.iter().find(|(told, _)| *told == id).map(|(_, export)| *export);
+        let told = |told: &Told, id| {
+            told.iter()
+                .find(|(told, _)| *told == id)
+                .map(|(_, export)| *export)
+        };
         for (path_id, export) in &new {
             let before = told(&old, *path_id);
             if before != Some(*export) || resend {
-                let nlri = Nlri { prefix, id: *path_id };
+                let nlri = Nlri {
+                    prefix,
+                    id: *path_id,
+                };
                 self.push(id, nlri, before, Some(*export), resend);
             }
         }
         for (path_id, export) in &old {
             if told(&new, *path_id).is_none() {
-                let nlri = Nlri { prefix, id: *path_id };
+                let nlri = Nlri {
+                    prefix,
+                    id: *path_id,
+                };
                 self.push(id, nlri, Some(*export), None, false);
             }
         }
@@ -711,13 +725,20 @@ impl Visit<'_, '_> {
             let path_id = self.sources.path_ids.of(peer, entry.id, table);
             let export = if waiting {
                 // What the kernel lacks is not told; what was told goes on while the path is there.
-                let before = self.told.several(id).iter().find(|(told, _)| *told == path_id);
-                before.filter(|_| dest.fib == Fib::Pending).map(|(_, export)| {
-                    self.exports.hold(*export);
-                    *export
-                })
+                let before = self
+                    .told
+                    .several(id)
+                    .iter()
+                    .find(|(told, _)| *told == path_id);
+                before
+                    .filter(|_| dest.fib == Fib::Pending)
+                    .map(|(_, export)| {
+                        self.exports.hold(*export);
+                        *export
+                    })
             } else {
-                self.exports.of(&dest.prefix, entry.used, &table.paths, self.config)
+                self.exports
+                    .of(&dest.prefix, entry.used, &table.paths, self.config)
             };
             told.extend(export.map(|export| (path_id, export)));
         }
@@ -796,7 +817,10 @@ fn encode(
         wire::withdraw(*family, nlri, config.encode, &mut octets);
     }
     for (export, nlri) in &runs {
-        exports.get(*export).announcement.write(nlri, config.encode, &mut octets);
+        exports
+            .get(*export)
+            .announcement
+            .write(nlri, config.encode, &mut octets);
     }
     octets.freeze()
 }

@@ -244,7 +244,11 @@ impl Rib {
                 };
                 let unusable = self.judge_path(&path).is_some();
                 let path = self.table.paths.intern(path);
-                for Nlri { prefix, id: path_id } in reach.nlri {
+                for Nlri {
+                    prefix,
+                    id: path_id,
+                } in reach.nlri
+                {
                     let marks = Marks {
                         rejected: unusable || self.judge_prefix(id.index, &prefix).is_some(),
                         stale: false,
@@ -284,7 +288,8 @@ impl Rib {
         {
             peer.dests.insert(dest);
             peer.count(family, marks);
-            old.into_iter().for_each(|old| peer.uncount(family, old.marks));
+            old.into_iter()
+                .for_each(|old| peer.uncount(family, old.marks));
         }
         if let Some(old) = old {
             self.table.release(old);
@@ -385,7 +390,9 @@ impl Rib {
             for at in 0..self.table.dest(id).paths.len() {
                 let dest = self.table.dest(id);
                 let Entry { told, marks, .. } = dest.paths[at];
-                let rejected = self.judge(self.table.paths.get(told), &dest.prefix).is_some();
+                let rejected = self
+                    .judge(self.table.paths.get(told), &dest.prefix)
+                    .is_some();
                 if rejected != marks.rejected {
                     let marks = Marks { rejected, ..marks };
                     self.mark(id, at, marks);
@@ -474,7 +481,11 @@ impl Rib {
         if self.woken_until != end && due {
             self.woken_until = end;
             let mut woken = 0;
-            for session in self.peers.values_mut().filter_map(|peer| peer.session.as_mut()) {
+            for session in self
+                .peers
+                .values_mut()
+                .filter_map(|peer| peer.session.as_mut())
+            {
                 woken += u32::from(session.rouse(out));
             }
             self.next_round = Some(now + PAUSE_PER_PEER * woken);
@@ -484,7 +495,10 @@ impl Rib {
         }
         let settled = self.table.pending() == 0;
         for index in &self.owing {
-            let session = self.peers.get_mut(index).and_then(|peer| peer.session.as_mut());
+            let session = self
+                .peers
+                .get_mut(index)
+                .and_then(|peer| peer.session.as_mut());
             if let Some(session) = session
                 && (settled || session.egress.end_of_rib_at <= now)
             {

@@ -178,7 +178,12 @@ impl Rib {
         out: &mut Vec<Action>,
     ) {
         let index = id.index;
-        if self.peers.get_mut(&index).and_then(|peer| peer.session(id)).is_none() {
+        if self
+            .peers
+            .get_mut(&index)
+            .and_then(|peer| peer.session(id))
+            .is_none()
+        {
             return;
         }
         self.end_session(index);
@@ -199,7 +204,14 @@ impl Rib {
             for at in 0..self.table.dest(dest).paths.len() {
                 let Entry { told, marks, .. } = self.table.dest(dest).paths[at];
                 if self.table.paths.peer(told) == Some(index) {
-                    self.mark(dest, at, Marks { stale: true, ..marks });
+                    self.mark(
+                        dest,
+                        at,
+                        Marks {
+                            stale: true,
+                            ..marks
+                        },
+                    );
                 }
             }
         }
@@ -217,7 +229,10 @@ impl Rib {
             self.stale.remove(&(index, family));
         }
         self.owing.remove(&index);
-        let session = self.peers.get_mut(&index).and_then(|peer| peer.session.take());
+        let session = self
+            .peers
+            .get_mut(&index)
+            .and_then(|peer| peer.session.take());
         if let Some(session) = session {
             self.groups
                 .leave(session.egress.group, index, &mut self.table);
@@ -297,12 +312,19 @@ impl Rib {
         let wanted = wanted.collect();
         let moved = self.groups.rearrange(&wanted, &mut self.table);
         for (index, group) in moved {
-            if let Some(session) = self.peers.get_mut(&index).and_then(|peer| peer.session.as_mut())
+            if let Some(session) = self
+                .peers
+                .get_mut(&index)
+                .and_then(|peer| peer.session.as_mut())
             {
                 session.egress.group = group;
             }
         }
-        for session in self.peers.values_mut().filter_map(|peer| peer.session.as_mut()) {
+        for session in self
+            .peers
+            .values_mut()
+            .filter_map(|peer| peer.session.as_mut())
+        {
             session.rouse(out);
         }
     }

@@ -272,7 +272,10 @@ impl World {
             };
             let believed = self.believed.get_mut(&peer).unwrap();
             for nlri in update.withdrawn.into_iter().flat_map(|(_, list)| list) {
-                assert!(believed.remove(&nlri.prefix).is_some(), "withdrew the unknown");
+                assert!(
+                    believed.remove(&nlri.prefix).is_some(),
+                    "withdrew the unknown"
+                );
             }
             for reach in update.reach {
                 for nlri in reach.nlri {

@@ -50,9 +50,8 @@ pub struct FamilyView {
 impl Rib {
     /// Everything about the prefixes inside `within`, or about all, in their order.
     pub fn routes(&self, within: Option<Prefix>) -> Vec<RouteView> {
-        let inside = |id: &DestId| {
-            within.is_none_or(|within| within.contains(&self.table.dest(*id).prefix))
-        };
+        let inside =
+            |id: &DestId| within.is_none_or(|within| within.contains(&self.table.dest(*id).prefix));
         let ids = self.table.sorted().into_iter().filter(inside);
         ids.map(|id| self.view(id)).collect()
     }
@@ -68,7 +67,10 @@ impl Rib {
 
     /// What each peer with a session is told about `prefix`, or why it is told nothing.
     pub fn told(&self, prefix: &Prefix) -> Vec<(PeerIndex, Result<Exported, Withheld>)> {
-        let announced = self.table.find(prefix).and_then(|id| self.table.dest(id).announced);
+        let announced = self
+            .table
+            .find(prefix)
+            .and_then(|id| self.table.dest(id).announced);
         let Some(path) = announced else {
             return Vec::new();
         };

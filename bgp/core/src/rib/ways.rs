@@ -64,7 +64,9 @@ impl WaysTable {
             }
             None => {
                 self.slots.push(slot);
-                let number = u32::try_from(self.slots.len()).ok().and_then(NonZeroU32::new);
+                let number = u32::try_from(self.slots.len())
+                    .ok()
+                    .and_then(NonZeroU32::new);
                 WaysRef(number.expect("memory ends before four billion sets do"))
             }
         };

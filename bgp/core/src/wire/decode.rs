@@ -373,12 +373,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Judges the UPDATE as a whole.
-    fn finish(
-        mut self,
-        withdrawn: Vec<Nlri>,
-        announced: Vec<Nlri>,
-        bare: bool,
-    ) -> UpdateOutcome {
+    fn finish(mut self, withdrawn: Vec<Nlri>, announced: Vec<Nlri>, bare: bool) -> UpdateOutcome {
         let reaches = !announced.is_empty()
             || self.foreign_reach
             || self

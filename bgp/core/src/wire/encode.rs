@@ -81,8 +81,11 @@ pub fn encode_update(
     }
     if let Some(attributes) = &update.attributes {
         for reach in &update.reach {
-            Announcement::new(attributes, &reach.next_hop, reach.family, context)?
-                .write(&reach.nlri, context, out);
+            Announcement::new(attributes, &reach.next_hop, reach.family, context)?.write(
+                &reach.nlri,
+                context,
+                out,
+            );
         }
     }
     if let Some(family) = update.end_of_rib {
@@ -227,11 +230,7 @@ pub fn end_of_rib(family: Family, out: &mut BytesMut) {
 
 /// Cuts `nlri` into runs of at most `room` octets, each with its length; `room` holds any single
 /// path.
-fn batches(
-    nlri: &[Nlri],
-    with_ids: bool,
-    room: usize,
-) -> impl Iterator<Item = (&[Nlri], usize)> {
+fn batches(nlri: &[Nlri], with_ids: bool, room: usize) -> impl Iterator<Item = (&[Nlri], usize)> {
     let mut rest = nlri;
     std::iter::from_fn(move || {
         let mut run = 0;

@@ -14,7 +14,7 @@ use caracal_bgp_core::types::{Asn, Family, RouterId};
 
 use super::*;
 use crate::config::{Origination, Policy};
-use crate::fib::{FibChange, NoFib};
+use crate::fib::{Fib, FibChange};
 use crate::snapshot::{FibSnapshot, PeerSnapshot, SessionState};
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -92,10 +92,14 @@ fn own(speaker: u8, family: Family) -> Prefix {
 }
 
 async fn start(config: SpeakerConfig) -> SpeakerHandle {
-    let (fib, events) = NoFib::new();
-    Speaker::start(config, fib, events, SpeakerOptions::default())
+    Speaker::start(config, None, SpeakerOptions::default())
         .await
         .unwrap()
+}
+
+fn forwarding(fib: SilentFib, events: mpsc::Receiver<FibEvent>) -> Option<Forwarding> {
+    let fib = Box::new(fib);
+    Some(Forwarding { fib, events })
 }
 
 /// Looks until `check` is content; the last look is shown when it never is.
@@ -171,7 +175,11 @@ async fn both_families_cross_one_session_and_are_withdrawn() {
     for family in Family::ALL {
         let there = reachable(&b, own(1, family)).await;
         assert_eq!(there.paths[0].as_path, "65001");
-        assert_eq!(there.fib, FibSnapshot::Installed);
+        assert_eq!(
+            there.fib,
+            FibSnapshot::None,
+            "this speaker does not forward"
+        );
         let next_hop = there.paths[0].next_hop.unwrap().to_string();
         assert!(
             ["192.0.2.1", "2001:db8:ffff::1"].contains(&next_hop.as_str()),
@@ -305,9 +313,13 @@ async fn a_route_is_told_on_only_after_the_fib_has_acknowledged_it() {
     let fib = SilentFib::default();
     let (events, answers) = mpsc::channel(16);
     let _a = start(a).await;
-    let b = Speaker::start(b, Box::new(fib.clone()), answers, SpeakerOptions::default())
-        .await
-        .unwrap();
+    let b = Speaker::start(
+        b,
+        forwarding(fib.clone(), answers),
+        SpeakerOptions::default(),
+    )
+    .await
+    .unwrap();
     let c = start(c).await;
     let prefix = own(1, Family::Ipv4Unicast);
     assert_eq!(reachable(&b, prefix).await.fib, FibSnapshot::Pending);
@@ -442,7 +454,7 @@ async fn a_dead_link_ends_its_sessions_at_once_and_nothing_is_retained() {
     lab.link(&mut a, &mut b);
     let (events, answers) = mpsc::channel(16);
     let fib = SilentFib::default();
-    let a = Speaker::start(a, Box::new(fib), answers, SpeakerOptions::default())
+    let a = Speaker::start(a, forwarding(fib, answers), SpeakerOptions::default())
         .await
         .unwrap();
     let b = start(b).await;
@@ -465,8 +477,7 @@ async fn a_port_in_use_is_one_clear_error() {
     let lab = Lab::new();
     let config = lab.speaker(1, 65_001);
     let _first = start(config.clone()).await;
-    let (fib, events) = NoFib::new();
-    let error = Speaker::start(config, fib, events, SpeakerOptions::default())
+    let error = Speaker::start(config, None, SpeakerOptions::default())
         .await
         .unwrap_err()
         .to_string();
@@ -486,11 +497,10 @@ async fn the_local_api_answers_line_by_line() {
     lab.link(&mut a, &mut b);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bgp.sock");
-    let (fib, events) = NoFib::new();
     let options = SpeakerOptions {
         api_socket: Some(path.clone()),
     };
-    let a = Speaker::start(a, fib, events, options).await.unwrap();
+    let a = Speaker::start(a, None, options).await.unwrap();
     let _b = start(b).await;
     reachable(&a, own(2, Family::Ipv4Unicast)).await;
 
@@ -523,7 +533,6 @@ async fn the_local_api_answers_line_by_line() {
     let expected = [
         "10.2.0.0/26 is the longest prefix that covers 10.2.0.7/32.",
         "The path from s2 via 192.0.2.2 is best.",
-        "The FIB has installed it.",
         "s2 is not told: the peer told us.",
     ];
     assert_eq!(explained.sentences, expected);

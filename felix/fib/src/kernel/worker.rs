@@ -204,7 +204,7 @@ impl Worker {
             self.set_blackholes(blackholes);
         }
         for (prefix, FibChange { route, seq, .. }) in mail.changes {
-            let next_hops = route.map(|route| GroupKey::from(route.next_hops));
+            let next_hops = route.map(|route| route.next_hops);
             let told = Told::Nothing;
             let request = Request {
                 next_hops,

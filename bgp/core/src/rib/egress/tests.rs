@@ -77,7 +77,12 @@ fn external_peers_get_our_as_in_front_and_nothing_internal() {
 
 #[test]
 fn internal_peers_get_the_route_unchanged_with_a_local_preference() {
-    let told = export(&prefix(), &learnt(false, false), &config(PeerKind::Internal)).unwrap();
+    let told = export(
+        &prefix(),
+        &learnt(false, false),
+        &config(PeerKind::Internal),
+    )
+    .unwrap();
     assert_eq!(told.attributes.as_path.to_string(), "65001");
     assert_eq!(told.attributes.local_pref, Some(100));
     assert_eq!(told.attributes.med, Some(5));

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::types::{Asn, Family, RouterId};
-use crate::wire::{MAX_MESSAGE_LEN, 
-    AfiSafi, Capability, EncodeContext, Frame, GracefulRestart, Message, MessageType, Open,
-    decode_control, encode, frame,
+use crate::wire::{
+    AfiSafi, Capability, EncodeContext, Frame, GracefulRestart, MAX_MESSAGE_LEN, Message,
+    MessageType, Open, decode_control, encode, frame,
 };
 
 const HEAD: [u8; 9] = [4, 0xfd, 0xe8, 0, 90, 10, 0, 0, 1];

@@ -2,7 +2,8 @@
 
 use crate::types::{Asn, Family, NextHop, PeerKind};
 use crate::wire::{
-    AsPath, DecodeContext, HEADER_LEN, MAX_MESSAGE_LEN, Notification, UpdateOutcome, decode_update, frame,
+    AsPath, DecodeContext, HEADER_LEN, MAX_MESSAGE_LEN, Notification, UpdateOutcome, decode_update,
+    frame,
 };
 
 /// Outcome, by how much is lost.

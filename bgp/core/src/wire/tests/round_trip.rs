@@ -162,7 +162,8 @@ fn as_told(nlri: &[Nlri], family: Family, terms: Terms) -> Vec<Nlri> {
     let plain = |nlri: &Nlri| nlri.prefix.into();
     let with_ids = terms.add_path.contains(family);
     let told = nlri.iter();
-    told.map(|nlri| if with_ids { *nlri } else { plain(nlri) }).collect()
+    told.map(|nlri| if with_ids { *nlri } else { plain(nlri) })
+        .collect()
 }
 
 /// Every UPDATE in `octets`, all of which must be valid.
@@ -394,5 +395,8 @@ fn ipv4_prefixes_with_an_ipv4_next_hop_are_also_read_from_mp_reach() {
         panic!("not valid");
     };
     assert_eq!(update.reach[0].family, Family::Ipv4Unicast);
-    assert_eq!(update.reach[0].nlri, ["10.0.0.0/8".parse::<Prefix>().unwrap().into()]);
+    assert_eq!(
+        update.reach[0].nlri,
+        ["10.0.0.0/8".parse::<Prefix>().unwrap().into()]
+    );
 }

@@ -59,7 +59,7 @@ async fn an_update_on_the_connection_that_would_lose_a_collision_brings_it_up_an
         reach: vec![Reach {
             family: Family::Ipv4Unicast,
             next_hop: NextHop::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            nlri: vec![prefix],
+            nlri: vec![prefix.into()],
         }],
         attributes: Some(PathAttributes {
             as_path: AsPath::new(vec![Asn(65_001)]),
@@ -68,9 +68,7 @@ async fn an_update_on_the_connection_that_would_lose_a_collision_brings_it_up_an
         ..Update::default()
     });
     let mut octets = BytesMut::new();
-    let context = EncodeContext {
-        four_octet_as: true,
-    };
+    let context = EncodeContext::default();
     for message in [open, Message::Keepalive, update] {
         wire::encode(&message, context, &mut octets).unwrap();
     }
