@@ -24,7 +24,7 @@ use crate::wire;
 
 /// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
 /// read on its own, so that it costs the others nothing and memory stays bounded.
-const LOG_LIMIT: usize = 64 * 1024;
+const LOG_LIMIT: usize = if cfg!(test) { 6 } else { 64 * 1024 };
 
 /// Names a reader of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,12 +255,6 @@ impl Group {
         reader.trim(&mut self.exports, sources.table);
         self.drop_laggards(id, sources.table);
         octets
-    }
-
-    /// Whether the reader of a member still goes through the table.
-    pub(super) fn sweeps(&self, peer: PeerIndex) -> bool {
-        self.place(peer)
-            .is_some_and(|(reader, _)| matches!(reader.position, Position::Sweep { .. }))
     }
 
     /// Joins the reader of a member that has been told everything with another one of which the

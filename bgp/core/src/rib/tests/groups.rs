@@ -1,0 +1,305 @@
+//! Peers that share the work of being told: what they believe in the end is what each would believe
+//! if it were told alone, however they come, go, lag and change.
+
+use super::*;
+
+const CLIENTS: u32 = 6;
+const PREFIXES: u8 = 5;
+
+fn address(peer: u32) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, peer as u8)
+}
+
+/// Clients of a reflector that reach it at one address: one group, as long as `open` is the same.
+fn club_config(open: &[bool]) -> RibConfig {
+    let peers = (0..CLIENTS).map(|peer| {
+        let export = match open[peer as usize] {
+            true => Policy::accept_all(),
+            false => Policy::only("low", vec![PrefixMatch::orlonger(prefix(0))]),
+        };
+        let policy = PeerPolicy {
+            client: true,
+            export: Arc::new(export),
+            ..config().peers[&PeerIndex(2)].clone()
+        };
+        (PeerIndex(peer), policy)
+    });
+    RibConfig {
+        originate: BTreeMap::new(),
+        peers: peers.collect(),
+        ..config()
+    }
+}
+
+/// The reflector and what its clients believe.
+struct Club {
+    rib: Rib,
+    open: Vec<bool>,
+    generation: u64,
+    sessions: BTreeMap<u32, PeerId>,
+    told: BTreeMap<(u32, Prefix), u32>,
+    believed: BTreeMap<u32, BTreeMap<Prefix, (PathAttributes, NextHop)>>,
+    /// Clients that have asked for everything again, and may hear what they know.
+    refreshing: BTreeSet<u32>,
+}
+
+impl Club {
+    fn new() -> Self {
+        let open = vec![true; CLIENTS as usize];
+        Self {
+            rib: Rib::new(club_config(&open), RibOptions::default(), &mut Vec::new()),
+            open,
+            generation: 0,
+            sessions: BTreeMap::new(),
+            told: BTreeMap::new(),
+            believed: BTreeMap::new(),
+            refreshing: BTreeSet::new(),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.rib.handle(Instant::now(), event, &mut Vec::new());
+    }
+
+    fn up(&mut self, peer: u32) {
+        self.down(peer);
+        self.generation += 1;
+        let id = PeerId {
+            index: PeerIndex(peer),
+            generation: self.generation,
+        };
+        self.sessions.insert(peer, id);
+        self.believed.insert(peer, BTreeMap::new());
+        self.handle(Event::PeerUp {
+            peer: id,
+            negotiated: Negotiated {
+                peer_asn: US,
+                ..negotiated(peer)
+            },
+            ends: Ends {
+                peer: address(peer).into(),
+                local_v4: Some([198, 51, 100, 1].into()),
+                ..ends(0)
+            },
+        });
+    }
+
+    fn down(&mut self, peer: u32) {
+        if let Some(id) = self.sessions.remove(&peer) {
+            self.believed.remove(&peer);
+            self.refreshing.remove(&peer);
+            self.told.retain(|(source, _), _| *source != peer);
+            self.handle(Event::PeerDown {
+                peer: id,
+                retain: Vec::new(),
+                restart_time: RESTART,
+            });
+        }
+    }
+
+    fn announce(&mut self, peer: u32, index: u8, med: u32) {
+        if let Some(id) = self.sessions.get(&peer).copied() {
+            self.told.insert((peer, prefix(index)), med);
+            self.handle(Event::Update {
+                peer: id,
+                update: route(peer, index, med),
+            });
+        }
+    }
+
+    fn withdraw(&mut self, peer: u32, index: u8) {
+        if let Some(id) = self.sessions.get(&peer).copied() {
+            self.told.remove(&(peer, prefix(index)));
+            let update = Update {
+                withdrawn: vec![(V4, vec![prefix(index).into()])],
+                ..Update::default()
+            };
+            self.handle(Event::Update { peer: id, update });
+        }
+    }
+
+    /// Has some clients told less, or everything again.
+    fn change_policy(&mut self, peers: &[u32], open: bool) {
+        for peer in peers {
+            self.open[*peer as usize] = open;
+        }
+        self.handle(Event::Configure(club_config(&self.open)));
+    }
+
+    fn refresh(&mut self, peer: u32) {
+        if let Some(id) = self.sessions.get(&peer).copied() {
+            self.refreshing.insert(peer);
+            self.handle(Event::Refresh {
+                peer: id,
+                family: V4,
+            });
+        }
+    }
+
+    /// Lets one client take messages once; whether there were any.
+    fn pull(&mut self, peer: u32, budget: usize) -> bool {
+        let Some(id) = self.sessions.get(&peer) else {
+            return false;
+        };
+        let Some(octets) = self.rib.pull(Instant::now(), *id, budget) else {
+            self.refreshing.remove(&peer);
+            return false;
+        };
+        let believed = self.believed.get_mut(&peer).unwrap();
+        let mut stream = BytesMut::from(&octets[..]);
+        while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
+            let context = DecodeContext::new(PeerKind::Internal);
+            let UpdateOutcome::Valid(update) = wire::decode_update(&frame.body, &context) else {
+                panic!("we sent an invalid UPDATE");
+            };
+            for nlri in update.withdrawn.into_iter().flat_map(|(_, list)| list) {
+                let known = believed.remove(&nlri.prefix);
+                assert!(known.is_some(), "{peer} did not know {nlri}");
+            }
+            for reach in update.reach {
+                let told = (update.attributes.clone().unwrap(), reach.next_hop);
+                for nlri in reach.nlri {
+                    let known = believed.insert(nlri.prefix, told.clone());
+                    assert!(
+                        known.as_ref() != Some(&told) || self.refreshing.contains(&peer),
+                        "{peer} knew {nlri}"
+                    );
+                }
+            }
+        }
+        true
+    }
+
+    fn pull_all(&mut self) {
+        for peer in 0..CLIENTS {
+            while self.pull(peer, 2) {}
+        }
+    }
+
+    /// What a client should believe about a prefix.
+    fn expected(&self, peer: u32, index: u8) -> Option<(PathAttributes, NextHop)> {
+        if !self.open[peer as usize] && index != 0 {
+            return None;
+        }
+        let sources = 0..CLIENTS;
+        let told = sources.filter_map(|source| {
+            let med = self.told.get(&(source, prefix(index)))?;
+            Some((source, *med))
+        });
+        // All else being equal, the lowest MED decides within our own AS, then the router ID.
+        let (source, med) = told.min_by_key(|(source, med)| (*med, *source))?;
+        let update = route(source, index, med);
+        let mut attributes = update.attributes?;
+        attributes.originator_id = Some(RouterId(100 + source));
+        attributes.cluster_list = vec![RouterId(1)];
+        (source != peer).then_some((attributes, update.reach[0].next_hop))
+    }
+
+    fn check(&mut self) {
+        self.pull_all();
+        for (peer, believed) in &self.believed {
+            for index in 0..PREFIXES {
+                assert_eq!(
+                    believed.get(&prefix(index)),
+                    self.expected(*peer, index).as_ref(),
+                    "client {peer}, prefix {index}"
+                );
+            }
+        }
+        let views = self.rib.peers();
+        for (peer, believed) in &self.believed {
+            assert_eq!(
+                views[&PeerIndex(*peer)][0].advertised,
+                believed.len(),
+                "count of client {peer}"
+            );
+        }
+    }
+}
+
+fn route(peer: u32, index: u8, med: u32) -> Update {
+    let mut update = announcement(2, &[prefix(index)], &[]);
+    update.reach[0].next_hop = NextHop::V4(address(peer));
+    update.attributes.as_mut().unwrap().med = Some(med);
+    update
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Up(u32),
+    Down(u32),
+    Announce(u32, u8, u32),
+    Withdraw(u32, u8),
+    Pull(u32, usize),
+    Policy(Vec<u32>, bool),
+    Refresh(u32),
+    Check,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let peer = || 0..CLIENTS;
+    let some = prop::collection::vec(peer(), 0..CLIENTS as usize);
+    prop_oneof![
+        3 => peer().prop_map(Step::Up),
+        1 => peer().prop_map(Step::Down),
+        8 => (peer(), 0..PREFIXES, 1_u32..3).prop_map(|(peer, index, med)| {
+            Step::Announce(peer, index, med)
+        }),
+        3 => (peer(), 0..PREFIXES).prop_map(|(peer, index)| Step::Withdraw(peer, index)),
+        6 => (peer(), 1_usize..4).prop_map(|(peer, budget)| Step::Pull(peer, budget)),
+        1 => (some, any::<bool>()).prop_map(|(peers, open)| Step::Policy(peers, open)),
+        1 => any::<bool>().prop_map(|open| Step::Policy((0..CLIENTS).collect(), open)),
+        1 => peer().prop_map(Step::Refresh),
+        1 => Just(Step::Check),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn clients_end_up_with_the_same_as_if_each_were_told_alone(
+        steps in prop::collection::vec(any_step(), 0..120)
+    ) {
+        let mut club = Club::new();
+        let empty = club.rib.footprint();
+        for step in steps {
+            match step {
+                Step::Up(peer) => club.up(peer),
+                Step::Down(peer) => club.down(peer),
+                Step::Announce(peer, index, med) => club.announce(peer, index, med),
+                Step::Withdraw(peer, index) => club.withdraw(peer, index),
+                Step::Pull(peer, budget) => { club.pull(peer, budget); }
+                Step::Policy(peers, open) => club.change_policy(&peers, open),
+                Step::Refresh(peer) => club.refresh(peer),
+                Step::Check => club.check(),
+            }
+        }
+        club.check();
+        for peer in 0..CLIENTS {
+            club.down(peer);
+        }
+        prop_assert_eq!(club.rib.footprint(), empty);
+        prop_assert!(club.rib.is_empty());
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_costs_the_others_nothing_and_catches_up_at_once() {
+    let mut club = Club::new();
+    for peer in 0..3 {
+        club.up(peer);
+    }
+    club.pull_all();
+    for round in 0..2000 {
+        club.announce(0, (round % 5) as u8, round);
+        club.pull(1, 10);
+    }
+    let [_, _, journal, _] = club.rib.footprint();
+    assert!(journal < 1500, "the journal grew to {journal}");
+    let mut pulls = 0;
+    while club.pull(2, 10) {
+        pulls += 1;
+    }
+    assert!(pulls <= 3, "it was told of {pulls} old rounds");
+    club.check();
+}
