@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use caracal_bgp_core::wire::{self, Frame, Notification};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::rib_thread::RibHandle;
@@ -47,8 +46,8 @@ pub(crate) enum ConnEvent {
 /// What the writer is told.
 enum Control {
     Write(Bytes),
-    /// From here on, routes are pulled for this session whenever the notify says so.
-    Established(PeerId, Arc<Notify>),
+    /// From here on, routes of this session come by the channel.
+    Established(PeerId, mpsc::Receiver<Bytes>),
     Finish,
 }
 
@@ -101,9 +100,9 @@ impl Connection {
     }
 
     /// Lets routes flow.
-    pub(crate) fn established(&self, peer: PeerId, ready: Arc<Notify>) -> bool {
+    pub(crate) fn established(&self, peer: PeerId, routes: mpsc::Receiver<Bytes>) -> bool {
         self.control
-            .try_send(Control::Established(peer, ready))
+            .try_send(Control::Established(peer, routes))
             .is_ok()
     }
 
@@ -181,9 +180,6 @@ pub(crate) fn close_why(error: &io::Error) -> CloseWhy {
     }
 }
 
-/// Routes on their way from the RIB. Kept over turns of the loop: an answer must not get lost.
-type Pull = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
-
 struct Writer {
     socket: OwnedWriteHalf,
     written: Arc<AtomicU64>,
@@ -192,32 +188,21 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut controls: mpsc::Receiver<Control>) {
-        let mut session: Option<(PeerId, Arc<Notify>)> = None;
-        let mut pull: Option<Pull> = None;
+        let mut session: Option<(PeerId, mpsc::Receiver<Bytes>)> = None;
         loop {
-            let waiting = session.as_ref().filter(|_| pull.is_none());
-            let ready = async {
-                match waiting {
-                    Some((peer, ready)) => {
-                        ready.notified().await;
-                        *peer
-                    }
+            let routes = async {
+                match &mut session {
+                    Some((peer, routes)) => routes.recv().await.map(|octets| (*peer, octets)),
                     None => std::future::pending().await,
                 }
             };
-            let pulled = async {
-                match &mut pull {
-                    Some(pull) => pull.await,
-                    None => std::future::pending().await,
-                }
-            };
-            let failed = tokio::select! {
+            let written = tokio::select! {
                 // Session messages go first, however many routes wait.
                 biased;
                 control = controls.recv() => match control {
                     Some(Control::Write(octets)) => self.write(&octets).await,
-                    Some(Control::Established(peer, ready)) => {
-                        session = Some((peer, ready));
+                    Some(Control::Established(peer, routes)) => {
+                        session = Some((peer, routes));
                         Ok(())
                     }
                     Some(Control::Finish) | None => {
@@ -226,32 +211,25 @@ impl Writer {
                         return;
                     }
                 },
-                octets = pulled => {
-                    pull = None;
-                    match octets {
-                        Some(octets) => {
-                            let written = self.write(&octets).await;
-                            pull = session.as_ref().map(|(peer, _)| self.pull(*peer));
-                            written
-                        }
-                        None => Ok(()),
+                routes = routes => match routes {
+                    Some((peer, octets)) => {
+                        // The RIB prepares the next while these are on their way.
+                        self.rib.pull(peer).await;
+                        self.write(&octets).await
+                    }
+                    None => {
+                        // The RIB has ended the session, or itself.
+                        session = None;
+                        Ok(())
                     }
                 }
-                peer = ready => {
-                    pull = Some(self.pull(peer));
-                    Ok(())
-                }
             };
-            if let Err(error) = failed {
+            if let Err(error) = written {
                 // The reader sees the same end and reports it.
                 tracing::debug!(%error, "write failed");
                 return;
             }
         }
-    }
-
-    fn pull(&self, peer: PeerId) -> Pull {
-        Box::pin(self.rib.clone().pull(peer))
     }
 
     /// Writes all of `octets`, and counts what leaves as it leaves.

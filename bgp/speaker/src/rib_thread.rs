@@ -3,15 +3,15 @@
 //! Owns the one [`Rib`] and the order in which it sees events. Does not own sockets or the FIB:
 //! whoever is slower than this thread is never waited for here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig, RibOptions};
 use caracal_bgp_core::types::NextHop;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::fib::{FibChange, FibNextHop, FibRoute};
@@ -22,17 +22,22 @@ use crate::fib_thread::FibQueue;
 const RIB_DEPTH: usize = 512;
 /// Inputs taken in one go before the FIB and the peers hear of their effect.
 const BURST: usize = 64;
-/// Prefixes per pull: a few messages, so that a keepalive never waits behind more than that.
-const PULL_BUDGET: usize = 500;
+/// Prefixes per pull: enough to pack well, few enough that a keepalive does not wait long behind
+/// them.
+const PULL_BUDGET: usize = 4096;
+/// Pulls that may be on their way to a writer beside the one that it writes.
+const OUTLET_DEPTH: usize = 1;
+/// How long the thread serves peers before it looks at its inputs again.
+const SERVE_TIME: Duration = Duration::from_millis(5);
 
 /// What the RIB thread is given.
 pub(crate) enum Input {
     /// An event for the machine.
     Event(Event),
-    /// [`Event::PeerUp`], with what to notify when there is something to pull.
-    Up(Event, PeerId, Arc<Notify>),
-    /// The next messages for a peer.
-    Pull(PeerId, oneshot::Sender<Option<Bytes>>),
+    /// [`Event::PeerUp`], with the way of its routes to the writer.
+    Up(Event, PeerId, mpsc::Sender<Bytes>),
+    /// A peer's writer has taken what it was given.
+    Pull(PeerId),
     /// Anything that reads the RIB.
     Query(Question),
 }
@@ -65,11 +70,10 @@ impl RibHandle {
         answered.await.ok()
     }
 
-    /// The next messages for `peer`; `None` when there are none, or the thread has ended.
-    pub(crate) async fn pull(self, peer: PeerId) -> Option<Bytes> {
-        let (answer, answered) = oneshot::channel();
-        self.0.send(Input::Pull(peer, answer)).await.ok()?;
-        answered.await.ok().flatten()
+    /// Asks for the next messages of `peer`, which come by its outlet when there are any.
+    pub(crate) async fn pull(&self, peer: PeerId) {
+        // A RIB that has ended has no routes.
+        let _ = self.0.send(Input::Pull(peer)).await;
     }
 
     /// Hands in an event.
@@ -77,6 +81,11 @@ impl RibHandle {
         // A RIB that has ended needs no more events.
         let _ = self.0.send(Input::Event(event)).await;
     }
+}
+
+/// The way of a session's routes from the RIB to the writer.
+pub(crate) fn outlet() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
+    mpsc::channel(OUTLET_DEPTH)
 }
 
 /// Where the RIB thread reports.
@@ -117,22 +126,39 @@ async fn run(
     outlets: Outlets,
 ) {
     let mut actions = Vec::new();
-    let mut wakers = HashMap::new();
-    let mut ways = WaysCache::default();
-    let mut rib = Rib::new(config, options, &mut actions);
+    let rib = Rib::new(config, options, &mut actions);
+    let mut worker = Worker {
+        rib,
+        actions,
+        writers: HashMap::new(),
+        ready: VecDeque::new(),
+        outlets,
+        ways: WaysCache::default(),
+    };
     loop {
-        act(&mut actions, &wakers, &outlets, &mut ways);
-        let timeout = rib.poll_timeout().map(tokio::time::Instant::from_std);
-        tokio::select! {
-            input = inputs.recv() => {
-                let Some(input) = input else { return };
-                take(&mut rib, input, &mut wakers, &mut actions);
-                for _ in 1..BURST {
-                    let Ok(input) = inputs.try_recv() else { break };
-                    take(&mut rib, input, &mut wakers, &mut actions);
-                }
+        worker.act();
+        worker.serve();
+        if worker.ready.is_empty() {
+            let timeout = worker
+                .rib
+                .poll_timeout()
+                .map(tokio::time::Instant::from_std);
+            tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => worker.take(input),
+                    None => return,
+                },
+                () = sleep_until(timeout) => worker.handle_timeout(),
             }
-            () = sleep_until(timeout) => rib.handle_timeout(Instant::now(), &mut actions),
+        } else {
+            worker.handle_timeout();
+        }
+        for _ in 1..BURST {
+            match inputs.try_recv() {
+                Ok(input) => worker.take(input),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return,
+            }
         }
     }
 }
@@ -145,72 +171,100 @@ pub(crate) async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-fn take(
-    rib: &mut Rib,
-    input: Input,
-    wakers: &mut HashMap<PeerId, Arc<Notify>>,
-    actions: &mut Vec<Action>,
-) {
-    let now = Instant::now();
-    match input {
-        Input::Event(event) => {
-            if let Event::PeerDown { peer, .. } = &event {
-                wakers.remove(peer);
-            }
-            rib.handle(now, event, actions);
-        }
-        Input::Up(event, peer, waker) => {
-            wakers.retain(|other, _| other.index != peer.index);
-            wakers.insert(peer, waker);
-            rib.handle(now, event, actions);
-        }
-        Input::Pull(peer, answer) => {
-            // A writer that has ended meanwhile takes its session with it.
-            let _ = answer.send(rib.pull(now, peer, PULL_BUDGET));
-        }
-        Input::Query(Question(question)) => question(rib),
-    }
+struct Worker {
+    rib: Rib,
+    actions: Vec<Action>,
+    writers: HashMap<PeerId, mpsc::Sender<Bytes>>,
+    /// Peers for whom there is something to pull, and whose writers take it.
+    ready: VecDeque<PeerId>,
+    outlets: Outlets,
+    ways: WaysCache,
 }
 
-fn act(
-    actions: &mut Vec<Action>,
-    wakers: &HashMap<PeerId, Arc<Notify>>,
-    outlets: &Outlets,
-    ways: &mut WaysCache,
-) {
-    if actions.is_empty() {
-        return;
-    }
-    let mut changes = Vec::new();
-    let mut complete = false;
-    for action in actions.drain(..) {
-        match action {
-            Action::Fib {
-                prefix,
-                forward,
-                seq,
-            } => changes.push(FibChange {
-                prefix,
-                route: forward.map(|forward| ways.route(forward)),
-                seq,
-            }),
-            Action::FibComplete => complete = true,
-            Action::RestartComplete => {
-                tracing::info!("selection runs: every peer has sent its routes, or time is up");
-                outlets.restarting.send_replace(false);
-            }
-            Action::EgressReady { peer } => {
-                if let Some(waker) = wakers.get(&peer) {
-                    waker.notify_one();
+impl Worker {
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => {
+                if let Event::PeerDown { peer, .. } = &event {
+                    self.writers.remove(peer);
                 }
+                self.handle(event);
+            }
+            Input::Up(event, peer, writer) => {
+                self.writers.retain(|other, _| other.index != peer.index);
+                self.writers.insert(peer, writer);
+                self.handle(event);
+            }
+            Input::Pull(peer) => self.ready.push_back(peer),
+            Input::Query(Question(question)) => question(&self.rib),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.rib.handle(Instant::now(), event, &mut self.actions);
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = Instant::now();
+        if self.rib.poll_timeout().is_some_and(|due| due <= now) {
+            self.rib.handle_timeout(now, &mut self.actions);
+        }
+    }
+
+    /// Gives peers what there is for them, a while long.
+    fn serve(&mut self) {
+        let now = Instant::now();
+        while let Some(peer) = self.ready.pop_front() {
+            let Some(writer) = self.writers.get(&peer) else {
+                continue;
+            };
+            match writer.try_reserve() {
+                Ok(permit) => {
+                    if let Some(octets) = self.rib.pull(now, peer, PULL_BUDGET) {
+                        permit.send(octets);
+                    }
+                }
+                // A writer asks again when it has taken what is under way; one that has ended takes
+                // its session with it.
+                Err(_) => {}
+            }
+            if now.elapsed() > SERVE_TIME {
+                return;
             }
         }
     }
-    outlets.fib.push(changes);
-    if complete {
-        outlets.fib.complete();
+
+    fn act(&mut self) {
+        if self.actions.is_empty() {
+            return;
+        }
+        let mut changes = Vec::new();
+        let mut complete = false;
+        for action in self.actions.drain(..) {
+            match action {
+                Action::Fib {
+                    prefix,
+                    forward,
+                    seq,
+                } => changes.push(FibChange {
+                    prefix,
+                    route: forward.map(|forward| self.ways.route(forward)),
+                    seq,
+                }),
+                Action::FibComplete => complete = true,
+                Action::RestartComplete => {
+                    tracing::info!("selection runs: every peer has sent its routes, or time is up");
+                    self.outlets.restarting.send_replace(false);
+                }
+                Action::EgressReady { peer } => self.ready.push_back(peer),
+            }
+        }
+        self.outlets.fib.push(changes);
+        if complete {
+            self.outlets.fib.complete();
+        }
+        self.outlets.changes.send_modify(|revision| *revision += 1);
     }
-    outlets.changes.send_modify(|revision| *revision += 1);
 }
 
 /// The last set of next hops in the FIB's terms: most routes that change together go the same way.

@@ -7,7 +7,6 @@
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -21,14 +20,14 @@ use caracal_bgp_core::wire::{
     UpdateOutcome,
 };
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::board::{Board, now_ms};
 use crate::config::{PeerConfig, PeerName, SpeakerConfig};
 use crate::connection::{ConnEvent, Connection, close_why};
 use crate::net;
-use crate::rib_thread::{Input, RibHandle, sleep_until};
+use crate::rib_thread::{self, Input, RibHandle, sleep_until};
 use crate::snapshot::{ErrorSnapshot, SessionState};
 
 /// Messages framed but not yet handled, per peer: a few socket buffers' worth.
@@ -504,9 +503,9 @@ impl Session {
             status.negotiated = Some(negotiated.clone());
             status.why.clear();
         });
-        let ready = Arc::new(Notify::new());
+        let (outlet, routes) = rib_thread::outlet();
         if let Some(connection) = self.connections.get(&conn)
-            && !connection.established(id, Arc::clone(&ready))
+            && !connection.established(id, routes)
         {
             tracing::warn!(peer = %self.setup.name, "the peer does not read: no routes are sent");
         }
@@ -515,7 +514,7 @@ impl Session {
             negotiated,
             ends,
         };
-        self.outbox.push_back(Input::Up(event, id, ready));
+        self.outbox.push_back(Input::Up(event, id, outlet));
     }
 
     fn down(
