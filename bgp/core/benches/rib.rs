@@ -27,8 +27,14 @@ fn id(index: u32) -> PeerId {
 
 fn rib() -> Rib {
     let policy = PeerPolicy {
-        import: Arc::new(Policy::accept_all()),
-        export: Arc::new(Policy::accept_all()),
+        local_asn: None,
+        import: Some(Arc::new(Policy::accept_all())),
+        export: Some(Arc::new(Policy::accept_all())),
+        allowed_own_as: 0,
+        as_override: false,
+        remove_private_as: false,
+        validate_origin: false,
+        max_prefixes: [None; 2],
         next_hop_mode: NextHopMode::Auto,
         next_hop_v4: None,
         next_hop_v6: None,
@@ -46,6 +52,8 @@ fn rib() -> Rib {
         },
         stale_time: Duration::ZERO,
         protected: Vec::new(),
+        blocks: Arc::default(),
+        draining: false,
         originate: BTreeMap::new(),
         peers: (0..2)
             .map(|index| (PeerIndex(index), policy.clone()))

@@ -218,15 +218,12 @@ impl Worker {
             let Some(writer) = self.writers.get(&peer) else {
                 continue;
             };
-            match writer.try_reserve() {
-                Ok(permit) => {
-                    if let Some(octets) = self.rib.pull(now, peer, PULL_BUDGET) {
-                        permit.send(octets);
-                    }
-                }
-                // A writer asks again when it has taken what is under way; one that has ended takes
-                // its session with it.
-                Err(_) => {}
+            // A writer that is not ready asks again when it has taken what is under way; one that
+            // has ended takes its session with it.
+            if let Ok(permit) = writer.try_reserve()
+                && let Some(octets) = self.rib.pull(now, peer, PULL_BUDGET)
+            {
+                permit.send(octets);
             }
             if now.elapsed() > SERVE_TIME {
                 return;
@@ -257,6 +254,7 @@ impl Worker {
                     self.outlets.restarting.send_replace(false);
                 }
                 Action::EgressReady { peer } => self.ready.push_back(peer),
+                Action::PrefixLimit { .. } => {}
             }
         }
         self.outlets.fib.push(changes);
@@ -269,21 +267,22 @@ impl Worker {
 
 /// The last set of next hops in the FIB's terms: most routes that change together go the same way.
 #[derive(Default)]
-struct WaysCache(Option<(Arc<[Forward]>, Arc<[FibNextHop]>)>);
+struct WaysCache {
+    forward: Option<Arc<[Forward]>>,
+    next_hops: Arc<[FibNextHop]>,
+}
 
 impl WaysCache {
     fn route(&mut self, forward: Arc<[Forward]>) -> FibRoute {
-        if let Some((known, next_hops)) = &self.0
-            && Arc::ptr_eq(known, &forward)
-        {
-            let next_hops = Arc::clone(next_hops);
-            return FibRoute { next_hops };
+        let known = self.forward.as_ref();
+        if !known.is_some_and(|known| Arc::ptr_eq(known, &forward)) {
+            let mut translated: Vec<FibNextHop> = forward.iter().map(fib_next_hop).collect();
+            translated.sort_unstable();
+            translated.dedup();
+            self.next_hops = translated.into();
+            self.forward = Some(forward);
         }
-        let mut translated: Vec<FibNextHop> = forward.iter().map(fib_next_hop).collect();
-        translated.sort_unstable();
-        translated.dedup();
-        let next_hops: Arc<[FibNextHop]> = translated.into();
-        self.0 = Some((forward, Arc::clone(&next_hops)));
+        let next_hops = Arc::clone(&self.next_hops);
         FibRoute { next_hops }
     }
 }

@@ -14,7 +14,7 @@ use caracal_bgp_core::fsm::{
     Action, Admin, Config, ConnId, Event, Incoming, LocalGracefulRestart, Note, PathWhy, Peer,
     Role, State,
 };
-use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
+use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex, Retention};
 use caracal_bgp_core::wire::{
     self, DecodeContext, EncodeContext, Frame, Message, MessageType, RefreshKind, Update,
     UpdateOutcome,
@@ -530,10 +530,14 @@ impl Session {
         });
         if let Some(Established { id, .. }) = self.established.take() {
             self.claim_due = true;
+            let retain = retain.into_iter().map(|family| Retention {
+                family,
+                restart_time,
+                long_lived_time: Duration::ZERO,
+            });
             self.outbox.push_back(Input::Event(RibEvent::PeerDown {
                 peer: id,
-                retain,
-                restart_time,
+                retain: retain.collect(),
             }));
         }
     }

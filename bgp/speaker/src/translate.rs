@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use caracal_bgp_core::rib::{FamilyView, Multipath, PeerIndex, PeerPolicy, RibConfig};
+use caracal_bgp_core::types::Family;
 use caracal_bgp_core::wire::PathAttributes;
 
 use crate::config::{Origination, PeerName, SpeakerConfig};
@@ -37,8 +38,14 @@ pub(crate) fn rib_config(
         .filter_map(|(name, index)| {
             let peer = config.peers.get(name)?;
             let policy = PeerPolicy {
-                import: Arc::new(peer.import.clone()),
-                export: Arc::new(peer.export.clone()),
+                local_asn: None,
+                import: Some(Arc::new(peer.import.clone())),
+                export: Some(Arc::new(peer.export.clone())),
+                allowed_own_as: 0,
+                as_override: false,
+                remove_private_as: false,
+                validate_origin: false,
+                max_prefixes: [None; Family::ALL.len()],
                 next_hop_mode: peer.next_hop_mode,
                 next_hop_v4: peer.next_hop_v4,
                 next_hop_v6: peer.next_hop_v6,
@@ -59,6 +66,8 @@ pub(crate) fn rib_config(
         },
         stale_time: config.graceful_restart.stale_time,
         protected: config.protected.clone(),
+        blocks: Arc::default(),
+        draining: false,
         originate: config
             .originate
             .iter()

@@ -20,6 +20,8 @@ use crate::wire::{Origin, PathAttributes};
 pub enum Step {
     /// Our own route beats every learnt one.
     OwnRoute,
+    /// What is kept beyond its time is a last resort (RFC 9494 §4.3).
+    LongLived,
     /// The highest LOCAL_PREF (RFC 4271 §9.1.1).
     LocalPref,
     /// The shortest AS_PATH (§9.1.2.2 a).
@@ -44,6 +46,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OwnRoute => "own route",
+            Self::LongLived => "long-lived stale",
             Self::LocalPref => "local preference",
             Self::AsPathLength => "AS path length",
             Self::Origin => "origin",
@@ -83,6 +86,7 @@ pub struct Selection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {
     own: bool,
+    last_resort: bool,
     local_pref: u32,
     as_path_len: u32,
     origin: Origin,
@@ -106,6 +110,7 @@ impl Rank {
         let len = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         Self {
             own: path.source == Source::Local,
+            last_resort: path.is_last_resort(),
             local_pref: path.local_pref(),
             as_path_len: len(attributes.as_path.len()),
             origin: attributes.origin,
@@ -242,6 +247,7 @@ fn champions(candidates: &[Candidate<'_>]) -> SmallVec<[usize; 8]> {
 fn prefer(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Option<Step>) {
     let (x, y) = (a.rank, b.rank);
     let decided = step(Step::OwnRoute, y.own.cmp(&x.own))
+        .or_else(|| step(Step::LongLived, x.last_resort.cmp(&y.last_resort)))
         .or_else(|| step(Step::LocalPref, y.local_pref.cmp(&x.local_pref)))
         .or_else(|| step(Step::AsPathLength, x.as_path_len.cmp(&y.as_path_len)))
         .or_else(|| step(Step::Origin, x.origin.cmp(&y.origin)))
@@ -279,6 +285,7 @@ fn shares_load(path: &Candidate<'_>, best: &Candidate<'_>, relax: bool) -> bool 
     // Own routes are delivered here; there is nothing to share.
     !b.own
         && !a.own
+        && a.last_resort == b.last_resort
         && a.local_pref == b.local_pref
         && a.as_path_len == b.as_path_len
         && a.origin == b.origin

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::policy::{ExportPolicy, Verdict};
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
 use crate::types::{Asn, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
-use crate::wire::{Community, EncodeContext, PathAttributes};
+use crate::wire::{AsPath, Community, EncodeContext, PathAttributes};
 
 /// Which next hop a peer is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,16 @@ pub struct EgressConfig {
     pub cluster_id: RouterId,
     /// Whether the peer is in our AS.
     pub peer: PeerKind,
+    /// The peer's AS, which ours stands for in what it is told.
+    pub replaced_asn: Option<Asn>,
+    /// Whether AS numbers for private use are left out.
+    pub remove_private_as: bool,
+    /// Whether everything is told with GRACEFUL_SHUTDOWN (RFC 8326).
+    pub draining: bool,
+    /// Whether the peer knows what to do with routes kept beyond their time (RFC 9494).
+    pub long_lived: bool,
+    /// Whether IPv4 prefixes may lead to IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
     /// Whether we reflect for the peer.
     pub client: bool,
     /// Whether learnt routes are told at all.
@@ -50,8 +60,9 @@ pub struct EgressConfig {
     pub self_v6: Option<(Ipv6Addr, Option<Ipv6Addr>)>,
     /// Subnets that we share with the peer.
     pub subnets: Vec<Prefix>,
-    /// Which routes may pass.
-    pub policy: Arc<ExportPolicy>,
+    /// Which routes may pass; `None` where nothing was configured, and then none may to an external
+    /// peer (RFC 8212 §3).
+    pub policy: Option<Arc<ExportPolicy>>,
     /// How messages to the peer are written.
     pub encode: EncodeContext,
 }
@@ -70,7 +81,14 @@ impl EgressConfig {
         if !self.families.contains(prefix.family()) {
             return Err(Withheld::Family);
         }
-        match self.policy.evaluate(prefix) {
+        let Some(policy) = &self.policy else {
+            return if self.internal() {
+                Ok(())
+            } else {
+                Err(Withheld::NoPolicy)
+            };
+        };
+        match policy.evaluate(prefix) {
             (Verdict::Accept, _) => Ok(()),
             (Verdict::Reject, rule) => Err(Withheld::Policy {
                 rule: rule.map(|rule| rule.name.clone()),
@@ -108,6 +126,10 @@ pub enum Withheld {
         /// The rule; `None` when no rule matched.
         rule: Option<String>,
     },
+    /// The session is external and no policy was configured for it (RFC 8212 §3).
+    NoPolicy,
+    /// It is kept beyond its time, and the peer would take it for any other (RFC 9494 §4.6).
+    LongLived,
     /// We have no address of the family that the peer could use.
     NoNextHop,
     /// Its attributes leave no room for a prefix in a message.
@@ -129,6 +151,12 @@ impl fmt::Display for Withheld {
             Self::Policy { rule: None } => {
                 f.write_str("the export policy rejects it: no rule accepts it")
             }
+            Self::NoPolicy => {
+                f.write_str("the session is external and no export policy is configured")
+            }
+            Self::LongLived => f.write_str(
+                "it is kept beyond its time, and the peer has not said that it knows such routes",
+            ),
             Self::NoNextHop => {
                 f.write_str("the session's interface has no address of the family to name")
             }
@@ -169,6 +197,9 @@ fn permitted(path: &Path, egress: &EgressConfig) -> Result<(), Withheld> {
             return Err(Withheld::NotReflected);
         }
     }
+    if path.is_last_resort() && !egress.long_lived {
+        return Err(Withheld::LongLived);
+    }
     // RFC 1997: NO_ADVERTISE stops at us; the other two at the border, as we know no
     // confederation members.
     let forbidding = path.attributes.communities.iter().find(|community| {
@@ -189,16 +220,21 @@ fn permitted(path: &Path, egress: &EgressConfig) -> Result<(), Withheld> {
 }
 
 fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHop> {
+    let own_v4 = egress.self_v4.map(NextHop::V4);
+    let own_v6 = egress
+        .self_v6
+        .map(|(global, link_local)| NextHop::V6 { global, link_local });
     let ourselves = match family {
-        Family::Ipv4Unicast => egress.self_v4.map(NextHop::V4),
-        Family::Ipv6Unicast => egress
-            .self_v6
-            .map(|(global, link_local)| NextHop::V6 { global, link_local }),
+        Family::Ipv4Unicast => own_v4.or(own_v6.filter(|_| egress.extended_next_hop)),
+        Family::Ipv6Unicast => own_v6,
     };
     let Some(learnt) = path.next_hop else {
         return ourselves;
     };
+    let foreign = family == Family::Ipv4Unicast && matches!(learnt, NextHop::V6 { .. });
     let keep = match egress.next_hop_mode {
+        // The peer could not read it.
+        _ if foreign && !egress.extended_next_hop => false,
         NextHopMode::Self_ => false,
         NextHopMode::Keep => true,
         NextHopMode::Auto if egress.internal() => true,
@@ -209,13 +245,13 @@ fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHo
             .iter()
             .any(|subnet| subnet.contains_addr(learnt.addr())),
     };
-    if !keep {
-        return ourselves;
-    }
     let NextHop::V6 { global, .. } = learnt else {
-        return Some(learnt);
+        return if keep { Some(learnt) } else { ourselves };
     };
     // RFC 2545 §3: a link-local address means something on its own link only.
+    if !keep || global.is_unicast_link_local() {
+        return ourselves;
+    }
     Some(NextHop::V6 {
         global,
         link_local: None,
@@ -224,7 +260,7 @@ fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHo
 
 fn external_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
     let mut attributes = PathAttributes::clone(&path.attributes);
-    attributes.as_path = attributes.as_path.prepended(egress.local_asn, 1);
+    attributes.as_path = told_as_path(&attributes.as_path, egress);
     // RFC 4271 §5.1.5: LOCAL_PREF stays inside the AS; RFC 4456 §8: so do the marks of reflectors.
     attributes.local_pref = None;
     attributes.originator_id = None;
@@ -236,7 +272,40 @@ fn external_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
     attributes
         .ext_communities
         .retain(|community| community.is_transitive());
+    mark(&mut attributes, path, egress);
     attributes
+}
+
+/// The path with our AS in front, and without what the peer is not to see.
+fn told_as_path(learnt: &AsPath, egress: &EgressConfig) -> AsPath {
+    if egress.replaced_asn.is_none() && !egress.remove_private_as {
+        return learnt.prepended(egress.local_asn, 1);
+    }
+    let shown = learnt
+        .asns()
+        .iter()
+        .map(|asn| match egress.replaced_asn {
+            Some(replaced) if *asn == replaced => egress.local_asn,
+            _ => *asn,
+        })
+        .filter(|asn| !egress.remove_private_as || !asn.is_private() || *asn == egress.local_asn);
+    let shown: Vec<Asn> = shown.collect();
+    AsPath::new(shown).prepended(egress.local_asn, 1)
+}
+
+/// Adds the communities that say how we stand to the route.
+fn mark(attributes: &mut PathAttributes, path: &Path, egress: &EgressConfig) {
+    let mut add = |community| {
+        if let Err(at) = attributes.communities.binary_search(&community) {
+            attributes.communities.insert(at, community);
+        }
+    };
+    if path.long_lived {
+        add(Community::LLGR_STALE);
+    }
+    if egress.draining {
+        add(Community::GRACEFUL_SHUTDOWN);
+    }
 }
 
 fn internal_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
@@ -246,6 +315,7 @@ fn internal_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
     if let Some(source) = path.source.peer().filter(|peer| peer.internal) {
         reflect(&mut attributes, source, egress.cluster_id);
     }
+    mark(&mut attributes, path, egress);
     attributes
 }
 

@@ -9,6 +9,7 @@ use crate::fsm::Negotiated;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::rib::best::Multipath;
 use crate::rib::egress::NextHopMode;
+use crate::rib::origin::BlockOwners;
 use crate::rib::path::{PeerId, PeerIndex};
 use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
@@ -43,6 +44,11 @@ pub struct RibConfig {
     pub stale_time: Duration,
     /// Prefixes that are ours alone, with everything inside.
     pub protected: Vec<Prefix>,
+    /// Which node may originate which block, for the peers that are checked.
+    pub blocks: Arc<BlockOwners>,
+    /// Whether routes are told with GRACEFUL_SHUTDOWN (RFC 8326), so that traffic leaves before we
+    /// do.
+    pub draining: bool,
     /// Own routes and what they carry.
     pub originate: BTreeMap<Prefix, PathAttributes>,
     /// Peers, up or not.
@@ -52,10 +58,23 @@ pub struct RibConfig {
 /// What is configured for one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerPolicy {
-    /// Which of its routes are used.
-    pub import: Arc<ImportPolicy>,
-    /// Which routes it may be told.
-    pub export: Arc<ExportPolicy>,
+    /// Our AS on this session, where it is not [`RibConfig::asn`].
+    pub local_asn: Option<Asn>,
+    /// Which of its routes are used; `None` where nothing was configured, and then none of an
+    /// external peer are (RFC 8212 §3).
+    pub import: Option<Arc<ImportPolicy>>,
+    /// Which routes it may be told; `None` as for `import`.
+    pub export: Option<Arc<ExportPolicy>>,
+    /// How often our own AS may stand in the path of a route of its.
+    pub allowed_own_as: u8,
+    /// Whether its AS is replaced by ours in what it is told, so that its other sites accept it.
+    pub as_override: bool,
+    /// Whether AS numbers for private use are removed from what it is told.
+    pub remove_private_as: bool,
+    /// Whether its routes must come from the node that holds their block.
+    pub validate_origin: bool,
+    /// How many paths it may tell.
+    pub max_prefixes: [Option<MaxPrefixes>; Family::ALL.len()],
     /// Which next hop it is told.
     pub next_hop_mode: NextHopMode,
     /// Ourselves for IPv4 routes, instead of what the session's interface says.
@@ -66,6 +85,26 @@ pub struct PeerPolicy {
     pub client: bool,
     /// Whether a restart of ours waits for its End-of-RIB.
     pub graceful_restart: bool,
+}
+
+/// How many paths of one family a peer may tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPrefixes {
+    /// One more ends the session.
+    pub limit: u32,
+    /// As many are worth a warning.
+    pub warn_at: u32,
+}
+
+/// What is kept of a peer that went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Which of its routes.
+    pub family: Family,
+    /// How long they stay as they are if the peer does not come back (RFC 4724 §4.2).
+    pub restart_time: Duration,
+    /// How long beyond that they stay as a last resort (RFC 9494 §4.2); zero for not at all.
+    pub long_lived_time: Duration,
 }
 
 /// The two ends of a session, as far as routes are concerned.
@@ -101,10 +140,8 @@ pub enum Event {
     PeerDown {
         /// Which.
         peer: PeerId,
-        /// Families whose routes stay as stale.
-        retain: Vec<Family>,
-        /// How long they stay if the peer does not come back.
-        restart_time: Duration,
+        /// What stays of its routes, as stale.
+        retain: Vec<Retention>,
     },
     /// The path to the peer is dead: nothing of its routes stays, whatever was retained.
     PathDown {
@@ -120,6 +157,20 @@ pub enum Event {
     },
     /// The peer asks for everything of a family again (RFC 2918).
     Refresh {
+        /// Which peer.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
+    /// The peer begins to tell everything of a family again (RFC 7313 §4).
+    RefreshBegun {
+        /// Which peer.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
+    /// It has told everything: what it did not tell again is gone.
+    RefreshEnded {
         /// Which peer.
         peer: PeerId,
         /// Which family.
@@ -162,6 +213,17 @@ pub enum Action {
     EgressReady {
         /// Which.
         peer: PeerId,
+    },
+    /// The peer tells more than it may, or nearly so. Comes once per session for each.
+    PrefixLimit {
+        /// Which peer.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+        /// How many paths it has told.
+        count: u32,
+        /// Whether the session has to end; else it is a warning.
+        exceeded: bool,
     },
 }
 

@@ -19,7 +19,7 @@ use crate::rib::hash::Seed;
 use crate::rib::path::PeerIndex;
 use crate::rib::path_ids::PathIds;
 use crate::rib::table::{DestId, Fib, Table};
-use crate::types::{Family, Nlri, PathId};
+use crate::types::{Family, FamilySet, Nlri, PathId};
 use crate::wire;
 
 /// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
@@ -73,8 +73,8 @@ enum Position {
         next: u32,
         /// Where the journal goes on once the sweep is done.
         then: u64,
-        /// The family that is told even where the peer knows it already (RFC 2918).
-        resend: Option<Family>,
+        /// Families that are told even where the peer knows them already (RFC 2918).
+        resend: FamilySet,
     },
     /// In the journal, at this position.
     Journal(u64),
@@ -149,7 +149,7 @@ impl Group {
             .map(|(id, _)| *id);
         let id = fresh.unwrap_or_else(|| {
             let told = AdjOut::new(self.seed);
-            self.add(Reader::new(told, Position::sweep(table, None)))
+            self.add(Reader::new(told, Position::sweep(table, FamilySet::EMPTY)))
         });
         self.enter(id, peer, address);
     }
@@ -177,7 +177,7 @@ impl Group {
             paths.sort_unstable();
             told.set_several(dest, paths, table);
         }
-        let id = self.add(Reader::new(told, Position::sweep(table, None)));
+        let id = self.add(Reader::new(told, Position::sweep(table, FamilySet::EMPTY)));
         self.enter(id, peer, address);
     }
 
@@ -223,7 +223,7 @@ impl Group {
         self.config = config;
         self.exports.forget_paths();
         for reader in self.readers.values_mut() {
-            reader.position = Position::sweep(table, None);
+            reader.position = Position::sweep(table, FamilySet::EMPTY);
         }
     }
 
@@ -233,7 +233,12 @@ impl Group {
             return;
         };
         if let Some(reader) = self.readers.get_mut(&id) {
-            reader.position = Position::sweep(table, Some(family));
+            let mut families = match reader.position {
+                Position::Sweep { resend, .. } => resend,
+                Position::Journal(_) => FamilySet::EMPTY,
+            };
+            families.insert(family);
+            reader.position = Position::sweep(table, families);
         }
     }
 
@@ -457,7 +462,7 @@ impl Group {
 
 impl Position {
     /// Through the table from its beginning, then on with what changes from now on.
-    fn sweep(table: &Table, resend: Option<Family>) -> Self {
+    fn sweep(table: &Table, resend: FamilySet) -> Self {
         Self::Sweep {
             next: 0,
             then: table.journal.end(),
@@ -497,11 +502,11 @@ impl Reader {
                         then,
                         resend,
                     };
-                    return Some((dest, resend == Some(table.dest(dest).prefix.family())));
+                    return Some((dest, resend.contains(table.dest(dest).prefix.family())));
                 }
                 Position::Journal(position) if position < table.journal.start() => {
                     // Fell behind so far that the journal is gone: compare with the table.
-                    self.position = Position::sweep(table, None);
+                    self.position = Position::sweep(table, FamilySet::EMPTY);
                 }
                 Position::Journal(position) => {
                     let latest = |dest| table.dest(dest).journal;

@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::policy::Verdict;
-use crate::rib::event::{Action, Event, FibAnswer, RibConfig, RibOptions};
+use crate::rib::event::{Action, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
-use crate::rib::path::{Path, PeerId, PeerIndex, Rejection, Source};
+use crate::rib::path::{Path, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
-use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
-use crate::rib::sessions::Deferral;
+use crate::rib::sessions::{Deferral, Stale};
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
 use crate::types::{Family, Nlri, PathId, Prefix};
 use crate::wire::{PathAttributes, Update};
@@ -37,7 +35,7 @@ pub struct Rib {
     pub(super) path_ids: PathIds,
     pub(super) deferral: Option<Deferral>,
     /// Families of peers whose routes are stale, and when these go.
-    pub(super) stale: BTreeMap<(PeerIndex, Family), Instant>,
+    pub(super) stale: BTreeMap<(PeerIndex, Family), Stale>,
     /// Sessions that have not sent every End-of-RIB.
     pub(super) owing: BTreeSet<PeerIndex>,
     /// The end of the journal when peers were last woken.
@@ -90,14 +88,12 @@ impl Rib {
                 negotiated,
                 ends,
             } => self.peer_up(now, peer, negotiated, ends, out),
-            Event::PeerDown {
-                peer,
-                retain,
-                restart_time,
-            } => self.peer_down(now, peer, &retain, restart_time, out),
+            Event::PeerDown { peer, retain } => self.peer_down(now, peer, &retain, out),
             Event::PathDown { index } => self.path_down(index, out),
             Event::Update { peer, update } => self.update(peer, update, out),
             Event::Refresh { peer, family } => self.refresh(peer, family, out),
+            Event::RefreshBegun { peer, family } => self.refresh_begun(now, peer, family),
+            Event::RefreshEnded { peer, family } => self.sweep_if_up(peer, family, out),
             Event::Answered(answers) => self.answered(answers, out),
         }
         self.end_deferral_if_due(now, out);
@@ -106,7 +102,7 @@ impl Rib {
 
     /// When [`Rib::handle_timeout`] has to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let stale = self.stale.values().min().copied();
+        let stale = self.stale.values().map(|stale| stale.until).min();
         let deferral = self.deferral.as_ref().map(|deferral| *deferral.wake());
         let round = (self.woken_until != self.table.journal.end())
             .then_some(self.next_round)
@@ -131,11 +127,11 @@ impl Rib {
         let due: Vec<(PeerIndex, Family)> = self
             .stale
             .iter()
-            .filter(|(_, at)| **at <= now)
+            .filter(|(_, stale)| stale.until <= now)
             .map(|(key, _)| *key)
             .collect();
         for (index, family) in due {
-            self.sweep_stale(index, family, out);
+            self.stale_expired(now, index, family, out);
         }
         self.end_deferral_if_due(now, out);
         self.wake(now, out);
@@ -193,10 +189,19 @@ impl Rib {
         (config.asn, config.router_id, config.cluster_id)
             != (old.asn, old.router_id, old.cluster_id)
             || config.protected != old.protected
+            || config.blocks != old.blocks
             || config.peers.iter().any(|(index, policy)| {
+                let judged_by = |policy: &PeerPolicy| {
+                    (
+                        policy.import.clone(),
+                        policy.local_asn,
+                        policy.allowed_own_as,
+                        policy.validate_origin,
+                    )
+                };
                 old.peers
                     .get(index)
-                    .is_some_and(|old| old.import != policy.import)
+                    .is_some_and(|old| judged_by(old) != judged_by(policy))
             })
     }
 
@@ -205,9 +210,16 @@ impl Rib {
             source: Source::Local,
             attributes: Arc::new(attributes),
             next_hop: None,
+            long_lived: false,
         });
         let dest = self.table.find_or_add(prefix);
-        self.insert(dest, path, PathId::default(), Marks::default(), out);
+        let entry = Entry {
+            told: path,
+            used: path,
+            id: PathId::default(),
+            marks: Marks::default(),
+        };
+        self.insert(dest, entry, out);
         self.table.paths.release(path);
     }
 
@@ -237,26 +249,34 @@ impl Rib {
         if let Some(attributes) = update.attributes {
             let attributes = Arc::new(attributes);
             for reach in update.reach {
-                let path = Path {
+                let told = Path {
                     source: Source::Peer(Arc::clone(&path_peer)),
                     attributes: Arc::clone(&attributes),
                     next_hop: Some(reach.next_hop),
+                    long_lived: false,
                 };
-                let unusable = self.judge_path(&path).is_some();
-                let path = self.table.paths.intern(path);
+                let unusable = self.judge_path(&told).is_some();
+                let taken = self.taken(&told);
+                let told = self.table.paths.intern(told);
+                let used = self.table.paths.intern(taken.clone());
                 for Nlri {
                     prefix,
                     id: path_id,
                 } in reach.nlri
                 {
-                    let marks = Marks {
-                        rejected: unusable || self.judge_prefix(id.index, &prefix).is_some(),
-                        stale: false,
-                    };
+                    let marks = self.marks(&taken, unusable, &prefix);
                     let dest = self.table.find_or_add(prefix);
-                    self.insert(dest, path, path_id, marks, out);
+                    let entry = Entry {
+                        told,
+                        used,
+                        id: path_id,
+                        marks,
+                    };
+                    self.insert(dest, entry, out);
                 }
-                self.table.paths.release(path);
+                self.table.paths.release(told);
+                self.table.paths.release(used);
+                self.check_limit(id, reach.family, out);
             }
         }
         if let Some(family) = update.end_of_rib {
@@ -265,39 +285,55 @@ impl Rib {
     }
 
     /// Puts a path in place of what its source said under the same identifier before.
-    fn insert(
-        &mut self,
-        dest: DestId,
-        path: PathRef,
-        id: PathId,
-        marks: Marks,
-        out: &mut Vec<Action>,
-    ) {
-        let entry = Entry {
-            told: path,
-            used: path,
-            id,
-            marks,
-        };
-        self.table.paths.hold(path);
-        self.table.paths.hold(path);
+    fn insert(&mut self, dest: DestId, entry: Entry, out: &mut Vec<Action>) {
+        self.table.paths.hold(entry.told);
+        self.table.paths.hold(entry.used);
         let old = self.table.insert(dest, entry);
         let family = self.table.dest(dest).prefix.family();
-        if let Some(peer) = self.table.paths.peer(path)
+        if let Some(peer) = self.table.paths.peer(entry.told)
             && let Some(peer) = self.peers.get_mut(&peer)
         {
             peer.dests.insert(dest);
-            peer.count(family, marks);
+            peer.count(family, entry.marks);
             old.into_iter()
                 .for_each(|old| peer.uncount(family, old.marks));
         }
         if let Some(old) = old {
             self.table.release(old);
-            if (old.used, old.marks.rejected) == (entry.used, marks.rejected) {
+            if (old.used, old.marks.rejected) == (entry.used, entry.marks.rejected) {
                 return;
             }
         }
         self.reselect(dest, out);
+    }
+
+    /// Says once in a session that a peer tells more than it may, or nearly so.
+    fn check_limit(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id.index) else {
+            return;
+        };
+        let Some(limit) = peer.policy.max_prefixes[family as usize] else {
+            return;
+        };
+        let count = u32::try_from(peer.counts(family).received).unwrap_or(u32::MAX);
+        let Some(session) = peer.session(id) else {
+            return;
+        };
+        let (exceeded, said) = if count > limit.limit {
+            (true, &mut session.exceeded)
+        } else {
+            (false, &mut session.warned)
+        };
+        if count < limit.warn_at.min(limit.limit + 1) || said.contains(family) {
+            return;
+        }
+        said.insert(family);
+        out.push(Action::PrefixLimit {
+            peer: id,
+            family,
+            count,
+            exceeded,
+        });
     }
 
     /// Takes away what `peer` said under an identifier.
@@ -334,6 +370,9 @@ impl Rib {
         };
         if let Some(group) = self.groups.get_mut(session.egress.group) {
             group.resend(id.index, family, &mut self.table);
+            if session.negotiated.enhanced_route_refresh {
+                session.egress.begin_owed.insert(family);
+            }
             session.rouse(out);
         }
     }
@@ -355,50 +394,49 @@ impl Rib {
         }
     }
 
-    /// Why a path to `prefix` must not be used, if it must not.
-    pub(super) fn judge(&self, path: &Path, prefix: &Prefix) -> Option<Rejection> {
-        let index = path.source.index()?;
-        self.judge_path(path)
-            .or_else(|| self.judge_prefix(index, prefix))
-    }
-
-    /// Checks that no configuration can switch off.
-    fn judge_path(&self, path: &Path) -> Option<Rejection> {
-        let peer = path.source.peer()?;
-        let attributes = &path.attributes;
-        if attributes.as_path.contains(self.config.asn) {
-            return Some(Rejection::AsLoop);
-        }
-        if !peer.internal {
-            let found = attributes.as_path.first();
-            if found != Some(peer.asn) {
-                let peer = peer.asn;
-                return Some(Rejection::FirstAs { peer, found });
-            }
-        } else if attributes.originator_id == Some(self.config.router_id) {
-            return Some(Rejection::OriginatorIsSelf);
-        } else if attributes.cluster_list.contains(&self.config.cluster_id) {
-            return Some(Rejection::ClusterLoop);
-        }
-        let next_hop = path.next_hop.as_ref()?;
-        peer.is_ourselves(next_hop).then_some(Rejection::OwnNextHop)
-    }
-
     /// Judges every learnt path again after a change of configuration.
     fn rejudge(&mut self) {
         for id in self.table.sorted() {
             for at in 0..self.table.dest(id).paths.len() {
                 let dest = self.table.dest(id);
-                let Entry { told, marks, .. } = dest.paths[at];
-                let rejected = self
-                    .judge(self.table.paths.get(told), &dest.prefix)
-                    .is_some();
-                if rejected != marks.rejected {
-                    let marks = Marks { rejected, ..marks };
-                    self.mark(id, at, marks);
+                let entry = dest.paths[at];
+                let told = self.table.paths.get(entry.told);
+                if told.source == Source::Local {
+                    continue;
                 }
+                let unusable = self.judge_path(told).is_some();
+                let taken = self.taken(told);
+                let marks = Marks {
+                    stale: entry.marks.stale,
+                    ..self.marks(&taken, unusable, &dest.prefix)
+                };
+                let used = self.table.paths.intern(taken);
+                self.table.paths.hold(entry.told);
+                self.put(
+                    id,
+                    at,
+                    Entry {
+                        used,
+                        marks,
+                        ..entry
+                    },
+                );
             }
         }
+    }
+
+    /// Puts an entry in the place of another of the same source and identifier, with holds of its
+    /// own.
+    pub(super) fn put(&mut self, dest: DestId, at: usize, entry: Entry) {
+        let before = self.table.replace_at(dest, at, entry);
+        let family = self.table.dest(dest).prefix.family();
+        if let Some(peer) = self.table.paths.peer(entry.told)
+            && let Some(peer) = self.peers.get_mut(&peer)
+        {
+            peer.uncount(family, before.marks);
+            peer.count(family, entry.marks);
+        }
+        self.table.release(before);
     }
 
     /// Changes what is noted about an entry.
@@ -412,20 +450,6 @@ impl Rib {
         {
             peer.uncount(family, before);
             peer.count(family, marks);
-        }
-    }
-
-    fn judge_prefix(&self, index: PeerIndex, prefix: &Prefix) -> Option<Rejection> {
-        let protected = |own: &&Prefix| own.contains(prefix);
-        if let Some(own) = self.config.protected.iter().find(protected) {
-            return Some(Rejection::Protected(*own));
-        }
-        let policy = &self.peers.get(&index)?.policy.import;
-        match policy.evaluate(prefix) {
-            (Verdict::Accept, _) => None,
-            (Verdict::Reject, rule) => Some(Rejection::Policy {
-                rule: rule.map(|rule| rule.name.clone()),
-            }),
         }
     }
 
@@ -456,7 +480,7 @@ impl Rib {
         }
     }
 
-    fn reselect(&mut self, dest: DestId, out: &mut Vec<Action>) {
+    pub(super) fn reselect(&mut self, dest: DestId, out: &mut Vec<Action>) {
         let scope = match self.deferral {
             Some(_) => Scope::OwnRoutes,
             None => Scope::All,

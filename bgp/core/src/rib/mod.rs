@@ -26,8 +26,10 @@ mod exports;
 mod group;
 mod groups;
 mod hash;
+mod intake;
 mod journal;
 mod machine;
+mod origin;
 mod path;
 mod path_ids;
 mod paths;
@@ -40,8 +42,12 @@ mod ways;
 
 pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
 pub use egress::{EgressConfig, Exported, NextHopMode, Withheld, export};
-pub use event::{Action, Ends, Event, FibAnswer, Forward, PeerPolicy, RibConfig, RibOptions};
+pub use event::{
+    Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, Retention, RibConfig,
+    RibOptions,
+};
 pub use machine::Rib;
+pub use origin::{BlockOwner, BlockOwners, OriginValidity};
 pub use path::{
     DEFAULT_LOCAL_PREF, Path, PathPeer, PeerId, PeerIndex, Rejection, Source, TablePath,
 };

@@ -7,8 +7,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::rib::origin::OriginValidity;
 use crate::types::{Asn, NextHop, PathId, Prefix, RouterId};
-use crate::wire::PathAttributes;
+use crate::wire::{Community, PathAttributes};
 
 /// Names a configured peer for as long as the speaker lives; never given to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,9 +37,17 @@ pub struct Path {
     pub attributes: Arc<PathAttributes>,
     /// Where its packets go; `None` for own routes.
     pub next_hop: Option<NextHop>,
+    /// Kept beyond the restart time of the peer that told it (RFC 9494 §4.3): used when there is
+    /// nothing else.
+    pub long_lived: bool,
 }
 
 impl Path {
+    /// Whether this path is a last resort: we keep it beyond its time, or somebody before us does.
+    pub fn is_last_resort(&self) -> bool {
+        self.long_lived || self.attributes.communities.contains(&Community::LLGR_STALE)
+    }
+
     /// LOCAL_PREF as the selection uses it.
     pub fn local_pref(&self) -> u32 {
         self.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
@@ -111,6 +120,8 @@ pub struct TablePath {
     pub id: PathId,
     /// Kept from before the peer's restart (RFC 4724 §4.2); used like any other meanwhile.
     pub stale: bool,
+    /// How its originator agrees with the owner of the block that it lies in.
+    pub validity: OriginValidity,
     /// Why it must not be used; the path is kept so that people can ask, and so that a change of
     /// policy needs no word from the peer.
     pub rejected: Option<Rejection>,
@@ -136,6 +147,17 @@ pub enum Rejection {
     OwnNextHop,
     /// It lies in a prefix that is ours alone.
     Protected(Prefix),
+    /// It lies in a block of another node than the one that originates it.
+    ForeignBlock {
+        /// The block.
+        block: Prefix,
+        /// The node that holds it.
+        owner: String,
+        /// Who originates the route.
+        originator: RouterId,
+    },
+    /// The session is external and no policy was configured for it (RFC 8212 §3).
+    NoPolicy,
     /// The import policy says no, by a rule or because none matched.
     Policy {
         /// The rule; `None` when no rule matched.
@@ -161,6 +183,17 @@ impl fmt::Display for Rejection {
             Self::ClusterLoop => f.write_str("we reflected it before: CLUSTER_LIST names us"),
             Self::OwnNextHop => f.write_str("its next hop is ourselves"),
             Self::Protected(prefix) => write!(f, "it lies in {prefix}, which is ours alone"),
+            Self::ForeignBlock {
+                block,
+                owner,
+                originator,
+            } => write!(
+                f,
+                "it lies in {block}, which belongs to node {owner}, and comes from {originator}"
+            ),
+            Self::NoPolicy => {
+                f.write_str("the session is external and no import policy is configured")
+            }
             Self::Policy { rule: Some(rule) } => {
                 write!(f, "the import policy rejects it: rule '{rule}'")
             }

@@ -42,6 +42,10 @@ pub(super) struct Session {
     pub(super) end_of_rib_received: FamilySet,
     /// Whether the peer has announced anything in this session.
     pub(super) has_announced: bool,
+    /// Families of which the peer has told nearly as much as it may, and the shell knows.
+    pub(super) warned: FamilySet,
+    /// Families of which it has told more.
+    pub(super) exceeded: FamilySet,
     pub(super) egress: Egress,
 }
 
@@ -51,6 +55,10 @@ pub(super) struct Egress {
     pub(super) group: GroupId,
     /// Families whose End-of-RIB is still to be sent.
     pub(super) end_of_rib_owed: FamilySet,
+    /// Families whose refresh has not begun (RFC 7313 §4).
+    pub(super) begin_owed: FamilySet,
+    /// Families whose refresh has begun and not ended.
+    pub(super) end_owed: FamilySet,
     /// When End-of-RIB goes out although the FIB has not answered for everything.
     pub(super) end_of_rib_at: Instant,
     /// The last pull found nothing: the peer must be told when there is something again.

@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use crate::rib::group::Sources;
 use crate::rib::machine::Rib;
 use crate::rib::path::PeerId;
-use crate::wire;
+use crate::types::FamilySet;
+use crate::wire::{self, RefreshKind};
 
 impl Rib {
     /// The next messages for `peer`, about as many as `budget` prefixes take; `None` when there is
@@ -19,6 +20,13 @@ impl Rib {
     pub fn pull(&mut self, now: Instant, peer: PeerId, budget: usize) -> Option<Bytes> {
         let session = self.peers.get_mut(&peer.index)?.session(peer)?;
         let group = self.groups.get_mut(session.egress.group)?;
+        let begun = std::mem::take(&mut session.egress.begin_owed);
+        if !begun.is_empty() {
+            begun
+                .iter()
+                .for_each(|family| session.egress.end_owed.insert(family));
+            return Some(bracket(begun, RefreshKind::Begin));
+        }
         let mut sources = Sources {
             table: &mut self.table,
             path_ids: &mut self.path_ids,
@@ -29,6 +37,10 @@ impl Rib {
             }
         }
         group.merge(peer.index, &mut sources, budget);
+        let ended = std::mem::take(&mut session.egress.end_owed);
+        if !ended.is_empty() {
+            return Some(bracket(ended, RefreshKind::End));
+        }
 
         // RFC 4724 §4.1: End-of-RIB ends the first dump; after a restart that is the one which
         // follows selection, and which the FIB has seen.
@@ -60,4 +72,13 @@ impl Rib {
         let size = self.table.len();
         self.table.journal.trim(slowest.unwrap_or(end), size);
     }
+}
+
+/// The messages that enclose routes which are told again (RFC 7313 §4).
+fn bracket(families: FamilySet, kind: RefreshKind) -> Bytes {
+    let mut octets = BytesMut::new();
+    for family in families.iter() {
+        wire::route_refresh(family, kind, &mut octets);
+    }
+    octets.freeze()
 }

@@ -8,15 +8,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::fsm::Negotiated;
 use crate::rib::egress::EgressConfig;
-use crate::rib::event::{Action, Ends, PeerPolicy, RibConfig};
+use crate::rib::event::{Action, Ends, PeerPolicy, Retention, RibConfig};
 use crate::rib::machine::Rib;
-use crate::rib::path::{PathPeer, PeerId, PeerIndex};
+use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex};
 use crate::rib::peer::{Egress, Session};
-use crate::rib::table::{Entry, Marks};
-use crate::types::{Family, FamilySet, PeerKind};
-use crate::wire::EncodeContext;
+use crate::rib::table::{DestId, Entry, Marks};
+use crate::types::{Family, FamilySet, PathId, PeerKind};
+use crate::wire::{Community, EncodeContext};
 
 /// How long End-of-RIB waits for the FIB to answer for the first table. A peer that gets it too
 /// early drops routes that we are about to confirm; one that gets it late only keeps stale routes
@@ -84,6 +86,14 @@ impl Deferral {
     }
 }
 
+/// How long the routes of one family of a peer stay without a word from it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stale {
+    pub(super) until: Instant,
+    /// How long they stay beyond that as a last resort; zero for not at all.
+    long_lived_time: Duration,
+}
+
 impl Rib {
     pub(super) fn peer_up(
         &mut self,
@@ -101,19 +111,20 @@ impl Rib {
                 return;
             }
             let old = session.id;
-            self.peer_down(now, old, &[], Duration::ZERO, out);
+            self.peer_down(now, old, &[], out);
         }
         self.keep_stale_of_returning(now, id.index, &negotiated, out);
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
         let config = egress_config(&self.config, &peer.policy, &negotiated, &ends);
+        let local_asn = peer.policy.local_asn.unwrap_or(self.config.asn);
         let path_peer = Arc::new(PathPeer {
             index: id.index,
             asn: negotiated.peer_asn,
             router_id: negotiated.peer_router_id,
             address: ends.peer,
-            internal: negotiated.peer_asn == self.config.asn,
+            internal: negotiated.peer_asn == local_asn,
             client: peer.policy.client,
             interface: ends.interface,
             own_v4: config.self_v4,
@@ -125,8 +136,12 @@ impl Rib {
             path_peer,
             end_of_rib_received: FamilySet::EMPTY,
             has_announced: false,
+            warned: FamilySet::EMPTY,
+            exceeded: FamilySet::EMPTY,
             egress: Egress {
                 group,
+                begin_owed: FamilySet::EMPTY,
+                end_owed: FamilySet::EMPTY,
                 end_of_rib_owed: negotiated.families.iter().copied().collect(),
                 end_of_rib_at: now + END_OF_RIB_PATIENCE,
                 idle: true,
@@ -156,8 +171,11 @@ impl Rib {
             let kept = restart.is_some_and(|restart| restart.families.contains(&(family, true)))
                 && negotiated.families.contains(&family);
             if kept {
-                let until = now + self.config.stale_time;
-                self.stale.insert((index, family), until);
+                let stale = Stale {
+                    until: now + self.config.stale_time,
+                    long_lived_time: Duration::ZERO,
+                };
+                self.stale.insert((index, family), stale);
             } else {
                 self.sweep_stale(index, family, out);
             }
@@ -173,8 +191,7 @@ impl Rib {
         &mut self,
         now: Instant,
         id: PeerId,
-        retain: &[Family],
-        restart_time: Duration,
+        retain: &[Retention],
         out: &mut Vec<Action>,
     ) {
         let index = id.index;
@@ -189,18 +206,33 @@ impl Rib {
         self.end_session(index);
         // RFC 4724 §4.2: what was already stale when the peer restarts again goes now; so does
         // what the peer does not keep.
+        let kept: FamilySet = retain.iter().map(|retention| retention.family).collect();
         self.forget_paths(
             index,
-            |prefix, entry| entry.marks.stale || !retain.contains(&prefix.family()),
+            |prefix, entry| entry.marks.stale || !kept.contains(prefix.family()),
             out,
         );
-        for family in retain {
-            self.stale.insert((index, *family), now + restart_time);
+        self.mark_stale(index, kept);
+        for retention in retain {
+            let stale = Stale {
+                until: now + retention.restart_time,
+                long_lived_time: retention.long_lived_time,
+            };
+            self.stale.insert((index, retention.family), stale);
+            if retention.restart_time.is_zero() {
+                self.stale_expired(now, index, retention.family, out);
+            }
         }
+    }
+
+    fn mark_stale(&mut self, index: PeerIndex, families: FamilySet) {
         let Some(peer) = self.peers.get(&index) else {
             return;
         };
         for dest in peer.dests.iter().collect::<Vec<_>>() {
+            if !families.contains(self.table.dest(dest).prefix.family()) {
+                continue;
+            }
             for at in 0..self.table.dest(dest).paths.len() {
                 let Entry { told, marks, .. } = self.table.dest(dest).paths[at];
                 if self.table.paths.peer(told) == Some(index) {
@@ -214,6 +246,105 @@ impl Rib {
                     );
                 }
             }
+        }
+    }
+
+    /// The time of stale routes is over: they go, or become the last resort.
+    pub(super) fn stale_expired(
+        &mut self,
+        now: Instant,
+        index: PeerIndex,
+        family: Family,
+        out: &mut Vec<Action>,
+    ) {
+        let more = self
+            .stale
+            .get(&(index, family))
+            .map(|stale| stale.long_lived_time);
+        let Some(more) = more.filter(|more| !more.is_zero()) else {
+            return self.sweep_stale(index, family, out);
+        };
+        let stale = Stale {
+            until: now + more,
+            long_lived_time: Duration::ZERO,
+        };
+        self.stale.insert((index, family), stale);
+        // RFC 9494 §4.3: what asks not to be kept goes.
+        let goes = |path: &Path| path.attributes.communities.contains(&Community::NO_LLGR);
+        let Some(peer) = self.peers.get(&index) else {
+            return;
+        };
+        for dest in peer.dests.iter().collect::<Vec<_>>() {
+            if self.table.dest(dest).prefix.family() != family {
+                continue;
+            }
+            let ids: SmallVec<[PathId; 4]> = self.stale_paths(dest, index);
+            for id in ids {
+                let Some(at) = self.table.position(dest, Some(index), id) else {
+                    continue;
+                };
+                let entry = self.table.dest(dest).paths[at];
+                let told = self.table.paths.get(entry.told).clone();
+                if goes(&told) {
+                    self.withdraw(dest, Some(index), id, out);
+                    continue;
+                }
+                let told = Path {
+                    long_lived: true,
+                    ..told
+                };
+                let used = self.taken(&told);
+                let used = self.table.paths.intern(used);
+                let told = self.table.paths.intern(told);
+                self.put(
+                    dest,
+                    at,
+                    Entry {
+                        told,
+                        used,
+                        ..entry
+                    },
+                );
+                self.reselect(dest, out);
+            }
+        }
+    }
+
+    fn stale_paths(&self, dest: DestId, index: PeerIndex) -> SmallVec<[PathId; 4]> {
+        let entries = self.table.dest(dest).paths.iter();
+        entries
+            .filter(|entry| entry.marks.stale)
+            .filter(|entry| self.table.paths.peer(entry.told) == Some(index))
+            .map(|entry| entry.id)
+            .collect()
+    }
+
+    /// RFC 7313 §4.2: what the peer does not tell again before it ends its refresh is gone.
+    pub(super) fn refresh_begun(&mut self, now: Instant, id: PeerId, family: Family) {
+        if self
+            .peers
+            .get_mut(&id.index)
+            .and_then(|peer| peer.session(id))
+            .is_none()
+        {
+            return;
+        }
+        self.mark_stale(id.index, [family].into_iter().collect());
+        let stale = Stale {
+            until: now + self.config.stale_time,
+            long_lived_time: Duration::ZERO,
+        };
+        self.stale.insert((id.index, family), stale);
+    }
+
+    pub(super) fn sweep_if_up(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
+        if self
+            .peers
+            .get_mut(&id.index)
+            .and_then(|peer| peer.session(id))
+            .is_some()
+        {
+            self.sweep_stale(id.index, family, out);
         }
     }
 
@@ -336,14 +467,20 @@ pub(super) fn egress_config(
     negotiated: &Negotiated,
     ends: &Ends,
 ) -> EgressConfig {
+    let local_asn = policy.local_asn.unwrap_or(config.asn);
     EgressConfig {
-        local_asn: config.asn,
+        local_asn,
         cluster_id: config.cluster_id,
-        peer: if negotiated.peer_asn == config.asn {
+        peer: if negotiated.peer_asn == local_asn {
             PeerKind::Internal
         } else {
             PeerKind::External
         },
+        replaced_asn: policy.as_override.then_some(negotiated.peer_asn),
+        remove_private_as: policy.remove_private_as,
+        draining: config.draining,
+        long_lived: false,
+        extended_next_hop: false,
         client: policy.client,
         transit: config.transit,
         families: negotiated.families.iter().copied().collect(),
@@ -354,7 +491,7 @@ pub(super) fn egress_config(
             .map(|global| (global, None))
             .or(ends.local_v6),
         subnets: ends.subnets.clone(),
-        policy: Arc::clone(&policy.export),
+        policy: policy.export.clone(),
         encode: EncodeContext {
             four_octet_as: negotiated.four_octet_as,
             ..EncodeContext::default()

@@ -17,6 +17,7 @@ use crate::rib::best::{Candidate, Multipath, pick, sharing};
 use crate::rib::event::{Action, Forward};
 use crate::rib::hash::Seed;
 use crate::rib::journal::Journal;
+use crate::rib::origin::OriginValidity;
 use crate::rib::path::{PeerIndex, Source};
 use crate::rib::paths::{PathRef, Paths};
 use crate::rib::ways::{WaysRef, WaysTable};
@@ -51,6 +52,7 @@ pub(super) struct Marks {
     pub(super) stale: bool,
     /// Must not be used; the reason can be worked out again.
     pub(super) rejected: bool,
+    pub(super) validity: OriginValidity,
 }
 
 /// One prefix.
@@ -261,6 +263,12 @@ impl Table {
             paths.shrink_to_fit();
         }
         entry
+    }
+
+    /// Puts `entry` in the place of another of the same source, which it gives back. The holds that
+    /// `entry` counts on become the table's.
+    pub(super) fn replace_at(&mut self, dest: DestId, at: usize, entry: Entry) -> Entry {
+        std::mem::replace(&mut self.dests[dest.slot()].paths[at], entry)
     }
 
     pub(super) fn entry_mut(&mut self, dest: DestId, at: usize) -> &mut Entry {

@@ -150,6 +150,7 @@ impl Rib {
             path: paths.get(entry.used).clone(),
             id: entry.id,
             stale: entry.marks.stale,
+            validity: entry.marks.validity,
             rejected: entry
                 .marks
                 .rejected

@@ -37,6 +37,7 @@ fn learnt(index: u32, internal: bool, change: impl FnOnce(&mut PathAttributes)) 
         })),
         attributes: Arc::new(attributes),
         next_hop: Some(IpAddr::from(std::net::Ipv4Addr::from_bits(index)).into()),
+        long_lived: false,
     }
 }
 

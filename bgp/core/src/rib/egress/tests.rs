@@ -19,7 +19,12 @@ fn config(peer: PeerKind) -> EgressConfig {
             Some("fe80::1".parse().unwrap()),
         )),
         subnets: vec!["10.0.0.0/31".parse().unwrap()],
-        policy: Arc::default(),
+        policy: Some(Arc::default()),
+        replaced_asn: None,
+        remove_private_as: false,
+        draining: false,
+        long_lived: false,
+        extended_next_hop: false,
         encode: EncodeContext::default(),
     }
 }
@@ -44,6 +49,7 @@ fn learnt(internal: bool, client: bool) -> Path {
             ..PathAttributes::default()
         }),
         next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
+        long_lived: false,
     }
 }
 
@@ -256,7 +262,7 @@ fn well_known_communities_and_policies_are_honoured() {
     );
     assert!(export(&prefix(), &own(), &no_transit).is_ok());
     let closed = EgressConfig {
-        policy: Arc::new(ExportPolicy::reject_all()),
+        policy: Some(Arc::new(ExportPolicy::reject_all())),
         ..external
     };
     assert_eq!(

@@ -19,7 +19,7 @@ fn club_config(open: &[bool]) -> RibConfig {
         };
         let policy = PeerPolicy {
             client: true,
-            export: Arc::new(export),
+            export: Some(Arc::new(export)),
             ..config().peers[&PeerIndex(2)].clone()
         };
         (PeerIndex(peer), policy)
@@ -92,7 +92,6 @@ impl Club {
             self.handle(Event::PeerDown {
                 peer: id,
                 retain: Vec::new(),
-                restart_time: RESTART,
             });
         }
     }

@@ -1,6 +1,7 @@
 //! The RIB against brute-force oracles, and the order of events that restarts hang on.
 
 mod events;
+mod features;
 mod groups;
 mod oracle;
 
@@ -18,7 +19,8 @@ use crate::policy::{Policy, PrefixMatch};
 use crate::rib::sessions::{EARLY_END_OF_RIB, SETTLE};
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PathId, PeerKind, Prefix, RouterId};
 use crate::wire::{
-    self, AsPath, DecodeContext, EncodeContext, PathAttributes, Reach, Update, UpdateOutcome,
+    self, AsPath, Community, DecodeContext, EncodeContext, MessageType, PathAttributes, Reach,
+    RefreshKind, Update, UpdateOutcome,
 };
 
 const US: Asn = Asn(65_000);
@@ -48,8 +50,14 @@ fn config() -> RibConfig {
                 Policy::accept_all()
             };
             let policy = PeerPolicy {
-                import: Arc::default(),
-                export: Arc::new(export),
+                local_asn: None,
+                import: Some(Arc::default()),
+                export: Some(Arc::new(export)),
+                allowed_own_as: 0,
+                as_override: false,
+                remove_private_as: false,
+                validate_origin: false,
+                max_prefixes: [None; 2],
                 next_hop_mode: NextHopMode::Auto,
                 next_hop_v4: None,
                 next_hop_v6: None,
@@ -70,6 +78,8 @@ fn config() -> RibConfig {
         },
         stale_time: Duration::from_secs(300),
         protected: vec!["10.255.0.0/16".parse().unwrap()],
+        blocks: Arc::default(),
+        draining: false,
         originate: BTreeMap::from([(prefix(7), PathAttributes::default())]),
         peers,
     }
@@ -140,6 +150,8 @@ struct World {
     fib: BTreeMap<Prefix, Arc<[Forward]>>,
     unanswered: Vec<(Prefix, u64)>,
     complete: usize,
+    /// Warnings and ends because of too many prefixes, in order.
+    limits: Vec<bool>,
 }
 
 impl World {
@@ -162,6 +174,7 @@ impl World {
             fib: BTreeMap::new(),
             unanswered: Vec::new(),
             complete: 0,
+            limits: Vec::new(),
         };
         world.act(out);
         world
@@ -195,6 +208,7 @@ impl World {
                     self.unanswered.push((prefix, seq));
                 }
                 Action::FibComplete => self.complete += 1,
+                Action::PrefixLimit { exceeded, .. } => self.limits.push(exceeded),
                 Action::RestartComplete | Action::EgressReady { .. } => {}
             }
         }
@@ -237,10 +251,10 @@ impl World {
 
     fn down(&mut self, peer: u32, retain: &[Family]) {
         if let Some(id) = self.sessions.remove(&peer) {
+            let retain = retain.iter().copied().map(retention);
             self.handle(Event::PeerDown {
                 peer: id,
-                retain: retain.to_vec(),
-                restart_time: RESTART,
+                retain: retain.collect(),
             });
         }
     }
@@ -304,6 +318,14 @@ impl World {
 
     fn believes(&self, peer: u32, prefix: Prefix) -> bool {
         self.believed[&peer].contains_key(&prefix)
+    }
+}
+
+fn retention(family: Family) -> Retention {
+    Retention {
+        family,
+        restart_time: RESTART,
+        long_lived_time: Duration::ZERO,
     }
 }
 

@@ -107,6 +107,7 @@ impl Oracle {
                 source: Source::Local,
                 attributes: Arc::default(),
                 next_hop: None,
+                long_lived: false,
             });
         }
         for (peer, told) in &self.told {
@@ -131,6 +132,7 @@ impl Oracle {
                 })),
                 attributes: Arc::new(attributes),
                 next_hop: Some(update.reach[0].next_hop),
+                long_lived: false,
             });
         }
         paths
@@ -150,7 +152,12 @@ fn egress(peer: u32) -> EgressConfig {
         self_v4: ends(peer).local_v4,
         self_v6: None,
         subnets: Vec::new(),
-        policy: Arc::clone(&config.peers[&PeerIndex(peer)].export),
+        policy: config.peers[&PeerIndex(peer)].export.clone(),
+        replaced_asn: None,
+        remove_private_as: false,
+        draining: false,
+        long_lived: false,
+        extended_next_hop: false,
         encode: EncodeContext::default(),
     }
 }

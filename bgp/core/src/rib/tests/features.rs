@@ -1,0 +1,277 @@
+//! What peers may configure beyond the plain protocol, one behaviour each.
+
+use super::*;
+
+fn with_peer(peer: u32, change: impl FnOnce(&mut PeerPolicy)) -> RibConfig {
+    let mut config = config();
+    change(config.peers.get_mut(&PeerIndex(peer)).unwrap());
+    config
+}
+
+fn rejection(world: &World, prefix: Prefix) -> Option<Rejection> {
+    let route = world.rib.routes(Some(prefix)).remove(0);
+    route.paths[0].rejected.clone()
+}
+
+fn with_communities(mut update: Update, communities: &[Community]) -> Update {
+    update.attributes.as_mut().unwrap().communities = communities.to_vec();
+    update
+}
+
+#[test]
+fn routes_kept_beyond_the_restart_time_are_a_last_resort_and_go_at_last() {
+    let mut world = World::new(config(), None);
+    (0..3).for_each(|peer| world.up(peer));
+    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
+    let asks_not_to = announcement(0, &[prefix(3)], &[]);
+    world.tell(0, with_communities(asks_not_to, &[Community::NO_LLGR]));
+    // Longer, so that it loses until the other is a last resort.
+    world.tell(1, announcement(1, &[prefix(1)], &[7, 7, 7]));
+    let only = |world: &World, number| world.fib[&prefix(number)][0].interface;
+    assert_eq!(only(&world, 1), Some(1));
+    let id = world.sessions.remove(&0).unwrap();
+    world.handle(Event::PeerDown {
+        peer: id,
+        retain: vec![Retention {
+            long_lived_time: Duration::from_secs(3600),
+            ..retention(V4)
+        }],
+    });
+    assert_eq!(only(&world, 1), Some(1), "used like any other at first");
+    world.advance(RESTART);
+    assert_eq!(only(&world, 1), Some(2), "the other peer's is better now");
+    assert_eq!(only(&world, 2), Some(1), "there is nothing else");
+    assert!(
+        !world.fib.contains_key(&prefix(3)),
+        "it asked not to be kept"
+    );
+    world.answer_all();
+    world.pull_all();
+    assert!(world.believes(2, prefix(7)));
+    assert!(!world.believes(2, prefix(2)), "the peer would not know it");
+    world.advance(Duration::from_secs(3600));
+    assert!(!world.fib.contains_key(&prefix(2)));
+    assert_eq!(world.rib.poll_timeout(), None);
+}
+
+#[test]
+fn too_many_prefixes_are_warned_of_once_and_then_end_the_session_once() {
+    let limit = MaxPrefixes {
+        limit: 3,
+        warn_at: 2,
+    };
+    let mut world = World::new(
+        with_peer(0, |peer| peer.max_prefixes[0] = Some(limit)),
+        None,
+    );
+    world.up(0);
+    let mut seen = Vec::new();
+    for number in 0..5 {
+        world.tell(0, announcement(0, &[prefix(number)], &[]));
+        seen.push(world.limits.clone());
+    }
+    assert_eq!(
+        seen,
+        [
+            vec![],
+            vec![false],
+            vec![false],
+            vec![false, true],
+            vec![false, true]
+        ]
+    );
+    world.up(0);
+    world.tell(0, announcement(0, &[prefix(0), prefix(1)], &[]));
+    assert_eq!(
+        world.limits,
+        [false, true, false],
+        "a new session counts anew"
+    );
+}
+
+#[test]
+fn what_a_peer_does_not_tell_again_in_a_refresh_is_gone_at_its_end() {
+    let mut world = World::new(config(), None);
+    world.up(0);
+    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
+    let (peer, family) = (world.sessions[&0], V4);
+    world.handle(Event::RefreshBegun { peer, family });
+    world.tell(0, announcement(0, &[prefix(1)], &[]));
+    assert_eq!(world.fib.len(), 2);
+    world.handle(Event::RefreshEnded { peer, family });
+    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
+}
+
+#[test]
+fn a_refresh_that_was_asked_for_is_enclosed_where_the_peer_knows_that() {
+    let mut world = World::new(config(), None);
+    world.up_with(
+        0,
+        Negotiated {
+            enhanced_route_refresh: true,
+            ..negotiated(0)
+        },
+    );
+    world.pull_all();
+    let peer = world.sessions[&0];
+    world.handle(Event::Refresh { peer, family: V4 });
+    let mut kinds = Vec::new();
+    while let Some(octets) = world.rib.pull(world.now, peer, 100) {
+        let mut stream = BytesMut::from(&octets[..]);
+        while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
+            kinds.push((frame.kind, frame.body.get(2).copied()));
+        }
+    }
+    let (begin, end) = (RefreshKind::Begin.into(), RefreshKind::End.into());
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|(kind, _)| *kind == MessageType::RouteRefresh)
+            .map(|(_, kind)| kind.unwrap())
+            .collect::<Vec<u8>>(),
+        [begin, end]
+    );
+    assert_eq!(
+        kinds.len(),
+        3,
+        "between them stands the one route: {kinds:?}"
+    );
+    assert_eq!(kinds[1].0, MessageType::Update);
+}
+
+#[test]
+fn a_node_cannot_announce_the_block_of_another_nor_a_part_of_it() {
+    let owner = |node: &str, router, stale| BlockOwner {
+        node: node.into(),
+        routers: vec![RouterId(router)],
+        stale,
+    };
+    let blocks = [
+        (prefix(1), owner("n102", 102, false)),
+        (prefix(2), owner("n103", 103, false)),
+        (prefix(3), owner("n103", 103, true)),
+    ];
+    let mut checked = with_peer(2, |peer| peer.validate_origin = true);
+    checked.blocks = Arc::new(blocks.into_iter().collect());
+    let mut world = World::new(checked.clone(), None);
+    world.up(2);
+    let part: Prefix = "10.2.128.0/26".parse().unwrap();
+    for told in [prefix(1), prefix(2), part, prefix(3), prefix(4)] {
+        world.tell(2, announcement(2, &[told], &[]));
+    }
+    let foreign = Some(Rejection::ForeignBlock {
+        block: prefix(2),
+        owner: "n103".into(),
+        originator: RouterId(102),
+    });
+    let expected = [
+        (prefix(1), None, OriginValidity::Valid),
+        (prefix(2), foreign.clone(), OriginValidity::Foreign),
+        (part, foreign, OriginValidity::Foreign),
+        (prefix(3), None, OriginValidity::Stale),
+        (prefix(4), None, OriginValidity::Unknown),
+    ];
+    for (prefix, rejected, validity) in expected {
+        let route = world.rib.covering(&prefix).unwrap();
+        let path = &route.paths[0];
+        assert_eq!((route.prefix, &path.rejected), (prefix, &rejected));
+        assert_eq!(path.validity, validity, "{prefix}");
+        assert_eq!(world.fib.contains_key(&prefix), rejected.is_none());
+    }
+    // Behind a reflector, the originator that it names counts.
+    let mut reflected = announcement(2, &[prefix(2)], &[]);
+    reflected.attributes.as_mut().unwrap().originator_id = Some(RouterId(103));
+    world.tell(2, reflected);
+    assert_eq!(rejection(&world, prefix(2)), None);
+    // The block changes hands: what was accepted is judged again.
+    checked.blocks = Arc::new([(prefix(1), owner("n9", 9, false))].into_iter().collect());
+    world.handle(Event::Configure(checked));
+    assert!(!world.fib.contains_key(&prefix(1)));
+}
+
+#[test]
+fn an_external_peer_without_a_policy_exchanges_nothing_and_says_so() {
+    let mut world = World::new(
+        with_peer(0, |peer| (peer.import, peer.export) = (None, None)),
+        None,
+    );
+    world.up(0);
+    world.tell(0, announcement(0, &[prefix(1)], &[]));
+    world.pull_all();
+    assert_eq!(rejection(&world, prefix(1)), Some(Rejection::NoPolicy));
+    assert!(!world.believes(0, prefix(7)));
+    let told = world.rib.told(&prefix(7));
+    assert_eq!(told, [(PeerIndex(0), Err(Withheld::NoPolicy))]);
+    world.handle(Event::Configure(config()));
+    world.pull_all();
+    assert!(world.fib.contains_key(&prefix(1)));
+    assert!(world.believes(0, prefix(7)));
+}
+
+#[test]
+fn our_own_as_may_stand_in_a_path_as_often_as_allowed() {
+    let mut world = World::new(with_peer(0, |peer| peer.allowed_own_as = 1), None);
+    world.up(0);
+    world.tell(0, announcement(0, &[prefix(1)], &[65_000]));
+    world.tell(0, announcement(0, &[prefix(2)], &[65_000, 65_000]));
+    assert_eq!(rejection(&world, prefix(1)), None);
+    assert_eq!(rejection(&world, prefix(2)), Some(Rejection::AsLoop));
+}
+
+#[test]
+fn a_session_with_an_as_of_its_own_shows_that_one_alone_and_knows_both() {
+    let local = Some(Asn(64_999));
+    let mut world = World::new(with_peer(0, |peer| peer.local_asn = local), None);
+    world.up(0);
+    world.pull_all();
+    let (attributes, _) = &world.believed[&0][&prefix(7)];
+    assert_eq!(attributes.as_path.to_string(), "64999");
+    for (number, looped) in [(1, 64_999), (2, 65_000)] {
+        world.tell(0, announcement(0, &[prefix(number)], &[looped]));
+        assert_eq!(rejection(&world, prefix(number)), Some(Rejection::AsLoop));
+    }
+}
+
+#[test]
+fn graceful_shutdown_is_the_lowest_preference_on_the_way_in_and_a_community_on_the_way_out() {
+    let mut world = World::new(config(), None);
+    world.up(0);
+    world.up(1);
+    let leaving = announcement(0, &[prefix(1)], &[]);
+    world.tell(
+        0,
+        with_communities(leaving, &[Community::GRACEFUL_SHUTDOWN]),
+    );
+    world.tell(1, announcement(1, &[prefix(1)], &[7, 7]));
+    assert_eq!(
+        world.fib[&prefix(1)][0].interface,
+        Some(2),
+        "the longer path"
+    );
+    let draining = RibConfig {
+        draining: true,
+        ..config()
+    };
+    world.pull_all();
+    world.handle(Event::Configure(draining));
+    world.pull_all();
+    let (attributes, _) = &world.believed[&0][&prefix(7)];
+    assert_eq!(attributes.communities, [Community::GRACEFUL_SHUTDOWN]);
+}
+
+#[test]
+fn private_ases_are_left_out_and_the_peers_own_is_replaced_where_asked() {
+    let change = |peer: &mut PeerPolicy| {
+        peer.export = Some(Arc::default());
+        peer.as_override = true;
+        peer.remove_private_as = true;
+    };
+    let mut world = World::new(with_peer(1, change), None);
+    world.up(0);
+    world.up(1);
+    world.tell(0, announcement(0, &[prefix(1)], &[3356, 65_002, 64_900]));
+    world.answer_all();
+    world.pull_all();
+    let (attributes, _) = &world.believed[&1][&prefix(1)];
+    assert_eq!(attributes.as_path.to_string(), "65000 3356 65000");
+}
