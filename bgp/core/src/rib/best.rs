@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::rib::path::{Path, PeerIndex, Source};
 use crate::types::{Asn, PathId, RouterId};
-use crate::wire::{Origin, PathAttributes};
+use crate::wire::Origin;
 
 /// The steps of the decision, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,18 +88,36 @@ pub struct Rank {
     own: bool,
     last_resort: bool,
     local_pref: u32,
-    as_path_len: u32,
+    as_path_len: u16,
     origin: Origin,
     /// Paths among which MED counts: those that the same neighbouring AS told, and those born in
     /// our own AS together (RFC 4271 §9.1.2.2 c).
-    med_group: Option<Option<Asn>>,
+    med_group: MedGroup,
     /// RFC 4271 §9.1.2.2 c: absent counts as the lowest.
     med: u32,
     internal: bool,
     /// RFC 4456 §9: the ORIGINATOR_ID stands in for the router ID of the one who reflected.
     originator: Option<RouterId>,
-    cluster_list_len: u32,
-    peer: Option<(IpAddr, PeerIndex)>,
+    cluster_list_len: u16,
+}
+
+/// The neighbouring AS that told a path, in the form that takes the least room: AS 0 stands for the
+/// one of no AS (RFC 7607), and the numbers above for our own routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MedGroup(u64);
+
+impl MedGroup {
+    fn of(path: &Path) -> Self {
+        match path.source {
+            Source::Local => Self(u64::MAX),
+            Source::Peer(_) => Self(
+                path.attributes
+                    .as_path
+                    .first()
+                    .map_or(0, |asn| asn.0.into()),
+            ),
+        }
+    }
 }
 
 impl Rank {
@@ -107,21 +125,20 @@ impl Rank {
     pub fn of(path: &Path) -> Self {
         let attributes = &path.attributes;
         let peer = path.source.peer();
-        let len = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let len = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
         Self {
             own: path.source == Source::Local,
             last_resort: path.is_last_resort(),
             local_pref: path.local_pref(),
             as_path_len: len(attributes.as_path.len()),
             origin: attributes.origin,
-            med_group: peer.map(|_| attributes.as_path.first()),
+            med_group: MedGroup::of(path),
             med: attributes.med.unwrap_or(0),
             internal: peer.is_some_and(|peer| peer.internal),
             originator: attributes
                 .originator_id
                 .or_else(|| peer.map(|peer| peer.router_id)),
             cluster_list_len: len(attributes.cluster_list.len()),
-            peer: peer.map(|peer| (peer.address, peer.index)),
         }
     }
 }
@@ -133,8 +150,8 @@ pub struct Candidate<'a> {
     pub rank: &'a Rank,
     /// Which of its source's paths to the prefix it is.
     pub id: PathId,
-    /// What it carries.
-    pub attributes: &'a PathAttributes,
+    /// The path itself, for the steps that are rarely reached.
+    pub path: &'a Path,
 }
 
 /// Explains the choice among paths; `None` stands for those that may not be used, and is the answer
@@ -263,9 +280,14 @@ fn tie_break(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Option<Step>) {
             let lengths = x.cluster_list_len.cmp(&y.cluster_list_len);
             step(Step::ClusterListLength, lengths)
         })
-        .or_else(|| step(Step::PeerAddress, x.peer.cmp(&y.peer)))
+        .or_else(|| step(Step::PeerAddress, peer(a).cmp(&peer(b))))
         .or_else(|| step(Step::PathId, a.id.cmp(&b.id)))
         .unwrap_or((Ordering::Equal, None))
+}
+
+fn peer(candidate: &Candidate<'_>) -> Option<(IpAddr, PeerIndex)> {
+    let peer = candidate.path.source.peer()?;
+    Some((peer.address, peer.index))
 }
 
 fn step(step: Step, ordering: Ordering) -> Option<(Ordering, Option<Step>)> {
@@ -291,7 +313,7 @@ fn shares_load(path: &Candidate<'_>, best: &Candidate<'_>, relax: bool) -> bool 
         && a.origin == b.origin
         && a.internal == b.internal
         && compare_med(a, b).is_eq()
-        && (relax || path.attributes.as_path == best.attributes.as_path)
+        && (relax || path.path.attributes.as_path == best.path.attributes.as_path)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
@@ -13,7 +14,7 @@ use crate::rib::egress::{EgressConfig, Withheld, export};
 use crate::rib::hash::Seed;
 use crate::rib::path::PeerIndex;
 use crate::rib::paths::{PathKey, PathRef, Paths};
-use crate::types::{Family, NextHop, Prefix};
+use crate::types::{Family, Prefix};
 use crate::wire::Announcement;
 
 /// Stands for something that peers of the group were told, as long as somebody holds it.
@@ -32,7 +33,8 @@ pub(super) struct Export {
     pub(super) announcement: Announcement,
     /// Who told us: the one peer who is not told.
     pub(super) source: Option<PeerIndex>,
-    pub(super) next_hop: NextHop,
+    /// Where it leads: the peer with that address is not told either.
+    pub(super) next_hop: IpAddr,
 }
 
 #[derive(Debug)]
@@ -218,7 +220,7 @@ impl Exports {
             Ok(Export {
                 announcement,
                 source: told.source.index(),
-                next_hop: exported.next_hop,
+                next_hop: exported.next_hop.addr(),
             })
         });
         let export = export.ok().map(|export| self.intern(export));

@@ -328,7 +328,7 @@ impl Group {
                 .collect();
             for ((export, family), count) in by_export {
                 let export = self.exports.get(export);
-                let named = by_address.get(&export.next_hop.addr()).copied();
+                let named = by_address.get(&export.next_hop).copied();
                 let named = named.filter(|peer| Some(*peer) != export.source);
                 for peer in export.source.into_iter().chain(named) {
                     if let Some(told) = advertised.get_mut(&(peer, family))
@@ -580,7 +580,7 @@ impl Chunk {
             }
             let export = exports.get(export);
             sources.extend(export.source);
-            next_hops.push(export.next_hop.addr());
+            next_hops.push(export.next_hop);
         }
         sources.sort_unstable();
         sources.dedup();
@@ -617,7 +617,7 @@ impl Chunk {
 /// Whether an export is for all peers of its group but this one: it told us the route, or would be
 /// its next hop (RFC 4271 §5.1.3).
 fn excludes(export: &Export, peer: PeerIndex, address: IpAddr) -> bool {
-    export.source == Some(peer) || export.next_hop.addr() == address
+    export.source == Some(peer) || export.next_hop == address
 }
 
 /// Compares what a destination is told with what it should be told.

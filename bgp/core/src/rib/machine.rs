@@ -15,6 +15,7 @@ use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
 use crate::rib::path::{Path, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
+use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
 use crate::rib::sessions::{Deferral, Stale};
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
@@ -213,13 +214,8 @@ impl Rib {
             long_lived: false,
         });
         let dest = self.table.find_or_add(prefix);
-        let entry = Entry {
-            told: path,
-            used: path,
-            id: PathId::default(),
-            marks: Marks::default(),
-        };
-        self.insert(dest, entry, out);
+        let (id, marks) = (PathId::default(), Marks::default());
+        self.insert(dest, (path, path), id, marks, out);
         self.table.paths.release(path);
     }
 
@@ -266,13 +262,7 @@ impl Rib {
                 {
                     let marks = self.marks(&taken, unusable, &prefix);
                     let dest = self.table.find_or_add(prefix);
-                    let entry = Entry {
-                        told,
-                        used,
-                        id: path_id,
-                        marks,
-                    };
-                    self.insert(dest, entry, out);
+                    self.insert(dest, (told, used), path_id, marks, out);
                 }
                 self.table.paths.release(told);
                 self.table.paths.release(used);
@@ -284,23 +274,29 @@ impl Rib {
         }
     }
 
-    /// Puts a path in place of what its source said under the same identifier before.
-    fn insert(&mut self, dest: DestId, entry: Entry, out: &mut Vec<Action>) {
-        self.table.paths.hold(entry.told);
-        self.table.paths.hold(entry.used);
-        let old = self.table.insert(dest, entry);
+    /// Puts a path, as told and as used, in place of what its source said under the same identifier
+    /// before.
+    fn insert(
+        &mut self,
+        dest: DestId,
+        (told, used): (PathRef, PathRef),
+        id: PathId,
+        marks: Marks,
+        out: &mut Vec<Action>,
+    ) {
+        let source = self.table.paths.hold(told);
+        self.table.paths.hold(used);
+        let old = self.table.insert(dest, source, (told, used), id, marks);
         let family = self.table.dest(dest).prefix.family();
-        if let Some(peer) = self.table.paths.peer(entry.told)
-            && let Some(peer) = self.peers.get_mut(&peer)
-        {
+        if let Some(peer) = source.and_then(|peer| self.peers.get_mut(&peer)) {
             peer.dests.insert(dest);
-            peer.count(family, entry.marks);
+            peer.count(family, marks);
             old.into_iter()
                 .for_each(|old| peer.uncount(family, old.marks));
         }
         if let Some(old) = old {
             self.table.release(old);
-            if (old.used, old.marks.rejected) == (entry.used, entry.marks.rejected) {
+            if (old.used, old.marks.rejected) == (used, marks.rejected) {
                 return;
             }
         }

@@ -95,9 +95,11 @@ impl Paths {
         at
     }
 
-    /// Holds a path once more.
-    pub(super) fn hold(&mut self, at: PathRef) {
-        self.slot_mut(at).holders += 1;
+    /// Holds a path once more, and says who told it.
+    pub(super) fn hold(&mut self, at: PathRef) -> Option<PeerIndex> {
+        let slot = self.slot_mut(at);
+        slot.holders += 1;
+        slot.path.source.index()
     }
 
     /// Gives a hold back; the last one ends the path.

@@ -234,25 +234,34 @@ impl Table {
             .position(|entry| self.paths.peer(entry.told) == peer)
     }
 
-    /// Puts `entry` in place of what its source said under the same identifier before, which it
-    /// gives back. The holds that `entry` counts on become the table's.
-    pub(super) fn insert(&mut self, dest: DestId, entry: Entry) -> Option<Entry> {
-        let peer = self.paths.peer(entry.told);
-        match self.position(dest, peer, entry.id) {
-            Some(at) => {
-                let old = std::mem::replace(&mut self.dests[dest.slot()].paths[at], entry);
-                Some(old)
-            }
-            None => {
-                let paths = &mut self.dests[dest.slot()].paths;
-                if paths.len() == paths.capacity() && paths.spilled() {
-                    // Doubling would waste half of what most destinations of a mesh need.
-                    paths.reserve_exact(paths.len() / 2);
-                }
-                paths.push(entry);
-                None
-            }
+    /// Puts a path, as told and as used, in place of what its source said under the same identifier
+    /// before, and gives that back. Two holds of the caller's become the table's.
+    pub(super) fn insert(
+        &mut self,
+        dest: DestId,
+        source: Option<PeerIndex>,
+        (told, used): (PathRef, PathRef),
+        id: PathId,
+        marks: Marks,
+    ) -> Option<Entry> {
+        // Made where it is stored: a copy on the way would wait for every write before it.
+        let entry = Entry {
+            told,
+            used,
+            id,
+            marks,
+        };
+        let found = self.position(dest, source, id);
+        let paths = &mut self.dests[dest.slot()].paths;
+        if let Some(at) = found {
+            return Some(std::mem::replace(&mut paths[at], entry));
         }
+        if paths.len() == paths.capacity() && paths.spilled() {
+            // Doubling would waste half of what most destinations of a mesh need.
+            paths.reserve_exact(paths.len() / 2);
+        }
+        paths.push(entry);
+        None
     }
 
     /// Takes away the path at a place in the list.
@@ -475,7 +484,7 @@ pub(super) fn candidate<'a>(paths: &'a Paths, entry: &Entry) -> Candidate<'a> {
     Candidate {
         rank: paths.rank(entry.used),
         id: entry.id,
-        attributes: &paths.get(entry.used).attributes,
+        path: paths.get(entry.used),
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rib::path::PathPeer;
-use crate::wire::{AsPath, Origin, PathAttributes};
+use crate::wire::{AsPath, PathAttributes};
 
 const MULTI: Multipath = Multipath {
     maximum: 8,
@@ -56,7 +56,7 @@ fn candidate<'a>(path: &'a Path, rank: &'a Rank, id: u32) -> Candidate<'a> {
     Candidate {
         rank,
         id: PathId(id),
-        attributes: &path.attributes,
+        path,
     }
 }
 

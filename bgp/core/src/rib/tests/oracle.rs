@@ -206,7 +206,7 @@ proptest! {
                 .map(|(path, rank)| Some(Candidate {
                     rank,
                     id: PathId::default(),
-                    attributes: &path.attributes,
+                    path,
                 }))
                 .collect();
             let best = best_path(&candidates, config().multipath);
