@@ -8,14 +8,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
     Action, Admin, Config, ConnId, Event, Incoming, LocalGracefulRestart, Note, PathWhy, Peer,
-    Role, State,
+    Retained, Role, State,
 };
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
+use caracal_bgp_core::types::PeerKind;
 use caracal_bgp_core::wire::{
     self, DecodeContext, EncodeContext, Frame, Message, MessageType, RefreshKind, Update,
     UpdateOutcome,
@@ -76,9 +77,6 @@ pub(crate) fn machine_config(
     families.sort_unstable();
     families.dedup();
     Config {
-        local_asn: speaker.asn,
-        router_id: speaker.router_id,
-        peer_asn: peer.asn,
         graceful_restart: (restart.enabled && peer.graceful_restart).then(|| {
             LocalGracefulRestart {
                 restart_time: restart.restart_time,
@@ -93,6 +91,7 @@ pub(crate) fn machine_config(
         passive: peer.passive,
         // Spreads the timers of our peers, and those of speakers that start together.
         jitter_seed: u64::from(speaker.router_id.0) << 32 | u64::from(index.0),
+        ..Config::new(speaker.asn, speaker.router_id, peer.asn)
     }
 }
 
@@ -397,11 +396,7 @@ impl Session {
                         self.outbox.push_back(Input::Event(event));
                     }
                 }
-                Action::Down {
-                    why,
-                    retain,
-                    restart_time,
-                } => self.down(&why.to_string(), retain, restart_time),
+                Action::Down { why, retain } => self.down(&why.to_string(), &retain),
                 Action::DropRetained => {
                     let index = self.setup.index;
                     self.outbox
@@ -439,7 +434,7 @@ impl Session {
     /// dead link.
     fn ttl(&self) -> Option<u8> {
         let machine = &self.setup.machine;
-        let external = machine.local_asn != machine.peer_asn;
+        let external = machine.peer_kind() == PeerKind::External;
         let automatic = || {
             external
                 .then(|| net::external_ttl(self.setup.config.remote.ip()))
@@ -486,16 +481,11 @@ impl Session {
             return;
         };
         let (ends, interface) = net::ends(local, config.remote.ip());
-        let kind = self.setup.machine.peer_kind();
         self.established = Some(Established {
             conn,
             id,
             // The RIB judges the first AS, so that people can see the route and the reason.
-            context: DecodeContext {
-                four_octet_as: negotiated.four_octet_as,
-                families: negotiated.families.iter().copied().collect(),
-                ..DecodeContext::new(kind)
-            },
+            context: negotiated.decode_context(),
         });
         self.setup.board.update(&self.setup.name, |status| {
             status.established_count += 1;
@@ -518,12 +508,11 @@ impl Session {
         self.outbox.push_back(Input::Up(event, id, ready));
     }
 
-    fn down(
-        &mut self,
-        why: &str,
-        retain: Vec<caracal_bgp_core::types::Family>,
-        restart_time: Duration,
-    ) {
+    fn down(&mut self, why: &str, retain: &[Retained]) {
+        let restarting = retain.iter().filter(|kept| !kept.restart_time.is_zero());
+        let restart_time = restarting.clone().map(|kept| kept.restart_time).max();
+        let restart_time = restart_time.unwrap_or_default();
+        let retain: Vec<_> = restarting.map(|kept| kept.family).collect();
         tracing::info!(peer = %self.setup.name, reason = why, ?retain, "session down");
         self.setup.board.update(&self.setup.name, |status| {
             status.why = why.to_owned();
@@ -561,6 +550,9 @@ impl Session {
             Note::RetryIn(wait) => tracing::debug!(%peer, ?wait, "will dial again"),
             Note::FamiliesIgnored(families) => {
                 tracing::warn!(%peer, ?families, "the peer offers families that are not configured");
+            }
+            Note::RefreshImpossible(family) => {
+                tracing::warn!(%peer, %family, "the peer cannot be asked for its routes again");
             }
         }
     }

@@ -76,20 +76,13 @@ fn prefix(index: u8) -> Prefix {
 
 fn negotiated(peer: u32) -> Negotiated {
     Negotiated {
-        peer_asn: asn(peer),
-        peer_router_id: RouterId(100 + peer),
-        hold_time: Duration::from_secs(90),
-        keepalive: Duration::from_secs(30),
-        families: Family::ALL.to_vec(),
-        four_octet_as: true,
-        route_refresh: true,
-        enhanced_route_refresh: false,
         graceful_restart: Some(PeerGracefulRestart {
             restarting: false,
             notification: true,
             restart_time: RESTART,
             families: Family::ALL.map(|family| (family, true)).to_vec(),
         }),
+        ..Negotiated::plain(US, asn(peer), RouterId(100 + peer))
     }
 }
 
