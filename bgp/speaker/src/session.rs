@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
     Action, Admin, Config, ConnId, Event, Incoming, LocalGracefulRestart, Note, PathWhy, Peer,
-    Retained, Role, State,
+    Retention, Role, State,
 };
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::PeerKind;
@@ -508,7 +508,7 @@ impl Session {
         self.outbox.push_back(Input::Up(event, id, ready));
     }
 
-    fn down(&mut self, why: &str, retain: &[Retained]) {
+    fn down(&mut self, why: &str, retain: &[Retention]) {
         let restarting = retain.iter().filter(|kept| !kept.restart_time.is_zero());
         let restart_time = restarting.clone().map(|kept| kept.restart_time).max();
         let restart_time = restart_time.unwrap_or_default();

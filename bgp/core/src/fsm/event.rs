@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fsm::terms::{Negotiated, Retained};
+use crate::fsm::terms::{Negotiated, Retention};
 use crate::fsm::why::{CloseWhy, DownWhy, PathWhy};
 use crate::types::Family;
 use crate::wire::{Message, Notification, Open};
@@ -197,7 +197,7 @@ pub enum Action {
         why: DownWhy,
         /// Families whose routes stay, marked stale, until the peer is back, and for how long if
         /// it does not come back. All other routes of the peer go now.
-        retain: Vec<Retained>,
+        retain: Vec<Retention>,
     },
     /// Routes retained from an earlier session go now: the path they point along is dead, or the
     /// peer is taken down. Follows no `Down` of its own; the RIB sweeps what is marked stale.

@@ -23,5 +23,5 @@ mod why;
 pub use config::{AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole};
 pub use event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
 pub use peer::Peer;
-pub use terms::{Negotiated, PeerGracefulRestart, PeerLongLived, Retained};
+pub use terms::{Negotiated, PeerGracefulRestart, PeerLongLived, Retention};
 pub use why::{CloseWhy, DownWhy, IdleWhy, PathWhy};

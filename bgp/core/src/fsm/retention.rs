@@ -4,19 +4,19 @@
 use std::time::Duration;
 
 use crate::fsm::config::Config;
-use crate::fsm::terms::{Negotiated, Retained};
+use crate::fsm::terms::{Negotiated, Retention};
 use crate::fsm::why::DownWhy;
 use crate::wire::Notification;
 
 /// Families whose routes outlive a session with these terms that ended so, and for how long.
-pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated) -> Vec<Retained> {
+pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated) -> Vec<Retention> {
     if let (DownWhy::LocalRestart, Some(own)) = (why, &config.graceful_restart) {
         let families = negotiated.families.iter();
         return families
-            .map(|family| Retained {
+            .map(|family| Retention {
                 family: *family,
                 restart_time: own.restart_time,
-                stale_time: Duration::ZERO,
+                long_lived_time: Duration::ZERO,
             })
             .collect();
     }
@@ -56,20 +56,20 @@ pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated)
             let restarts = restart.families.iter().any(|(listed, _)| listed == family);
             let long_lived = negotiated.long_lived.iter().flatten();
             let long_lived = long_lived.filter(|listed| listed.family == *family);
-            Retained {
+            Retention {
                 family: *family,
                 restart_time: if restarts {
                     restart.restart_time
                 } else {
                     Duration::ZERO
                 },
-                stale_time: long_lived
+                long_lived_time: long_lived
                     .map(|listed| listed.stale_time)
                     .next()
                     .unwrap_or_default(),
             }
         })
-        .filter(|kept| !(kept.restart_time.is_zero() && kept.stale_time.is_zero()))
+        .filter(|kept| !(kept.restart_time.is_zero() && kept.long_lived_time.is_zero()))
         .collect()
 }
 

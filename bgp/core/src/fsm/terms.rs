@@ -143,11 +143,11 @@ pub struct PeerLongLived {
 
 /// A family whose routes outlive a session, marked stale, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retained {
+pub struct Retention {
     /// The family.
     pub family: Family,
     /// First for this long with their preference unchanged (RFC 4724 §4.2); may be zero.
     pub restart_time: Duration,
     /// Then for this long as the least preferred (RFC 9494 §4.2); may be zero, but not both.
-    pub stale_time: Duration,
+    pub long_lived_time: Duration,
 }

@@ -10,8 +10,8 @@ use bytes::{BufMut, BytesMut};
 use crate::error::Error;
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri};
 use crate::wire::attributes::{Aggregator, AsPath, PathAttributes};
-use crate::wire::iana::{AfiSafi, AttributeCode, MessageType, flags};
-use crate::wire::message::{Message, Update};
+use crate::wire::iana::{AfiSafi, AttributeCode, MessageType, RefreshKind, flags};
+use crate::wire::message::{Message, RouteRefresh, Update};
 use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, nlri, open};
 
 /// What the session's terms mean to the encoder.
@@ -58,11 +58,7 @@ pub fn encode(message: &Message, context: EncodeContext, out: &mut BytesMut) -> 
             notification.encode(out, MAX_MESSAGE_LEN - HEADER_LEN);
         }),
         Message::Keepalive => framed(MessageType::Keepalive, out, |_| {}),
-        Message::RouteRefresh(refresh) => framed(MessageType::RouteRefresh, out, |out| {
-            out.put_u16(refresh.family.afi);
-            out.put_u8(refresh.kind.into());
-            out.put_u8(refresh.family.safi);
-        }),
+        Message::RouteRefresh(refresh) => put_refresh(*refresh, out),
     }
     Ok(())
 }
@@ -225,6 +221,20 @@ pub fn end_of_rib(family: Family, out: &mut BytesMut) {
                 put_family(family, out);
             }
         }
+    });
+}
+
+/// Appends a ROUTE-REFRESH about `family` (RFC 2918 §3, RFC 7313 §3.2).
+pub fn route_refresh(family: Family, kind: RefreshKind, out: &mut BytesMut) {
+    let family = family.into();
+    put_refresh(RouteRefresh { family, kind }, out);
+}
+
+fn put_refresh(refresh: RouteRefresh, out: &mut BytesMut) {
+    framed(MessageType::RouteRefresh, out, |out| {
+        out.put_u16(refresh.family.afi);
+        out.put_u8(refresh.kind.into());
+        out.put_u8(refresh.family.safi);
     });
 }
 

@@ -31,7 +31,9 @@ pub use attributes::{
 };
 pub use capability::{Capability, GracefulRestart, LongLived};
 pub use decode::{DecodeContext, UpdateOutcome, decode_control, decode_update};
-pub use encode::{Announcement, EncodeContext, encode, encode_update, end_of_rib, withdraw};
+pub use encode::{
+    Announcement, EncodeContext, encode, encode_update, end_of_rib, route_refresh, withdraw,
+};
 pub use fault::{AttributeFault, Problem};
 pub use frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};
 pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};

@@ -145,7 +145,7 @@ impl Bench {
     }
 
     /// What the last call said on leaving Established.
-    fn down(&self) -> Option<(DownWhy, Vec<Retained>)> {
+    fn down(&self) -> Option<(DownWhy, Vec<Retention>)> {
         self.last.iter().find_map(|action| match action {
             Action::Down { why, retain } => Some((why.clone(), retain.clone())),
             _ => None,

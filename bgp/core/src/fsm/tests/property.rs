@@ -187,7 +187,7 @@ impl Watch {
                 Action::Down { retain, .. } => {
                     assert!(self.up.is_some(), "Down without Up");
                     for kept in retain {
-                        assert!(!kept.restart_time.is_zero() || !kept.stale_time.is_zero());
+                        assert!(!kept.restart_time.is_zero() || !kept.long_lived_time.is_zero());
                     }
                     self.up = None;
                 }

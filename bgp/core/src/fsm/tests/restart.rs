@@ -7,11 +7,11 @@ use crate::wire::{Cease, LongLived};
 const BOTH: [(Family, bool); 2] = [(Family::Ipv4Unicast, true), (Family::Ipv6Unicast, false)];
 
 /// Both families, kept for this many seconds, and then for this many more.
-fn both(restart_time: u64, stale_time: u64) -> Vec<Retained> {
-    let kept = |family| Retained {
+fn both(restart_time: u64, long_lived_time: u64) -> Vec<Retention> {
+    let kept = |family| Retention {
         family,
         restart_time: Duration::from_secs(restart_time),
-        stale_time: Duration::from_secs(stale_time),
+        long_lived_time: Duration::from_secs(long_lived_time),
     };
     Family::ALL.map(kept).to_vec()
 }
@@ -178,7 +178,7 @@ fn each_family_is_kept_for_its_restart_time_and_then_for_its_long_stale_time() {
         let kept: Vec<Kept> = retain
             .iter()
             .map(|kept| {
-                let (restart, stale) = (kept.restart_time, kept.stale_time);
+                let (restart, stale) = (kept.restart_time, kept.long_lived_time);
                 (kept.family, restart.as_secs(), stale.as_secs())
             })
             .collect();
