@@ -65,15 +65,8 @@ fn rib() -> Rib {
         let event = Event::PeerUp {
             peer: id(peer),
             negotiated: Negotiated {
-                peer_asn: Asn(65_001 + peer),
-                peer_router_id: RouterId(2 + peer),
-                hold_time: Duration::ZERO,
-                keepalive: Duration::ZERO,
                 families: vec![Family::Ipv4Unicast],
-                four_octet_as: true,
-                route_refresh: true,
-                enhanced_route_refresh: false,
-                graceful_restart: None,
+                ..Negotiated::plain(Asn(65_000), Asn(65_001 + peer), RouterId(2 + peer))
             },
             ends: Ends {
                 peer: Ipv4Addr::new(192, 0, 2, peer as u8).into(),

@@ -34,6 +34,20 @@ pub enum Error {
         /// What was read.
         text: String,
     },
+    /// Neither a number nor one of the words for whichever suits.
+    #[error("'{text}' is not a peer AS (expected a number, internal or external)")]
+    ParsePeerAs {
+        /// What was read.
+        text: String,
+    },
+    /// Not a role of RFC 9234.
+    #[error(
+        "'{text}' is not a BGP role (expected provider, rs-server, rs-client, customer or peer)"
+    )]
+    ParseBgpRole {
+        /// What was read.
+        text: String,
+    },
     /// Not `high:low`, nor the name of a well-known community.
     #[error("'{text}' is not a community (expected number:number or a well-known name)")]
     ParseCommunity {

@@ -9,5 +9,6 @@ pub mod error;
 pub mod fsm;
 pub mod policy;
 pub mod rib;
+pub mod role;
 pub mod types;
 pub mod wire;

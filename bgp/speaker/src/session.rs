@@ -7,14 +7,15 @@
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
     Action, Admin, Config, ConnId, Event, Incoming, LocalGracefulRestart, Note, PathWhy, Peer,
-    Role, State,
+    Retention, Role, State,
 };
-use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex, Retention};
+use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
+use caracal_bgp_core::types::PeerKind;
 use caracal_bgp_core::wire::{
     self, DecodeContext, EncodeContext, Frame, Message, MessageType, RefreshKind, Update,
     UpdateOutcome,
@@ -75,9 +76,6 @@ pub(crate) fn machine_config(
     families.sort_unstable();
     families.dedup();
     Config {
-        local_asn: speaker.asn,
-        router_id: speaker.router_id,
-        peer_asn: peer.asn,
         graceful_restart: (restart.enabled && peer.graceful_restart).then(|| {
             LocalGracefulRestart {
                 restart_time: restart.restart_time,
@@ -92,6 +90,7 @@ pub(crate) fn machine_config(
         passive: peer.passive,
         // Spreads the timers of our peers, and those of speakers that start together.
         jitter_seed: u64::from(speaker.router_id.0) << 32 | u64::from(index.0),
+        ..Config::new(speaker.asn, speaker.router_id, peer.asn)
     }
 }
 
@@ -396,11 +395,7 @@ impl Session {
                         self.outbox.push_back(Input::Event(event));
                     }
                 }
-                Action::Down {
-                    why,
-                    retain,
-                    restart_time,
-                } => self.down(&why.to_string(), retain, restart_time),
+                Action::Down { why, retain } => self.down(&why.to_string(), retain),
                 Action::DropRetained => {
                     let index = self.setup.index;
                     self.outbox
@@ -438,7 +433,7 @@ impl Session {
     /// dead link.
     fn ttl(&self) -> Option<u8> {
         let machine = &self.setup.machine;
-        let external = machine.local_asn != machine.peer_asn;
+        let external = machine.peer_kind() == PeerKind::External;
         let automatic = || {
             external
                 .then(|| net::external_ttl(self.setup.config.remote.ip()))
@@ -485,16 +480,11 @@ impl Session {
             return;
         };
         let (ends, interface) = net::ends(local, config.remote.ip());
-        let kind = self.setup.machine.peer_kind();
         self.established = Some(Established {
             conn,
             id,
             // The RIB judges the first AS, so that people can see the route and the reason.
-            context: DecodeContext {
-                four_octet_as: negotiated.four_octet_as,
-                families: negotiated.families.iter().copied().collect(),
-                ..DecodeContext::new(kind)
-            },
+            context: negotiated.decode_context(),
         });
         self.setup.board.update(&self.setup.name, |status| {
             status.established_count += 1;
@@ -517,12 +507,7 @@ impl Session {
         self.outbox.push_back(Input::Up(event, id, outlet));
     }
 
-    fn down(
-        &mut self,
-        why: &str,
-        retain: Vec<caracal_bgp_core::types::Family>,
-        restart_time: Duration,
-    ) {
+    fn down(&mut self, why: &str, retain: Vec<Retention>) {
         tracing::info!(peer = %self.setup.name, reason = why, ?retain, "session down");
         self.setup.board.update(&self.setup.name, |status| {
             status.why = why.to_owned();
@@ -530,15 +515,8 @@ impl Session {
         });
         if let Some(Established { id, .. }) = self.established.take() {
             self.claim_due = true;
-            let retain = retain.into_iter().map(|family| Retention {
-                family,
-                restart_time,
-                long_lived_time: Duration::ZERO,
-            });
-            self.outbox.push_back(Input::Event(RibEvent::PeerDown {
-                peer: id,
-                retain: retain.collect(),
-            }));
+            self.outbox
+                .push_back(Input::Event(RibEvent::PeerDown { peer: id, retain }));
         }
     }
 
@@ -564,6 +542,9 @@ impl Session {
             Note::RetryIn(wait) => tracing::debug!(%peer, ?wait, "will dial again"),
             Note::FamiliesIgnored(families) => {
                 tracing::warn!(%peer, ?families, "the peer offers families that are not configured");
+            }
+            Note::RefreshImpossible(family) => {
+                tracing::warn!(%peer, %family, "the peer cannot be asked for its routes again");
             }
         }
     }

@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 use crate::fsm::event::{ConnId, Role};
 use crate::fsm::terms::Negotiated;
 
-/// RFC 9687 §6: the send hold time is this, or twice the hold time where that is longer.
-const MIN_SEND_HOLD: Duration = Duration::from_secs(8 * 60);
-
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
@@ -71,10 +68,9 @@ impl Connection {
         };
         let negotiated = negotiated.clone();
         let terms = Negotiated::clone(&negotiated);
-        let silent = terms.hold_time.is_zero();
-        self.hold = (!silent).then(|| now + terms.hold_time);
-        // RFC 9687 §4: without keepalives there may rightly be nothing to send for hours.
-        self.send_hold = (!silent).then(|| now + send_hold(&terms));
+        let unless_zero = |time: Duration| (!time.is_zero()).then(|| now + time);
+        self.hold = unless_zero(terms.hold_time);
+        self.send_hold = unless_zero(terms.send_hold_time);
         self.phase = Phase::Established {
             negotiated,
             since: now,
@@ -96,7 +92,7 @@ impl Connection {
         if let Phase::Established { negotiated, .. } = &self.phase
             && self.send_hold.is_some()
         {
-            self.send_hold = Some(now + send_hold(negotiated));
+            self.send_hold = Some(now + negotiated.send_hold_time);
         }
     }
 
@@ -109,8 +105,4 @@ impl Connection {
             .into_iter()
             .flatten()
     }
-}
-
-fn send_hold(negotiated: &Negotiated) -> Duration {
-    MIN_SEND_HOLD.max(negotiated.hold_time * 2)
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::fsm::terms::{CloseWhy, DownWhy, Negotiated, PathWhy};
+use crate::fsm::terms::{Negotiated, Retention};
+use crate::fsm::why::{CloseWhy, DownWhy, PathWhy};
 use crate::types::Family;
 use crate::wire::{Message, Notification, Open};
 
@@ -22,7 +23,7 @@ pub enum Role {
 /// The states of RFC 4271 §8.2.2, as seen from outside: that of the more advanced connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Administratively down.
+    /// Left alone; [`super::Peer::idle_why`] says why.
     Idle,
     /// Waiting: for the next dial, or for the peer to connect.
     Active,
@@ -86,6 +87,22 @@ pub enum Event {
     PathUp,
     /// Our own restart is over: OPENs sent from now on leave the R bit clear (RFC 4724 §4.1).
     RestartComplete,
+    /// The RIB counts more prefixes of the peer than are configured as its limit: end the session
+    /// and leave the peer alone for as long as is configured.
+    PrefixLimitExceeded {
+        /// The connection of the session that they came over.
+        conn: ConnId,
+        /// The family counted.
+        family: Family,
+        /// The limit.
+        limit: u32,
+    },
+    /// Ask the peer for its routes of a family again, as after a change of import policy. Where
+    /// that is impossible [`Note::RefreshImpossible`] says so.
+    RequestRefresh {
+        /// The family.
+        family: Family,
+    },
     /// An operator's wish.
     Admin(Admin),
 }
@@ -120,14 +137,15 @@ impl From<Message> for Incoming {
 /// An operator's wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admin {
-    /// Run the peer.
+    /// Run the peer, unless it runs or is held down for its prefix limit.
     Up,
     /// Take it down and keep it down; the peer reads `text` (RFC 9003).
     Down {
         /// Shutdown communication; may be empty.
         text: String,
     },
-    /// End the session and start a new one at once.
+    /// End the session and start a new one at once; also ends the time that a peer is held down
+    /// for its prefix limit. A peer that is down otherwise stays down.
     Clear {
         /// Shutdown communication; may be empty.
         text: String,
@@ -150,7 +168,8 @@ pub enum Action {
     Send {
         /// Where.
         conn: ConnId,
-        /// OPEN, KEEPALIVE or NOTIFICATION; the rest is the RIB's to send.
+        /// OPEN, KEEPALIVE, NOTIFICATION or a request for a refresh; the rest is the RIB's to
+        /// send.
         message: Message,
     },
     /// Flush what was sent, then close. Nothing more is sent on `conn`, and nothing that arrives
@@ -176,14 +195,12 @@ pub enum Action {
     Down {
         /// Why.
         why: DownWhy,
-        /// Families whose routes stay, marked stale, until the peer is back (RFC 4724 §4.2). All
-        /// other routes of the peer go now.
-        retain: Vec<Family>,
-        /// How long they stay if the peer does not come back; zero when nothing is retained.
-        restart_time: Duration,
+        /// Families whose routes stay, marked stale, until the peer is back, and for how long if
+        /// it does not come back. All other routes of the peer go now.
+        retain: Vec<Retention>,
     },
-    /// Routes retained from an earlier session go now: the path they point along is dead.
-    /// Follows no `Down` of its own; the RIB sweeps what is marked stale.
+    /// Routes retained from an earlier session go now: the path they point along is dead, or the
+    /// peer is taken down. Follows no `Down` of its own; the RIB sweeps what is marked stale.
     DropRetained,
     /// For logs, metrics and people; never needed for correctness.
     Note(Note),
@@ -208,4 +225,7 @@ pub enum Note {
     RetryIn(Duration),
     /// The peer proposed families that we do not route, or that are not configured.
     FamiliesIgnored(Vec<crate::wire::AfiSafi>),
+    /// No session carries the family, or the peer does not answer ROUTE-REFRESH: only a new session
+    /// brings its routes again.
+    RefreshImpossible(Family),
 }

@@ -18,8 +18,10 @@ mod retention;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod why;
 
-pub use config::{Config, LocalGracefulRestart};
+pub use config::{AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole};
 pub use event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
 pub use peer::Peer;
-pub use terms::{CloseWhy, DownWhy, Negotiated, PathWhy, PeerGracefulRestart};
+pub use terms::{Negotiated, PeerGracefulRestart, PeerLongLived, Retention};
+pub use why::{CloseWhy, DownWhy, IdleWhy, PathWhy};

@@ -1,27 +1,31 @@
 //! The peer machine: connections, timers, messages (RFC 4271 §8).
 
+mod admin;
 mod collision;
+mod dial;
 
 use std::time::{Duration, Instant};
 
 use crate::fsm::config::Config;
 use crate::fsm::connection::{Connection, Phase};
-use crate::fsm::event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
-use crate::fsm::open;
+use crate::fsm::event::{Action, ConnId, Event, Incoming, Note, Role, State};
+use crate::fsm::open::{self, MIN_KEEPALIVE};
 use crate::fsm::pace::{Backoff, Jitter};
 use crate::fsm::peer::collision::COLLISION_WAIT;
+use crate::fsm::peer::dial::Dial;
 use crate::fsm::retention::{final_word, retention};
-use crate::fsm::terms::{CloseWhy, DownWhy, Negotiated};
+use crate::fsm::terms::Negotiated;
+use crate::fsm::why::{DownWhy, IdleWhy, PathWhy};
+use crate::types::Family;
 use crate::wire::iana::FsmError;
-use crate::wire::{Cease, Message, Notification, NotificationError, Open};
+use crate::wire::{
+    Cease, Message, Notification, NotificationError, Open, RefreshKind, RouteRefresh,
+};
 
 /// How long a connection may stay without the peer's OPEN, or its first KEEPALIVE where the hold
 /// time is zero. RFC 4271 §8.2.2 suggests four minutes; a peer that lost power would then block a
 /// slot for as long.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a dial may take: two retransmitted SYNs, after which a fresh dial finds a returning
-/// peer sooner than the kernel's growing waits do.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// A session that lived this long proves the peer sound: waits start anew (RFC 4271 §8.1.1,
 /// DampPeerOscillations).
 const SOUND_AFTER: Duration = Duration::from_secs(10);
@@ -32,7 +36,8 @@ const SOUND_AFTER: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Peer {
     config: Config,
-    running: bool,
+    /// Why the peer is left alone; `None` while it runs.
+    idle: Option<IdleWhy>,
     restarting: bool,
     jitter: Jitter,
     backoff: Backoff,
@@ -41,18 +46,11 @@ pub struct Peer {
     connections: Vec<Connection>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dial {
-    Off,
-    WaitUntil(Instant),
-    UnderWayUntil(Instant),
-}
-
 impl Peer {
-    /// A peer that waits for [`Admin::Up`].
+    /// A peer that waits for [`super::Admin::Up`].
     pub fn new(config: Config) -> Self {
         Self {
-            running: false,
+            idle: Some(IdleWhy::NotStarted),
             restarting: config
                 .graceful_restart
                 .as_ref()
@@ -80,7 +78,7 @@ impl Peer {
         };
         let most_advanced = self.connections.iter().map(of_connection).max();
         most_advanced.unwrap_or(match self.dial {
-            _ if !self.running => State::Idle,
+            _ if self.idle.is_some() => State::Idle,
             Dial::UnderWayUntil(_) => State::Connect,
             Dial::Off | Dial::WaitUntil(_) => State::Active,
         })
@@ -96,6 +94,11 @@ impl Peer {
             })
     }
 
+    /// Why the peer is left alone, while it is.
+    pub fn idle_why(&self) -> Option<&IdleWhy> {
+        self.idle.as_ref()
+    }
+
     /// When [`Self::handle_timeout`] has something to do; `None` while nothing is armed.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let dial = match self.dial {
@@ -103,7 +106,7 @@ impl Peer {
             Dial::WaitUntil(at) | Dial::UnderWayUntil(at) => Some(at),
         };
         let timers = self.connections.iter().flat_map(Connection::timers);
-        timers.chain(dial).min()
+        timers.chain(dial).chain(self.held_until()).min()
     }
 
     /// Takes in what happened and appends what the shell must do.
@@ -113,7 +116,9 @@ impl Peer {
             Event::Connected { conn, role } => self.connected(now, conn, role, out),
             Event::DialFailed { why } => self.dial_failed(now, why, out),
             Event::Received { conn, message } => self.received(now, conn, message, out),
-            Event::Malformed { conn, notification } => self.refuse(now, conn, notification, out),
+            Event::Malformed { conn, notification } => {
+                self.malformed(now, conn, notification, out);
+            }
             Event::Closed { conn, why } => {
                 self.remove(now, conn, DownWhy::ConnectionLost(why), out);
             }
@@ -122,19 +127,18 @@ impl Peer {
                     self.find_mut(conn).restart_send_hold(now);
                 }
             }
-            Event::PathDown { why } => {
-                let sessionless = self.negotiated().is_none();
-                self.close_all(now, &DownWhy::PathDown(why), |_| None, out);
-                if sessionless {
-                    out.push(Action::DropRetained);
-                }
-                self.ensure_dial(now, out);
-            }
+            Event::PathDown { why } => self.path_down(now, why, out),
             Event::PathUp => {
                 self.backoff.reset();
                 self.dial_now(now, out);
             }
             Event::RestartComplete => self.restarting = false,
+            Event::PrefixLimitExceeded {
+                conn,
+                family,
+                limit,
+            } => self.prefix_limit_exceeded(now, conn, family, limit, out),
+            Event::RequestRefresh { family } => self.request_refresh(family, out),
             Event::Admin(wish) => self.admin(now, wish, out),
         }
         self.settle(now, out);
@@ -144,14 +148,10 @@ impl Peer {
     /// Runs every timer that is due; spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Action>) {
         let before = self.state();
-        match self.dial {
-            Dial::WaitUntil(at) if at <= now => self.dial_now(now, out),
-            Dial::UnderWayUntil(at) if at <= now => {
-                out.push(Action::CancelDial);
-                self.dial_failed(now, CloseWhy::TimedOut, out);
-            }
-            _ => {}
+        if self.held_until().is_some_and(|until| until <= now) {
+            self.start(now, out);
         }
+        self.dial_due(now, out);
         let due = |timer: Option<Instant>| timer.is_some_and(|at| at <= now);
         let conns: Vec<ConnId> = self
             .connections
@@ -174,55 +174,6 @@ impl Peer {
         self.note_change(before, out);
     }
 
-    fn admin(&mut self, now: Instant, wish: Admin, out: &mut Vec<Action>) {
-        match wish {
-            Admin::Up => {
-                if !self.running {
-                    self.running = true;
-                    self.backoff.reset();
-                    self.dial_now(now, out);
-                }
-            }
-            Admin::Down { text } => {
-                self.stop(out);
-                let shutdown = Notification::cease(Cease::AdministrativeShutdown, &text);
-                self.close_all(
-                    now,
-                    &DownWhy::AdminDown,
-                    |n| Some(final_word(&shutdown, n)),
-                    out,
-                );
-            }
-            Admin::Deconfigure => {
-                self.stop(out);
-                let gone = Notification::cease(Cease::PeerDeconfigured, "");
-                self.close_all(
-                    now,
-                    &DownWhy::Deconfigured,
-                    |n| Some(final_word(&gone, n)),
-                    out,
-                );
-            }
-            Admin::Restart => {
-                self.stop(out);
-                // RFC 4724 §4.2: a connection that ends without NOTIFICATION is one whose routes
-                // the peer keeps, with or without the N bit.
-                self.close_all(now, &DownWhy::LocalRestart, |_| None, out);
-            }
-            Admin::Clear { text } => {
-                let reset = Notification::cease(Cease::AdministrativeReset, &text);
-                self.close_all(now, &DownWhy::AdminClear, |_| Some(reset.clone()), out);
-                self.backoff.reset();
-                self.dial_now(now, out);
-            }
-        }
-    }
-
-    fn stop(&mut self, out: &mut Vec<Action>) {
-        self.running = false;
-        self.cancel_dial(out);
-    }
-
     fn connected(&mut self, now: Instant, conn: ConnId, role: Role, out: &mut Vec<Action>) {
         if role == Role::Active {
             // Only the dial under way can succeed; the answer to a cancelled one comes too late.
@@ -232,7 +183,7 @@ impl Peer {
             }
             self.dial = Dial::Off;
         }
-        if !self.running {
+        if self.idle.is_some() {
             send(
                 conn,
                 Notification::cease(Cease::ConnectionRejected, ""),
@@ -379,8 +330,32 @@ impl Peer {
         });
         let negotiated = self.find(conn).and_then(Connection::negotiated);
         let interval = negotiated.map_or(Duration::ZERO, |negotiated| negotiated.keepalive);
-        let next = (!interval.is_zero()).then(|| now + self.jitter.apply(interval));
+        // RFC 4271 §4.4: jitter does not bring them closer together than a second.
+        let next =
+            (!interval.is_zero()).then(|| now + self.jitter.apply(interval).max(MIN_KEEPALIVE));
         self.find_mut(conn).keepalive = next;
+    }
+
+    /// What came on a connection cannot be decoded.
+    fn malformed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        notification: Notification,
+        out: &mut Vec<Action>,
+    ) {
+        let connection = self.find(conn);
+        let agreed = connection
+            .and_then(Connection::negotiated)
+            .is_some_and(|terms| terms.enhanced_route_refresh);
+        let of_refresh = matches!(notification.error, NotificationError::RouteRefresh(_));
+        // RFC 7313 §5: the length of a bracket is an error only to speakers that agreed on
+        // brackets. To others it is a subtype that means nothing, in a state that allows one.
+        if of_refresh && !agreed && connection.is_some_and(Connection::is_established) {
+            self.find_mut(conn).restart_hold(now);
+            return;
+        }
+        self.refuse(now, conn, notification, out);
     }
 
     /// Ends a connection on which the peer broke a rule.
@@ -397,6 +372,46 @@ impl Peer {
         send(conn, notification.clone(), out);
         out.push(Action::Close { conn });
         self.remove(now, conn, DownWhy::NotificationSent(notification), out);
+    }
+
+    fn path_down(&mut self, now: Instant, why: PathWhy, out: &mut Vec<Action>) {
+        let sessionless = self.negotiated().is_none();
+        let word = match why {
+            // Nothing goes out of a dead link.
+            PathWhy::LinkDown => None,
+            // RFC 9384 §3. One direction may still work, and a peer that hears it must not keep
+            // sending packets along the path that does not.
+            PathWhy::BfdDown => Some(Notification::cease(Cease::BfdDown, "")),
+        };
+        let word = |terms: Option<&Negotiated>| word.as_ref().map(|word| final_word(word, terms));
+        self.close_all(now, &DownWhy::PathDown(why), word, out);
+        if sessionless {
+            out.push(Action::DropRetained);
+        }
+        self.ensure_dial(now, out);
+    }
+
+    fn request_refresh(&self, family: Family, out: &mut Vec<Action>) {
+        let session = self
+            .connections
+            .iter()
+            .find(|connection| connection.is_established());
+        let able = session.filter(|session| {
+            session
+                .negotiated()
+                .is_some_and(|terms| terms.can_refresh(family))
+        });
+        let Some(session) = able else {
+            out.push(Action::Note(Note::RefreshImpossible(family)));
+            return;
+        };
+        out.push(Action::Send {
+            conn: session.id,
+            message: Message::RouteRefresh(RouteRefresh {
+                family: family.into(),
+                kind: RefreshKind::Request,
+            }),
+        });
     }
 
     fn expire(&mut self, now: Instant, conn: ConnId, why: DownWhy, out: &mut Vec<Action>) {
@@ -441,61 +456,14 @@ impl Peer {
                 if now.saturating_duration_since(since) >= SOUND_AFTER {
                     self.backoff.reset();
                 }
-                let (retain, restart_time) = retention(&self.config, &why, &negotiated);
-                out.push(Action::Down {
-                    why,
-                    retain,
-                    restart_time,
-                });
+                let retain = retention(&self.config, &why, &negotiated);
+                out.push(Action::Down { why, retain });
             }
             Phase::OpenDelayed | Phase::OpenSent | Phase::OpenConfirm(_) | Phase::Confirmed(..) => {
                 out.push(Action::Note(Note::AttemptFailed { why }));
             }
         }
         self.ensure_dial(now, out);
-    }
-
-    fn dial_failed(&mut self, now: Instant, why: CloseWhy, out: &mut Vec<Action>) {
-        if !matches!(self.dial, Dial::UnderWayUntil(_)) {
-            return;
-        }
-        self.dial = Dial::Off;
-        let why = DownWhy::ConnectionLost(why);
-        out.push(Action::Note(Note::AttemptFailed { why }));
-        self.ensure_dial(now, out);
-    }
-
-    /// Arms the next dial when nothing else can lead to a session.
-    fn ensure_dial(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if !self.may_dial() || self.dial != Dial::Off {
-            return;
-        }
-        let wait = self.backoff.wait(&mut self.jitter);
-        self.dial = Dial::WaitUntil(now + wait);
-        out.push(Action::Note(Note::RetryIn(wait)));
-    }
-
-    fn dial_now(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if !self.may_dial() {
-            // A connection of the peer's is on its way; if it fails, the next dial is armed.
-            if matches!(self.dial, Dial::WaitUntil(_)) {
-                self.dial = Dial::Off;
-            }
-            return;
-        }
-        self.dial = Dial::UnderWayUntil(now + DIAL_TIMEOUT);
-        out.push(Action::Dial);
-    }
-
-    fn may_dial(&self) -> bool {
-        self.running && !self.config.passive && self.connections.is_empty()
-    }
-
-    fn cancel_dial(&mut self, out: &mut Vec<Action>) {
-        if matches!(self.dial, Dial::UnderWayUntil(_)) {
-            out.push(Action::CancelDial);
-        }
-        self.dial = Dial::Off;
     }
 
     fn note_change(&self, from: State, out: &mut Vec<Action>) {

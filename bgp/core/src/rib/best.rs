@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use crate::rib::path::{Path, PeerIndex, Source};
-use crate::types::{Asn, PathId, RouterId};
+use crate::types::{PathId, RouterId};
 use crate::wire::Origin;
 
 /// The steps of the decision, in order.

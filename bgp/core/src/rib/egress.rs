@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::policy::{ExportPolicy, Verdict};
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
-use crate::types::{Asn, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
+use crate::role::Leak;
+use crate::types::{Asn, BgpRole, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
 use crate::wire::{AsPath, Community, EncodeContext, PathAttributes};
 
 /// Which next hop a peer is told.
@@ -36,6 +37,8 @@ pub struct EgressConfig {
     pub cluster_id: RouterId,
     /// Whether the peer is in our AS.
     pub peer: PeerKind,
+    /// Our role in the session (RFC 9234).
+    pub role: Option<BgpRole>,
     /// The peer's AS, which ours stands for in what it is told.
     pub replaced_asn: Option<Asn>,
     /// Whether AS numbers for private use are left out.
@@ -126,6 +129,8 @@ pub enum Withheld {
         /// The rule; `None` when no rule matched.
         rule: Option<String>,
     },
+    /// By our roles it must not go there (RFC 9234 §5).
+    Leak(Leak),
     /// The session is external and no policy was configured for it (RFC 8212 §3).
     NoPolicy,
     /// It is kept beyond its time, and the peer would take it for any other (RFC 9494 §4.6).
@@ -151,6 +156,7 @@ impl fmt::Display for Withheld {
             Self::Policy { rule: None } => {
                 f.write_str("the export policy rejects it: no rule accepts it")
             }
+            Self::Leak(leak) => leak.fmt(f),
             Self::NoPolicy => {
                 f.write_str("the session is external and no export policy is configured")
             }

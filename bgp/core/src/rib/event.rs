@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fsm::Negotiated;
+use crate::fsm::{Negotiated, Retention};
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::rib::best::Multipath;
 use crate::rib::egress::NextHopMode;
@@ -94,17 +94,6 @@ pub struct MaxPrefixes {
     pub limit: u32,
     /// As many are worth a warning.
     pub warn_at: u32,
-}
-
-/// What is kept of a peer that went away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Which of its routes.
-    pub family: Family,
-    /// How long they stay as they are if the peer does not come back (RFC 4724 §4.2).
-    pub restart_time: Duration,
-    /// How long beyond that they stay as a last resort (RFC 9494 §4.2); zero for not at all.
-    pub long_lived_time: Duration,
 }
 
 /// The two ends of a session, as far as routes are concerned.

@@ -223,7 +223,10 @@ impl Group {
         self.config = config;
         self.exports.forget_paths();
         for reader in self.readers.values_mut() {
-            reader.position = Position::sweep(table, FamilySet::EMPTY);
+            let sweep = Position::sweep(table, FamilySet::EMPTY);
+            reader.position = sweep;
+            // A member that has to leave from there has not seen the new configuration either.
+            reader.log.iter_mut().for_each(|chunk| chunk.from = sweep);
         }
     }
 

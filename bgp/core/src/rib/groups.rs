@@ -20,6 +20,8 @@ pub(super) struct Groups {
     groups: BTreeMap<GroupId, Group>,
     by_config: HashMap<Arc<EgressConfig>, GroupId>,
     next: u32,
+    /// Groups that are told several paths per prefix.
+    every_path: usize,
     seed: Seed,
 }
 
@@ -29,6 +31,7 @@ impl Groups {
             groups: BTreeMap::new(),
             by_config: HashMap::new(),
             next: 0,
+            every_path: 0,
             seed,
         }
     }
@@ -47,6 +50,11 @@ impl Groups {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
         self.groups.values_mut()
+    }
+
+    /// Whether some group is told several paths per prefix (RFC 7911).
+    pub(super) fn any_wants_every_path(&self) -> bool {
+        self.every_path > 0
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,6 +86,7 @@ impl Groups {
             && let Some(group) = self.groups.remove(&id)
         {
             self.by_config.remove(group.config());
+            self.every_path -= usize::from(wants_every_path(group.config()));
         }
     }
 
@@ -145,10 +154,15 @@ impl Groups {
         }
         let id = GroupId(self.next);
         self.next += 1;
+        self.every_path += usize::from(wants_every_path(&config));
         let config = Arc::new(config);
         let group = Group::new(Arc::clone(&config), self.seed);
         self.groups.insert(id, group);
         self.by_config.insert(config, id);
         id
     }
+}
+
+fn wants_every_path(config: &EgressConfig) -> bool {
+    !config.encode.add_path.is_empty()
 }

@@ -384,7 +384,8 @@ impl Rib {
                 continue;
             };
             let multipath = self.config.multipath;
-            if self.table.answer(dest, seq, failed, multipath, out) {
+            let told_otherwise = self.table.answer(dest, seq, failed, multipath, out);
+            if told_otherwise || self.groups.any_wants_every_path() {
                 self.table.note(dest);
             }
         }
@@ -482,7 +483,9 @@ impl Rib {
             None => Scope::All,
         };
         let multipath = self.config.multipath;
-        if self.table.reselect(dest, multipath, scope, out) {
+        let told_otherwise = self.table.reselect(dest, multipath, scope, out);
+        // Who is told every path has to look whichever of them has changed.
+        if told_otherwise || self.groups.any_wants_every_path() {
             self.table.note(dest);
         }
         self.table.drop_if_empty(dest);

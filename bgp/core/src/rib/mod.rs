@@ -43,8 +43,7 @@ mod ways;
 pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
 pub use egress::{EgressConfig, Exported, NextHopMode, Withheld, export};
 pub use event::{
-    Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, Retention, RibConfig,
-    RibOptions,
+    Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
 };
 pub use machine::Rib;
 pub use origin::{BlockOwner, BlockOwners, OriginValidity};

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::rib::origin::OriginValidity;
-use crate::types::{Asn, NextHop, PathId, Prefix, RouterId};
+use crate::role::Leak;
+use crate::types::{Asn, BgpRole, NextHop, PathId, Prefix, RouterId};
 use crate::wire::{Community, PathAttributes};
 
 /// Names a configured peer for as long as the speaker lives; never given to another one.
@@ -93,6 +94,8 @@ pub struct PathPeer {
     pub internal: bool,
     /// Whether we reflect for it (RFC 4456).
     pub client: bool,
+    /// Our role in the session (RFC 9234).
+    pub role: Option<BgpRole>,
     /// Index of the interface that carries the session, where it is known.
     pub interface: Option<u32>,
     /// Our own end of the session, as the peer may name it as next hop.
@@ -156,6 +159,8 @@ pub enum Rejection {
         /// Who originates the route.
         originator: RouterId,
     },
+    /// It leaks: by our roles it should not have come this way (RFC 9234 §5).
+    Leak(Leak),
     /// The session is external and no policy was configured for it (RFC 8212 §3).
     NoPolicy,
     /// The import policy says no, by a rule or because none matched.
@@ -191,6 +196,7 @@ impl fmt::Display for Rejection {
                 f,
                 "it lies in {block}, which belongs to node {owner}, and comes from {originator}"
             ),
+            Self::Leak(leak) => leak.fmt(f),
             Self::NoPolicy => {
                 f.write_str("the session is external and no import policy is configured")
             }

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::fsm::Negotiated;
+use crate::fsm::{Negotiated, Retention};
 use crate::rib::egress::EgressConfig;
-use crate::rib::event::{Action, Ends, PeerPolicy, Retention, RibConfig};
+use crate::rib::event::{Action, Ends, PeerPolicy, RibConfig};
 use crate::rib::machine::Rib;
 use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex};
 use crate::rib::peer::{Egress, Session};
 use crate::rib::table::{DestId, Entry, Marks};
 use crate::types::{Family, FamilySet, PathId, PeerKind};
-use crate::wire::{Community, EncodeContext};
+use crate::wire::Community;
 
 /// How long End-of-RIB waits for the FIB to answer for the first table. A peer that gets it too
 /// early drops routes that we are about to confirm; one that gets it late only keeps stale routes
@@ -118,13 +118,13 @@ impl Rib {
             return;
         };
         let config = egress_config(&self.config, &peer.policy, &negotiated, &ends);
-        let local_asn = peer.policy.local_asn.unwrap_or(self.config.asn);
         let path_peer = Arc::new(PathPeer {
             index: id.index,
             asn: negotiated.peer_asn,
             router_id: negotiated.peer_router_id,
             address: ends.peer,
-            internal: negotiated.peer_asn == local_asn,
+            internal: negotiated.peer_kind() == PeerKind::Internal,
+            role: negotiated.role,
             client: peer.policy.client,
             interface: ends.interface,
             own_v4: config.self_v4,
@@ -142,7 +142,7 @@ impl Rib {
                 group,
                 begin_owed: FamilySet::EMPTY,
                 end_owed: FamilySet::EMPTY,
-                end_of_rib_owed: negotiated.families.iter().copied().collect(),
+                end_of_rib_owed: negotiated.family_set(),
                 end_of_rib_at: now + END_OF_RIB_PATIENCE,
                 idle: true,
             },
@@ -168,8 +168,15 @@ impl Rib {
             if !self.stale.contains_key(&(index, family)) {
                 continue;
             }
-            let kept = restart.is_some_and(|restart| restart.families.contains(&(family, true)))
-                && negotiated.families.contains(&family);
+            // RFC 9494 §4.2: in the second phase the F bit of the long-lived capability counts as
+            // well.
+            let long_lived = negotiated.long_lived.iter().flatten();
+            let forwarding = restart
+                .is_some_and(|restart| restart.families.contains(&(family, true)))
+                || long_lived
+                    .clone()
+                    .any(|kept| kept.family == family && kept.forwarding);
+            let kept = forwarding && negotiated.families.contains(&family);
             if kept {
                 let stale = Stale {
                     until: now + self.config.stale_time,
@@ -467,23 +474,19 @@ pub(super) fn egress_config(
     negotiated: &Negotiated,
     ends: &Ends,
 ) -> EgressConfig {
-    let local_asn = policy.local_asn.unwrap_or(config.asn);
     EgressConfig {
-        local_asn,
+        local_asn: negotiated.local_asn,
         cluster_id: config.cluster_id,
-        peer: if negotiated.peer_asn == local_asn {
-            PeerKind::Internal
-        } else {
-            PeerKind::External
-        },
+        peer: negotiated.peer_kind(),
+        role: negotiated.role,
         replaced_asn: policy.as_override.then_some(negotiated.peer_asn),
         remove_private_as: policy.remove_private_as,
         draining: config.draining,
-        long_lived: false,
-        extended_next_hop: false,
+        long_lived: negotiated.long_lived.is_some(),
+        extended_next_hop: negotiated.extended_next_hop,
         client: policy.client,
         transit: config.transit,
-        families: negotiated.families.iter().copied().collect(),
+        families: negotiated.family_set(),
         next_hop_mode: policy.next_hop_mode,
         self_v4: policy.next_hop_v4.or(ends.local_v4),
         self_v6: policy
@@ -492,9 +495,6 @@ pub(super) fn egress_config(
             .or(ends.local_v6),
         subnets: ends.subnets.clone(),
         policy: policy.export.clone(),
-        encode: EncodeContext {
-            four_octet_as: negotiated.four_octet_as,
-            ..EncodeContext::default()
-        },
+        encode: negotiated.encode_context(),
     }
 }

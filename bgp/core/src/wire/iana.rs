@@ -218,6 +218,24 @@ registry! {
     }
 }
 
+registry! {
+    /// Capability codes (RFC 5492 §4).
+    pub enum CapabilityCode {
+        1 => Multiprotocol, "multiprotocol";
+        2 => RouteRefresh, "route refresh";
+        5 => ExtendedNextHop, "extended next hop encoding";
+        6 => ExtendedMessage, "extended messages";
+        9 => Role, "BGP role";
+        64 => GracefulRestart, "graceful restart";
+        65 => FourOctetAs, "four-octet AS numbers";
+        69 => AddPath, "add-path";
+        70 => EnhancedRouteRefresh, "enhanced route refresh";
+        71 => LongLivedRestart, "long-lived graceful restart";
+        73 => Hostname, "host name";
+        75 => SoftwareVersion, "software version";
+    }
+}
+
 /// Bits of the attribute flags octet (RFC 4271 §4.3).
 pub mod flags {
     /// Not every speaker recognises the attribute.
@@ -228,24 +246,4 @@ pub mod flags {
     pub const PARTIAL: u8 = 0x20;
     /// The length takes two octets.
     pub const EXTENDED_LENGTH: u8 = 0x10;
-}
-
-/// Capability codes (RFC 5492 §4 and the documents named).
-pub mod capability {
-    /// RFC 4760.
-    pub const MULTIPROTOCOL: u8 = 1;
-    /// RFC 2918.
-    pub const ROUTE_REFRESH: u8 = 2;
-    /// RFC 8950.
-    pub const EXTENDED_NEXT_HOP: u8 = 5;
-    /// RFC 8654.
-    pub const EXTENDED_MESSAGE: u8 = 6;
-    /// RFC 4724.
-    pub const GRACEFUL_RESTART: u8 = 64;
-    /// RFC 6793.
-    pub const FOUR_OCTET_AS: u8 = 65;
-    /// RFC 7911.
-    pub const ADD_PATH: u8 = 69;
-    /// RFC 7313.
-    pub const ENHANCED_ROUTE_REFRESH: u8 = 70;
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::types::{Asn, Family, NextHop, Nlri, RouterId};
+use crate::wire::capability::{Capability, GracefulRestart, LongLived};
 use crate::wire::{AfiSafi, Notification, PathAttributes, RefreshKind};
 
 /// A whole BGP message.
@@ -58,62 +59,74 @@ impl Open {
     ///
     /// Of several, the last counts (RFC 4724 §3).
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
-        self.capabilities
-            .iter()
-            .rev()
-            .find_map(|capability| match capability {
-                Capability::GracefulRestart(restart) => Some(restart),
-                _ => None,
-            })
+        self.last(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(restart),
+            _ => None,
+        })
+    }
+
+    /// The families of the long-lived graceful restart capability, when there is one that counts:
+    /// without the graceful restart capability it is to be ignored (RFC 9494 §4.5).
+    pub fn long_lived_restart(&self) -> Option<&[LongLived]> {
+        self.graceful_restart()?;
+        self.last(|capability| match capability {
+            Capability::LongLivedRestart(families) => Some(families.as_slice()),
+            _ => None,
+        })
     }
 
     /// Whether the sender speaks four-octet AS numbers.
     pub fn four_octet_as(&self) -> bool {
+        let mut capabilities = self.capabilities.iter();
+        capabilities.any(|capability| matches!(capability, Capability::FourOctetAs(_)))
+    }
+
+    /// Values of the BGP Role capabilities (RFC 9234 §4.1); more than one only by mistake.
+    pub fn roles(&self) -> impl Iterator<Item = u8> {
         self.capabilities
             .iter()
-            .any(|capability| matches!(capability, Capability::FourOctetAs(_)))
+            .filter_map(|capability| match capability {
+                Capability::Role(role) => Some(*role),
+                _ => None,
+            })
     }
-}
 
-/// A capability (RFC 5492).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Capability {
-    /// Routes of this family may be exchanged (RFC 4760).
-    Multiprotocol(AfiSafi),
-    /// ROUTE-REFRESH is understood (RFC 2918).
-    RouteRefresh,
-    /// Refreshes are bracketed (RFC 7313).
-    EnhancedRouteRefresh,
-    /// AS numbers take four octets, and this is the sender's (RFC 6793).
-    FourOctetAs(Asn),
-    /// The sender may keep forwarding while it restarts (RFC 4724).
-    GracefulRestart(GracefulRestart),
-    /// Messages of up to 65,535 octets are understood (RFC 8654).
-    ExtendedMessage,
-    /// Families whose next hop may be of the other family, with the AFI of the next hop (RFC 8950).
-    ExtendedNextHop(Vec<(AfiSafi, u16)>),
-    /// Several paths per prefix: 1 receive, 2 send, 3 both (RFC 7911).
-    AddPath(Vec<(AfiSafi, u8)>),
-    /// Anything else, kept as it came.
-    Unknown {
-        /// Capability code.
-        code: u8,
-        /// Capability value.
-        value: Vec<u8>,
-    },
-}
+    /// Whether the sender takes several paths per prefix of `family`, and whether it sends them
+    /// (RFC 7911 §4).
+    pub fn add_path(&self, family: Family) -> (bool, bool) {
+        // RFC 7911 §4: a capability with any other value is not understood, and so ignored whole.
+        let understood =
+            |families: &[(AfiSafi, u8)]| families.iter().all(|(_, mode)| (1..=3).contains(mode));
+        let mode = self.last(|capability| match capability {
+            Capability::AddPath(families) if understood(families) => families
+                .iter()
+                .rev()
+                .find_map(|(of, mode)| (*of == family.into()).then_some(*mode)),
+            _ => None,
+        });
+        let mode = mode.unwrap_or_default();
+        (mode & 1 != 0, mode & 2 != 0)
+    }
 
-/// The graceful restart capability (RFC 4724 §3, RFC 8538 §2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GracefulRestart {
-    /// R bit: the sender has restarted and wants the End-of-RIB of others before its own.
-    pub restarting: bool,
-    /// N bit: NOTIFICATIONs other than Hard Reset do not end retention.
-    pub notification: bool,
-    /// How long a restart may take, in whole seconds up to 4095.
-    pub restart_time: Duration,
-    /// Families kept, each with its F bit: forwarding state survived the last restart.
-    pub families: Vec<(AfiSafi, bool)>,
+    /// Whether the sender takes IPv6 next hops for IPv4 unicast prefixes (RFC 8950 §4).
+    pub fn extended_next_hop(&self) -> bool {
+        const IPV6: u16 = 2;
+        let wanted = (AfiSafi::from(Family::Ipv4Unicast), IPV6);
+        let mut capabilities = self.capabilities.iter();
+        capabilities.any(|capability| match capability {
+            Capability::ExtendedNextHop(families) => families.contains(&wanted),
+            _ => false,
+        })
+    }
+
+    /// Whether the sender listed `capability`, exactly so.
+    pub fn lists(&self, capability: &Capability) -> bool {
+        self.capabilities.contains(capability)
+    }
+
+    fn last<'a, T: 'a>(&'a self, pick: impl Fn(&'a Capability) -> Option<T>) -> Option<T> {
+        self.capabilities.iter().rev().find_map(pick)
+    }
 }
 
 /// UPDATE (RFC 4271 §4.3, RFC 4760).

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod attributes;
+pub mod capability;
 mod decode;
 mod encode;
 mod fault;
@@ -21,12 +22,14 @@ pub mod notification;
 mod open;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 
 pub use attributes::{
     Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin, PathAttributes,
     RawAttribute,
 };
+pub use capability::{Capability, GracefulRestart, LongLived};
 pub use decode::{DecodeContext, UpdateOutcome, decode_control, decode_update};
 pub use encode::{
     Announcement, EncodeContext, encode, encode_update, end_of_rib, route_refresh, withdraw,
@@ -34,5 +37,6 @@ pub use encode::{
 pub use fault::{AttributeFault, Problem};
 pub use frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};
 pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};
-pub use message::{Capability, GracefulRestart, Message, Open, Reach, RouteRefresh, Update};
+pub use message::{Message, Open, Reach, RouteRefresh, Update};
 pub use notification::{Notification, NotificationError};
+pub use text::printable;

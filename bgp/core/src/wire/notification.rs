@@ -6,7 +6,10 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::wire::iana::{Cease, FsmError, HeaderError, OpenError, RefreshError, UpdateError};
+use crate::wire::iana::{
+    AfiSafi, Cease, FsmError, HeaderError, OpenError, RefreshError, UpdateError,
+};
+use crate::wire::text;
 
 /// Octets of text that a shutdown communication may carry (RFC 9003 §2).
 const MAX_SHUTDOWN_TEXT: usize = 255;
@@ -178,8 +181,29 @@ impl Notification {
         }
     }
 
-    /// The shutdown communication, with what is no text replaced so that it is safe to log
-    /// (RFC 9003 §2); `None` when there is none or its length is wrong.
+    /// A Cease for having sent more than `limit` prefixes of `family`, with both as its data
+    /// (RFC 4486 §4).
+    pub fn prefix_limit(family: AfiSafi, limit: u32) -> Self {
+        let mut data = Vec::with_capacity(7);
+        data.extend_from_slice(&family.afi.to_be_bytes());
+        data.push(family.safi);
+        data.extend_from_slice(&limit.to_be_bytes());
+        Self::new(Cease::MaximumPrefixes, data)
+    }
+
+    /// The family and the limit that were exceeded, where a Cease for that tells them.
+    pub fn exceeded_limit(&self) -> Option<(AfiSafi, u32)> {
+        let data = match self.error {
+            NotificationError::Cease(Cease::MaximumPrefixes) => self.data.first_chunk::<7>()?,
+            _ => return None,
+        };
+        let [afi_high, afi_low, safi, limit @ ..] = *data;
+        let afi = u16::from_be_bytes([afi_high, afi_low]);
+        Some((AfiSafi { afi, safi }, u32::from_be_bytes(limit)))
+    }
+
+    /// The shutdown communication, safe to log: what is no text is shown as escapes
+    /// (RFC 9003 §§4, 6). `None` when there is none or its length is wrong.
     pub fn shutdown_communication(&self) -> Option<String> {
         let NotificationError::Cease(Cease::AdministrativeShutdown | Cease::AdministrativeReset) =
             self.error
@@ -187,17 +211,8 @@ impl Notification {
             return None;
         };
         let (length, text) = self.data.split_first()?;
-        let text = text
-            .get(..usize::from(*length))
-            .filter(|text| !text.is_empty())?;
-        let clean = |character: char| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        };
-        Some(String::from_utf8_lossy(text).chars().map(clean).collect())
+        let text = text.get(..usize::from(*length))?;
+        (!text.is_empty()).then(|| text::printable(text))
     }
 
     /// Reads the body; `None` when it is shorter than its two codes.
@@ -230,6 +245,9 @@ impl fmt::Display for Notification {
         if let Some(text) = self.shutdown_communication() {
             return write!(f, " (\"{text}\")");
         }
+        if let Some((family, limit)) = self.exceeded_limit() {
+            return write!(f, " ({family}, limit {limit})");
+        }
         if !self.data.is_empty() {
             f.write_str(" (data")?;
             // Detail may hold a whole attribute; the start names it.
@@ -255,6 +273,7 @@ impl fmt::Debug for Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Family;
 
     #[test]
     fn every_pair_of_codes_survives_the_enums() {
@@ -281,11 +300,38 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_text_from_a_peer_is_made_safe_to_log() {
-        let lie = Notification::new(Cease::AdministrativeReset, [9, b'x']);
-        assert_eq!(lie.shutdown_communication(), None);
-        let dirty = Notification::new(Cease::AdministrativeReset, [3, b'a', 0xff, b'\n']);
-        assert_eq!(dirty.shutdown_communication().unwrap(), "a\u{fffd} ");
+    fn shutdown_text_from_a_peer_is_shown_with_escapes_for_what_is_no_text() {
+        const CASES: &[(&[u8], Option<&str>)] = &[
+            (b"\x03bye", Some("bye")),
+            (b"\x02bye", Some("by")),
+            (b"\x09bye", None),
+            (b"\x00", None),
+            (b"", None),
+            (b"\x03a\xff\n", Some("a\\xff\\n")),
+        ];
+        for (data, shown) in CASES {
+            for reason in [Cease::AdministrativeShutdown, Cease::AdministrativeReset] {
+                let notification = Notification::new(reason, *data);
+                let text = notification.shutdown_communication();
+                assert_eq!(text.as_deref(), *shown, "{data:?}");
+            }
+            let other = Notification::new(Cease::PeerDeconfigured, *data);
+            assert_eq!(other.shutdown_communication(), None);
+        }
+    }
+
+    #[test]
+    fn an_exceeded_limit_is_told_with_family_and_number() {
+        let limited = Notification::prefix_limit(Family::Ipv6Unicast.into(), 1000);
+        assert_eq!(limited.data, [0, 2, 1, 0, 0, 3, 232]);
+        assert_eq!(
+            limited.to_string(),
+            "cease: maximum number of prefixes reached (ipv6-unicast, limit 1000)"
+        );
+        let bare = Notification::new(Cease::MaximumPrefixes, []);
+        assert_eq!(bare.exceeded_limit(), None);
+        let other = Notification::new(Cease::OutOfResources, limited.data);
+        assert_eq!(other.exceeded_limit(), None);
     }
 
     #[test]

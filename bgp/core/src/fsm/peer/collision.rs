@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::{Peer, send};
 use crate::fsm::connection::{Connection, Phase};
 use crate::fsm::event::{Action, ConnId, Role};
-use crate::fsm::terms::{DownWhy, Negotiated};
+use crate::fsm::terms::Negotiated;
+use crate::fsm::why::DownWhy;
 use crate::wire::{Cease, Notification};
 
 /// How long a connection that is fit for Established waits for the OPEN on the one that would win

@@ -201,9 +201,9 @@ fn a_restarted_peer_replaces_its_old_session_and_keeps_its_routes() {
     let open = restart_open(&families, false, true);
     bench.receive(OTHER, Incoming::Open(open));
     assert!(opened(&bench, OTHER));
-    let (why, retain, _) = bench.down().unwrap();
+    let (why, _) = bench.down().unwrap();
     assert_eq!(why, DownWhy::PeerRestarted);
-    assert_eq!(retain, [Family::Ipv4Unicast]);
+    assert_eq!(bench.retained(), [Family::Ipv4Unicast]);
     assert!(bench.closed(CONN) && bench.notified(CONN).is_empty());
     bench.receive(OTHER, Incoming::Keepalive);
     assert_eq!(bench.peer.state(), State::Established);

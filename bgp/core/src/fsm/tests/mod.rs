@@ -2,17 +2,19 @@
 //! other over a simulated network.
 
 mod collision;
+mod idle;
 mod pair;
 mod property;
 mod restart;
 mod table;
+mod terms;
 mod timers;
 
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::types::{Asn, Family, RouterId};
-use crate::wire::{Capability, GracefulRestart, Message, Notification, Open};
+use crate::wire::{AfiSafi, Capability, GracefulRestart, Message, Notification, Open};
 
 /// One machine, its clock, and all that it asked for.
 struct Bench {
@@ -27,19 +29,13 @@ const OTHER: ConnId = ConnId(2);
 
 fn config() -> Config {
     Config {
-        local_asn: Asn(65000),
-        router_id: RouterId(20),
-        peer_asn: Asn(65001),
-        families: Family::ALL.to_vec(),
-        hold_time: Duration::from_secs(90),
-        connect_retry: Duration::from_secs(5),
-        passive: false,
         graceful_restart: Some(LocalGracefulRestart {
             restart_time: Duration::from_secs(120),
             restarting: false,
             families: Family::ALL.map(|family| (family, true)).to_vec(),
         }),
         jitter_seed: 7,
+        ..Config::new(Asn(65000), RouterId(20), Asn(65001))
     }
 }
 
@@ -149,14 +145,16 @@ impl Bench {
     }
 
     /// What the last call said on leaving Established.
-    fn down(&self) -> Option<(DownWhy, Vec<Family>, Duration)> {
+    fn down(&self) -> Option<(DownWhy, Vec<Retention>)> {
         self.last.iter().find_map(|action| match action {
-            Action::Down {
-                why,
-                retain,
-                restart_time,
-            } => Some((why.clone(), retain.clone(), *restart_time)),
+            Action::Down { why, retain } => Some((why.clone(), retain.clone())),
             _ => None,
         })
+    }
+
+    /// Families that the last call said to retain.
+    fn retained(&self) -> Vec<Family> {
+        let (_, retain) = self.down().expect("the session ended");
+        retain.into_iter().map(|kept| kept.family).collect()
     }
 }

@@ -248,8 +248,8 @@ fn configs(ids: (u32, u32), seed: u64) -> [Config; 2] {
     left.hold_time = Duration::from_secs(9);
     let mut right = left.clone();
     right.router_id = RouterId(ids.1);
-    right.local_asn = left.peer_asn;
-    right.peer_asn = left.local_asn;
+    right.local_asn = left.peer_asn.number().unwrap();
+    right.peer_asn = left.local_asn.into();
     right.jitter_seed = seed ^ 0xdead_beef;
     [left, right]
 }

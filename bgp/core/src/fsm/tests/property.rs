@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::{BgpRole, FamilySet, PeerAs};
+use crate::wire::iana::RefreshError;
+use crate::wire::{LongLived, NotificationError};
 
 /// One step of a random life; connections are named by their age, so that names stay fresh.
 #[derive(Clone, Debug)]
@@ -19,9 +22,87 @@ enum Step {
 #[derive(Clone, Debug)]
 enum Touch {
     Receive(Incoming),
-    Malformed,
+    Malformed(Notification),
+    TooManyPrefixes,
     Closed,
     Wrote,
+}
+
+/// An OPEN with any choice of the capabilities that have to be agreed on.
+fn extended_open() -> impl Strategy<Value = Open> {
+    let family = || prop_oneof![Just(Family::Ipv4Unicast), Just(Family::Ipv6Unicast)];
+    let long_lived = (family(), any::<bool>(), 0..100_u64).prop_map(|(family, kept, seconds)| {
+        Capability::LongLivedRestart(vec![LongLived {
+            family: family.into(),
+            forwarding: kept,
+            stale_time: Duration::from_secs(seconds),
+        }])
+    });
+    let capability = prop_oneof![
+        Just(Capability::EnhancedRouteRefresh),
+        Just(Capability::ExtendedMessage),
+        (family(), 0..5_u8).prop_map(|(f, mode)| Capability::AddPath(vec![(f.into(), mode)])),
+        Just(Capability::ExtendedNextHop(vec![(
+            Family::Ipv4Unicast.into(),
+            2
+        )])),
+        (0..6_u8).prop_map(Capability::Role),
+        long_lived,
+    ];
+    (
+        proptest::collection::vec(capability, 0..6),
+        any::<(bool, bool)>(),
+    )
+        .prop_map(|(capabilities, (notification, restarting))| {
+            let families = [(Family::Ipv4Unicast, true)];
+            let mut open = restart_open(&families, notification, restarting);
+            open.capabilities.extend(capabilities);
+            open
+        })
+}
+
+/// A configuration with any choice of what can be configured.
+fn any_config() -> impl Strategy<Value = Config> {
+    let seconds = || (0..100_u64).prop_map(Duration::from_secs);
+    let sets = || prop_oneof![Just(FamilySet::EMPTY), Just(FamilySet::ALL)];
+    let peer_asn = prop_oneof![
+        2 => Just(PeerAs::Number(Asn(65001))),
+        1 => Just(PeerAs::External),
+        1 => Just(PeerAs::Internal),
+    ];
+    let role = (0..5_u8, any::<bool>()).prop_map(|(code, strict)| LocalRole {
+        role: BgpRole::from_code(code).unwrap(),
+        strict,
+    });
+    (
+        (any::<bool>(), peer_asn, any::<(bool, bool, bool)>()),
+        prop::option::of(seconds()),
+        prop::option::of(seconds()),
+        prop::option::of(seconds()),
+        (sets(), sets()),
+        prop::option::weighted(0.3, role),
+    )
+        .prop_map(
+            |((passive, peer_asn, extensions), keepalive, send_hold, limit, paths, role)| {
+                let (extended_next_hop, extended_messages, long_lived) = extensions;
+                Config {
+                    passive,
+                    peer_asn,
+                    keepalive,
+                    send_hold_time: send_hold,
+                    prefix_limit_restart: limit,
+                    add_path: AddPath {
+                        send: paths.0,
+                        receive: paths.1,
+                    },
+                    extended_next_hop,
+                    extended_messages,
+                    long_lived: long_lived.then(LocalLongLived::default),
+                    role,
+                    ..config()
+                }
+            },
+        )
 }
 
 fn touch() -> impl Strategy<Value = Touch> {
@@ -38,10 +119,16 @@ fn touch() -> impl Strategy<Value = Touch> {
             ..open()
         }),
         Just(Open {
+            asn: Asn(65000),
+            ..open()
+        }),
+        Just(Open {
             hold_time: Duration::ZERO,
             ..open()
         }),
+        extended_open(),
     ];
+    let refresh = NotificationError::RouteRefresh(RefreshError::InvalidLength);
     let notification = Notification::new(crate::wire::Cease::OutOfResources, []);
     prop_oneof![
         4 => opens.prop_map(|open| Touch::Receive(Incoming::Open(open))),
@@ -49,7 +136,9 @@ fn touch() -> impl Strategy<Value = Touch> {
         1 => Just(Touch::Receive(Incoming::Update)),
         1 => Just(Touch::Receive(Incoming::RouteRefresh)),
         1 => Just(Touch::Receive(Incoming::Notification(notification))),
-        1 => Just(Touch::Malformed),
+        1 => Just(Touch::Malformed(Notification::new(crate::wire::Cease::Unspecific, []))),
+        1 => Just(Touch::Malformed(Notification::new(refresh, []))),
+        1 => Just(Touch::TooManyPrefixes),
         1 => Just(Touch::Closed),
         1 => Just(Touch::Wrote),
     ]
@@ -66,6 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Event::DialFailed { why: CloseWhy::Refused }),
         1 => Just(Event::PathDown { why: PathWhy::BfdDown }),
         1 => Just(Event::PathUp),
+        1 => Just(Event::PathDown { why: PathWhy::LinkDown }),
+        1 => Just(Event::RequestRefresh { family: Family::Ipv6Unicast }),
         1 => Just(Event::RestartComplete),
     ];
     prop_oneof![
@@ -93,17 +184,18 @@ impl Watch {
                     assert!(!self.closed.contains(conn), "Up on a closed connection");
                     self.up = Some(*conn);
                 }
-                Action::Down {
-                    retain,
-                    restart_time,
-                    ..
-                } => {
+                Action::Down { retain, .. } => {
                     assert!(self.up.is_some(), "Down without Up");
-                    assert_eq!(retain.is_empty(), restart_time.is_zero());
+                    for kept in retain {
+                        assert!(!kept.restart_time.is_zero() || !kept.long_lived_time.is_zero());
+                    }
                     self.up = None;
                 }
-                Action::Send { conn, .. } => {
+                Action::Send { conn, message } => {
                     assert!(!self.closed.contains(conn), "{action:?} after Close");
+                    if let Message::RouteRefresh(_) = message {
+                        assert_eq!(self.up, Some(*conn), "a refresh outside the session");
+                    }
                 }
                 Action::Deliver { conn } => {
                     assert_eq!(self.up, Some(*conn), "delivered from outside the session");
@@ -121,9 +213,18 @@ impl Watch {
         let up = self.up.is_some();
         assert_eq!(up, state == State::Established);
         assert_eq!(peer.negotiated().is_some(), up);
+        assert_eq!(peer.idle_why().is_some(), state == State::Idle);
+        if let Some(terms) = peer.negotiated() {
+            assert_eq!(terms.keepalive.is_zero(), terms.hold_time.is_zero());
+            assert!(terms.keepalive * 3 <= terms.hold_time);
+            assert!(terms.send_hold_time.is_zero() || terms.send_hold_time > terms.hold_time);
+        }
         let armed = peer.poll_timeout().is_some();
         let needed = match state {
-            State::Idle => false,
+            State::Idle => matches!(
+                peer.idle_why(),
+                Some(IdleWhy::PrefixLimit { until: Some(_), .. })
+            ),
             State::Active => !peer.config().passive,
             State::Connect | State::OpenSent | State::OpenConfirm => true,
             State::Established => {
@@ -141,11 +242,9 @@ proptest! {
 
     #[test]
     fn no_sequence_of_events_breaks_the_machine(
-        passive in any::<bool>(),
+        config in any_config(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let mut config = config();
-        config.passive = passive;
         let mut bench = Bench::new(config);
         let mut watch = Watch::default();
         let mut names = 0;
@@ -162,9 +261,11 @@ proptest! {
                     let conn = conn_of(age);
                     match touch {
                         Touch::Receive(message) => Event::Received { conn, message },
-                        Touch::Malformed => Event::Malformed {
+                        Touch::Malformed(notification) => Event::Malformed { conn, notification },
+                        Touch::TooManyPrefixes => Event::PrefixLimitExceeded {
                             conn,
-                            notification: Notification::new(crate::wire::Cease::Unspecific, []),
+                            family: Family::Ipv4Unicast,
+                            limit: 10,
                         },
                         Touch::Closed => {
                             // A connection that ended is as closed as one that we ended.

@@ -1,10 +1,20 @@
 //! What outlives a session (RFC 4724, RFC 8538).
 
 use super::*;
-use crate::wire::Cease;
 use crate::wire::iana::UpdateError;
+use crate::wire::{Cease, LongLived};
 
 const BOTH: [(Family, bool); 2] = [(Family::Ipv4Unicast, true), (Family::Ipv6Unicast, false)];
+
+/// Both families, kept for this many seconds, and then for this many more.
+fn both(restart_time: u64, long_lived_time: u64) -> Vec<Retention> {
+    let kept = |family| Retention {
+        family,
+        restart_time: Duration::from_secs(restart_time),
+        long_lived_time: Duration::from_secs(long_lived_time),
+    };
+    Family::ALL.map(kept).to_vec()
+}
 
 fn notification() -> Notification {
     Notification::new(UpdateError::MalformedAttributeList, [])
@@ -50,6 +60,15 @@ fn ends() -> Vec<(Event, bool, bool)> {
             false,
             false,
         ),
+        (
+            Event::PrefixLimitExceeded {
+                conn: CONN,
+                family: Family::Ipv4Unicast,
+                limit: 1,
+            },
+            false,
+            false,
+        ),
         (Event::Admin(Admin::Down { text: text() }), false, false),
         (Event::Admin(Admin::Clear { text: text() }), false, true),
         (Event::Admin(Admin::Deconfigure), false, false),
@@ -63,10 +82,9 @@ fn routes_outlive_the_session_as_the_peers_capability_says() {
             let open = restart_open(&BOTH, notification, false);
             let mut bench = Bench::established(config(), open);
             bench.event(event.clone());
-            let (_, retain, restart_time) = bench.down().unwrap();
-            let expected: (&[Family], u64) = if kept { (&Family::ALL, 60) } else { (&[], 0) };
-            assert_eq!(retain, expected.0, "{event:?}, N {notification}");
-            assert_eq!(restart_time, Duration::from_secs(expected.1));
+            let (_, retain) = bench.down().unwrap();
+            let expected = if kept { both(60, 0) } else { Vec::new() };
+            assert_eq!(retain, expected, "{event:?}, N {notification}");
         }
     }
 }
@@ -77,7 +95,7 @@ fn hold_expiry_keeps_routes_with_the_n_bit_only() {
         let open = restart_open(&BOTH, notification, false);
         let mut bench = Bench::established(config(), open);
         bench.until(|action| matches!(action, Action::Down { .. }));
-        let (why, retain, _) = bench.down().unwrap();
+        let (why, retain) = bench.down().unwrap();
         assert_eq!(why, DownWhy::HoldTimerExpired);
         assert_eq!(bench.notified(CONN), [(4, 0)]);
         assert_eq!(!retain.is_empty(), notification);
@@ -92,7 +110,7 @@ fn nothing_is_kept_of_a_peer_that_only_helps_or_takes_no_part() {
             conn: CONN,
             why: CloseWhy::Eof,
         });
-        assert_eq!(bench.down().unwrap().1, []);
+        assert_eq!(bench.retained(), []);
     }
     let mut alone = config();
     alone.graceful_restart = None;
@@ -102,7 +120,70 @@ fn nothing_is_kept_of_a_peer_that_only_helps_or_takes_no_part() {
         conn: CONN,
         why: CloseWhy::Eof,
     });
-    assert_eq!(bench.down().unwrap().1, []);
+    assert_eq!(bench.retained(), []);
+}
+
+/// [`restart_open`] that also asks for long retention of these families.
+fn long_lived_open(restart: &[(Family, bool)], seconds: u64, stale: &[(Family, u64)]) -> Open {
+    let mut open = restart_open(restart, true, false);
+    if let Some(Capability::GracefulRestart(restart)) = open.capabilities.last_mut() {
+        restart.restart_time = Duration::from_secs(seconds);
+    }
+    let families = stale.iter().map(|(family, seconds)| LongLived {
+        family: (*family).into(),
+        forwarding: true,
+        stale_time: Duration::from_secs(*seconds),
+    });
+    let capability = Capability::LongLivedRestart(families.collect());
+    open.capabilities.push(capability);
+    open
+}
+
+#[test]
+fn each_family_is_kept_for_its_restart_time_and_then_for_its_long_stale_time() {
+    const V4: Family = Family::Ipv4Unicast;
+    const V6: Family = Family::Ipv6Unicast;
+    type Kept = (Family, u64, u64);
+    type Case<'a> = (&'a [(Family, bool)], u64, &'a [(Family, u64)], &'a [Kept]);
+    let cases: [Case<'_>; 7] = [
+        (
+            &BOTH,
+            60,
+            &[(V4, 600), (V6, 700)],
+            &[(V4, 60, 600), (V6, 60, 700)],
+        ),
+        (&BOTH, 60, &[(V4, 600)], &[(V4, 60, 600), (V6, 60, 0)]),
+        // RFC 9494 §4.2: a time is zero where its capability does not list the family.
+        (
+            &[(V6, true)],
+            60,
+            &[(V4, 600)],
+            &[(V4, 0, 600), (V6, 60, 0)],
+        ),
+        (&[], 60, &[(V4, 600)], &[(V4, 0, 600)]),
+        (&BOTH, 0, &[(V4, 600)], &[(V4, 0, 600)]),
+        (&BOTH, 60, &[(V4, 0)], &[(V4, 60, 0), (V6, 60, 0)]),
+        (&[], 0, &[(V4, 0)], &[]),
+    ];
+    for (restart, seconds, stale, expected) in cases {
+        let mut config = config();
+        config.long_lived = Some(LocalLongLived::default());
+        let open = long_lived_open(restart, seconds, stale);
+        let mut bench = Bench::established(config, open);
+        bench.event(Event::Closed {
+            conn: CONN,
+            why: CloseWhy::Eof,
+        });
+        let retain = bench.down().unwrap().1;
+        let kept: Vec<Kept> = retain
+            .iter()
+            .map(|kept| {
+                let (restart, stale) = (kept.restart_time, kept.long_lived_time);
+                (kept.family, restart.as_secs(), stale.as_secs())
+            })
+            .collect();
+        assert_eq!(kept, expected, "{restart:?} {seconds} {stale:?}");
+    }
 }
 
 #[test]
@@ -114,7 +195,7 @@ fn only_negotiated_families_are_kept() {
         conn: CONN,
         why: CloseWhy::Eof,
     });
-    assert_eq!(bench.down().unwrap().1, [Family::Ipv6Unicast]);
+    assert_eq!(bench.retained(), [Family::Ipv6Unicast]);
 }
 
 #[test]
@@ -149,7 +230,7 @@ fn a_restart_leaves_without_a_word() {
     bench.event(Event::Admin(Admin::Restart));
     assert!(bench.notified(CONN).is_empty());
     assert!(bench.closed(CONN));
-    assert_eq!(bench.down().unwrap().1, Family::ALL);
+    assert_eq!(bench.retained(), Family::ALL);
 }
 
 #[test]

@@ -63,16 +63,18 @@ fn kind(event: &Event) -> usize {
         Event::PathDown { .. } => 11,
         Event::PathUp => 12,
         Event::RestartComplete => 13,
+        Event::PrefixLimitExceeded { .. } => 14,
+        Event::RequestRefresh { .. } => 15,
         Event::Admin(wish) => match wish {
-            Admin::Up => 14,
-            Admin::Down { .. } => 15,
-            Admin::Clear { .. } => 16,
-            Admin::Deconfigure => 17,
-            Admin::Restart => 18,
+            Admin::Up => 16,
+            Admin::Down { .. } => 17,
+            Admin::Clear { .. } => 18,
+            Admin::Deconfigure => 19,
+            Admin::Restart => 20,
         },
     }
 }
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 /// Each event with the state after it, by state before it in the order of [`STATES`].
 #[rustfmt::skip]
@@ -101,6 +103,9 @@ fn table() -> Vec<(Event, [State; 6])> {
         (Event::PathDown { why: PathWhy::LinkDown }, lost),
         (Event::PathUp, [Idle, Connect, Connect, OpenSent, OpenConfirm, Established]),
         (Event::RestartComplete, unchanged),
+        (Event::PrefixLimitExceeded { conn: CONN, family: Family::Ipv4Unicast, limit: 1 },
+            [Idle, Active, Connect, OpenSent, OpenConfirm, Idle]),
+        (Event::RequestRefresh { family: Family::Ipv4Unicast }, unchanged),
         (admin(Admin::Up), [Connect, Active, Connect, OpenSent, OpenConfirm, Established]),
         (admin(Admin::Down { text: text() }), [Idle; 6]),
         (admin(Admin::Clear { text: text() }), [Idle, Connect, Connect, Connect, Connect, Connect]),
@@ -180,7 +185,7 @@ fn opens_that_do_not_suit_are_refused_with_the_exact_codes() {
         (
             "AS 0 on both sides",
             |config, open| {
-                config.peer_asn = Asn::ZERO;
+                config.peer_asn = Asn::ZERO.into();
                 open.asn = Asn::ZERO;
             },
             (2, 2),
@@ -193,7 +198,7 @@ fn opens_that_do_not_suit_are_refused_with_the_exact_codes() {
         (
             "our identifier in our AS",
             |config, open| {
-                config.peer_asn = config.local_asn;
+                config.peer_asn = config.local_asn.into();
                 open.asn = config.local_asn;
                 open.router_id = config.router_id;
             },
@@ -227,7 +232,7 @@ fn opens_that_do_not_suit_are_refused_with_the_exact_codes() {
         ),
         (
             "the two-octet half of our four-octet peer",
-            |config, _| config.peer_asn = Asn(65001 + 65536),
+            |config, _| config.peer_asn = Asn(65001 + 65536).into(),
             (2, 2),
         ),
     ];

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rib::path::PathPeer;
+use crate::types::Asn;
 use crate::wire::{AsPath, PathAttributes};
 
 const MULTI: Multipath = Multipath {
@@ -31,6 +32,8 @@ fn learnt(index: u32, internal: bool, change: impl FnOnce(&mut PathAttributes)) 
             address: std::net::Ipv4Addr::from_bits(0x0a00_0000 + index).into(),
             internal,
             client: false,
+
+            role: None,
             interface: None,
             own_v4: None,
             own_v6: None,

@@ -21,6 +21,8 @@ fn config(peer: PeerKind) -> EgressConfig {
         subnets: vec!["10.0.0.0/31".parse().unwrap()],
         policy: Some(Arc::default()),
         replaced_asn: None,
+
+        role: None,
         remove_private_as: false,
         draining: false,
         long_lived: false,
@@ -38,6 +40,8 @@ fn learnt(internal: bool, client: bool) -> Path {
             address: [192, 0, 2, 1].into(),
             internal,
             client,
+
+            role: None,
             interface: None,
             own_v4: None,
             own_v6: None,

@@ -122,14 +122,13 @@ fn a_refresh_that_was_asked_for_is_enclosed_where_the_peer_knows_that() {
             kinds.push((frame.kind, frame.body.get(2).copied()));
         }
     }
-    let (begin, end) = (RefreshKind::Begin.into(), RefreshKind::End.into());
     assert_eq!(
         kinds
             .iter()
             .filter(|(kind, _)| *kind == MessageType::RouteRefresh)
             .map(|(_, kind)| kind.unwrap())
             .collect::<Vec<u8>>(),
-        [begin, end]
+        [RefreshKind::Begin, RefreshKind::End].map(u8::from)
     );
     assert_eq!(
         kinds.len(),
@@ -220,9 +219,15 @@ fn our_own_as_may_stand_in_a_path_as_often_as_allowed() {
 
 #[test]
 fn a_session_with_an_as_of_its_own_shows_that_one_alone_and_knows_both() {
-    let local = Some(Asn(64_999));
-    let mut world = World::new(with_peer(0, |peer| peer.local_asn = local), None);
-    world.up(0);
+    let local = Asn(64_999);
+    let mut world = World::new(with_peer(0, |peer| peer.local_asn = Some(local)), None);
+    world.up_with(
+        0,
+        Negotiated {
+            local_asn: local,
+            ..negotiated(0)
+        },
+    );
     world.pull_all();
     let (attributes, _) = &world.believed[&0][&prefix(7)];
     assert_eq!(attributes.as_path.to_string(), "64999");

@@ -3,8 +3,10 @@
 
 use super::*;
 
-const CLIENTS: u32 = 6;
+const CLIENTS: u32 = 8;
 const PREFIXES: u8 = 5;
+/// Clients from here on are told every path, not only the best.
+const GREEDY: u32 = 5;
 
 fn address(peer: u32) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, peer as u8)
@@ -37,8 +39,9 @@ struct Club {
     open: Vec<bool>,
     generation: u64,
     sessions: BTreeMap<u32, PeerId>,
-    told: BTreeMap<(u32, Prefix), u32>,
-    believed: BTreeMap<u32, BTreeMap<Prefix, (PathAttributes, NextHop)>>,
+    /// What clients have told: a MED for each prefix and path identifier.
+    told: BTreeMap<(u32, Nlri), u32>,
+    believed: BTreeMap<u32, BTreeMap<Nlri, (PathAttributes, NextHop)>>,
     /// Clients that have asked for everything again, and may hear what they know.
     refreshing: BTreeSet<u32>,
 }
@@ -72,10 +75,7 @@ impl Club {
         self.believed.insert(peer, BTreeMap::new());
         self.handle(Event::PeerUp {
             peer: id,
-            negotiated: Negotiated {
-                peer_asn: US,
-                ..negotiated(peer)
-            },
+            negotiated: terms(peer),
             ends: Ends {
                 peer: address(peer).into(),
                 local_v4: Some([198, 51, 100, 1].into()),
@@ -96,21 +96,21 @@ impl Club {
         }
     }
 
-    fn announce(&mut self, peer: u32, index: u8, med: u32) {
+    fn announce(&mut self, peer: u32, nlri: Nlri, med: u32) {
         if let Some(id) = self.sessions.get(&peer).copied() {
-            self.told.insert((peer, prefix(index)), med);
+            self.told.insert((peer, nlri), med);
             self.handle(Event::Update {
                 peer: id,
-                update: route(peer, index, med),
+                update: route(peer, nlri, med),
             });
         }
     }
 
-    fn withdraw(&mut self, peer: u32, index: u8) {
+    fn withdraw(&mut self, peer: u32, nlri: Nlri) {
         if let Some(id) = self.sessions.get(&peer).copied() {
-            self.told.remove(&(peer, prefix(index)));
+            self.told.remove(&(peer, nlri));
             let update = Update {
-                withdrawn: vec![(V4, vec![prefix(index).into()])],
+                withdrawn: vec![(V4, vec![nlri])],
                 ..Update::default()
             };
             self.handle(Event::Update { peer: id, update });
@@ -147,18 +147,21 @@ impl Club {
         let believed = self.believed.get_mut(&peer).unwrap();
         let mut stream = BytesMut::from(&octets[..]);
         while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
-            let context = DecodeContext::new(PeerKind::Internal);
+            let context = DecodeContext {
+                add_path: terms(peer).add_path.send,
+                ..DecodeContext::new(PeerKind::Internal)
+            };
             let UpdateOutcome::Valid(update) = wire::decode_update(&frame.body, &context) else {
                 panic!("we sent an invalid UPDATE");
             };
             for nlri in update.withdrawn.into_iter().flat_map(|(_, list)| list) {
-                let known = believed.remove(&nlri.prefix);
+                let known = believed.remove(&nlri);
                 assert!(known.is_some(), "{peer} did not know {nlri}");
             }
             for reach in update.reach {
                 let told = (update.attributes.clone().unwrap(), reach.next_hop);
                 for nlri in reach.nlri {
-                    let known = believed.insert(nlri.prefix, told.clone());
+                    let known = believed.insert(nlri, told.clone());
                     assert!(
                         known.as_ref() != Some(&told) || self.refreshing.contains(&peer),
                         "{peer} knew {nlri}"
@@ -175,32 +178,47 @@ impl Club {
         }
     }
 
-    /// What a client should believe about a prefix.
-    fn expected(&self, peer: u32, index: u8) -> Option<(PathAttributes, NextHop)> {
+    /// What a client should believe about a prefix: one path, or each that another has told.
+    fn expected(&self, peer: u32, index: u8) -> Vec<(PathAttributes, NextHop)> {
         if !self.open[peer as usize] && index != 0 {
-            return None;
+            return Vec::new();
         }
-        let sources = 0..CLIENTS;
-        let told = sources.filter_map(|source| {
-            let med = self.told.get(&(source, prefix(index)))?;
-            Some((source, *med))
-        });
+        let told = self
+            .told
+            .iter()
+            .filter(|((_, nlri), _)| nlri.prefix == prefix(index));
+        let mut told: Vec<(u32, u32, PathId)> = told
+            .map(|((source, nlri), med)| (*med, *source, nlri.id))
+            .collect();
         // All else being equal, the lowest MED decides within our own AS, then the router ID.
-        let (source, med) = told.min_by_key(|(source, med)| (*med, *source))?;
-        let update = route(source, index, med);
-        let mut attributes = update.attributes?;
-        attributes.originator_id = Some(RouterId(100 + source));
-        attributes.cluster_list = vec![RouterId(1)];
-        (source != peer).then_some((attributes, update.reach[0].next_hop))
+        told.sort();
+        if peer < GREEDY {
+            told.truncate(1);
+        }
+        told.into_iter()
+            .filter(|(_, source, _)| *source != peer)
+            .map(|(med, source, _)| {
+                let update = route(source, prefix(index).into(), med);
+                let mut attributes = update.attributes.unwrap();
+                attributes.originator_id = Some(RouterId(100 + source));
+                attributes.cluster_list = vec![RouterId(1)];
+                (attributes, update.reach[0].next_hop)
+            })
+            .collect()
     }
 
     fn check(&mut self) {
         self.pull_all();
         for (peer, believed) in &self.believed {
             for index in 0..PREFIXES {
+                let believed = believed
+                    .iter()
+                    .filter(|(nlri, _)| nlri.prefix == prefix(index));
+                let mut paths: Vec<_> = believed.map(|(_, path)| path.clone()).collect();
+                paths.sort_by_key(|(attributes, _)| (attributes.med, attributes.originator_id));
                 assert_eq!(
-                    believed.get(&prefix(index)),
-                    self.expected(*peer, index).as_ref(),
+                    paths,
+                    self.expected(*peer, index),
                     "client {peer}, prefix {index}"
                 );
             }
@@ -216,8 +234,24 @@ impl Club {
     }
 }
 
-fn route(peer: u32, index: u8, med: u32) -> Update {
-    let mut update = announcement(2, &[prefix(index)], &[]);
+/// Terms of a session with a client: all may tell several paths, some are told all.
+fn terms(peer: u32) -> Negotiated {
+    let send = match peer < GREEDY {
+        true => FamilySet::EMPTY,
+        false => FamilySet::ALL,
+    };
+    Negotiated {
+        add_path: AddPath {
+            send,
+            receive: FamilySet::ALL,
+        },
+        ..Negotiated::plain(US, US, RouterId(100 + peer))
+    }
+}
+
+fn route(peer: u32, nlri: Nlri, med: u32) -> Update {
+    let mut update = announcement(2, &[nlri.prefix], &[]);
+    update.reach[0].nlri = vec![nlri];
     update.reach[0].next_hop = NextHop::V4(address(peer));
     update.attributes.as_mut().unwrap().med = Some(med);
     update
@@ -227,8 +261,8 @@ fn route(peer: u32, index: u8, med: u32) -> Update {
 enum Step {
     Up(u32),
     Down(u32),
-    Announce(u32, u8, u32),
-    Withdraw(u32, u8),
+    Announce(u32, Nlri, u32),
+    Withdraw(u32, Nlri),
     Pull(u32, usize),
     Policy(Vec<u32>, bool),
     Refresh(u32),
@@ -237,14 +271,20 @@ enum Step {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let peer = || 0..CLIENTS;
+    let nlri = || {
+        (0..PREFIXES, 0_u32..3).prop_map(|(index, id)| Nlri {
+            prefix: prefix(index),
+            id: PathId(id),
+        })
+    };
     let some = prop::collection::vec(peer(), 0..CLIENTS as usize);
     prop_oneof![
         3 => peer().prop_map(Step::Up),
         1 => peer().prop_map(Step::Down),
-        8 => (peer(), 0..PREFIXES, 1_u32..3).prop_map(|(peer, index, med)| {
-            Step::Announce(peer, index, med)
+        8 => (peer(), nlri(), 1_u32..3).prop_map(|(peer, nlri, med)| {
+            Step::Announce(peer, nlri, med)
         }),
-        3 => (peer(), 0..PREFIXES).prop_map(|(peer, index)| Step::Withdraw(peer, index)),
+        3 => (peer(), nlri()).prop_map(|(peer, nlri)| Step::Withdraw(peer, nlri)),
         6 => (peer(), 1_usize..4).prop_map(|(peer, budget)| Step::Pull(peer, budget)),
         1 => (some, any::<bool>()).prop_map(|(peers, open)| Step::Policy(peers, open)),
         1 => any::<bool>().prop_map(|open| Step::Policy((0..CLIENTS).collect(), open)),
@@ -254,7 +294,6 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn clients_end_up_with_the_same_as_if_each_were_told_alone(
         steps in prop::collection::vec(any_step(), 0..120)
@@ -265,8 +304,8 @@ proptest! {
             match step {
                 Step::Up(peer) => club.up(peer),
                 Step::Down(peer) => club.down(peer),
-                Step::Announce(peer, index, med) => club.announce(peer, index, med),
-                Step::Withdraw(peer, index) => club.withdraw(peer, index),
+                Step::Announce(peer, nlri, med) => club.announce(peer, nlri, med),
+                Step::Withdraw(peer, nlri) => club.withdraw(peer, nlri),
                 Step::Pull(peer, budget) => { club.pull(peer, budget); }
                 Step::Policy(peers, open) => club.change_policy(&peers, open),
                 Step::Refresh(peer) => club.refresh(peer),
@@ -290,7 +329,7 @@ fn a_client_that_takes_nothing_costs_the_others_nothing_and_catches_up_at_once()
     }
     club.pull_all();
     for round in 0..2000 {
-        club.announce(0, (round % 5) as u8, round);
+        club.announce(0, prefix((round % 5) as u8).into(), round);
         club.pull(1, 10);
     }
     let [_, _, journal, _] = club.rib.footprint();

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fsm::{Negotiated, PeerGracefulRestart};
+use crate::fsm::{AddPath, Negotiated, PeerGracefulRestart, Retention};
 use crate::policy::{Policy, PrefixMatch};
 use crate::rib::sessions::{EARLY_END_OF_RIB, SETTLE};
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PathId, PeerKind, Prefix, RouterId};
@@ -91,20 +91,13 @@ fn prefix(index: u8) -> Prefix {
 
 fn negotiated(peer: u32) -> Negotiated {
     Negotiated {
-        peer_asn: asn(peer),
-        peer_router_id: RouterId(100 + peer),
-        hold_time: Duration::from_secs(90),
-        keepalive: Duration::from_secs(30),
-        families: Family::ALL.to_vec(),
-        four_octet_as: true,
-        route_refresh: true,
-        enhanced_route_refresh: false,
         graceful_restart: Some(PeerGracefulRestart {
             restarting: false,
             notification: true,
             restart_time: RESTART,
             families: Family::ALL.map(|family| (family, true)).to_vec(),
         }),
+        ..Negotiated::plain(US, asn(peer), RouterId(100 + peer))
     }
 }
 

@@ -126,6 +126,8 @@ impl Oracle {
                     address: ends(*peer).peer,
                     internal: asn(*peer) == US,
                     client: *peer == 2,
+
+                    role: None,
                     interface: ends(*peer).interface,
                     own_v4: ends(*peer).local_v4,
                     own_v6: None,
@@ -154,6 +156,8 @@ fn egress(peer: u32) -> EgressConfig {
         subnets: Vec::new(),
         policy: config.peers[&PeerIndex(peer)].export.clone(),
         replaced_asn: None,
+
+        role: None,
         remove_private_as: false,
         draining: false,
         long_lived: false,
@@ -163,7 +167,6 @@ fn egress(peer: u32) -> EgressConfig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn every_peer_ends_up_with_policy_applied_to_the_best_of_all_paths(
         steps in prop::collection::vec(any_step(), 0..80)

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::types::{Asn, Family, RouterId};
 use crate::wire::{
-    AfiSafi, Capability, EncodeContext, Frame, GracefulRestart, MAX_MESSAGE_LEN, Message,
-    MessageType, Open, decode_control, encode, frame,
+    AfiSafi, Capability, EncodeContext, Frame, GracefulRestart, LongLived, MAX_MESSAGE_LEN,
+    Message, MessageType, Open, decode_control, encode, frame,
 };
 
 const HEAD: [u8; 9] = [4, 0xfd, 0xe8, 0, 90, 10, 0, 0, 1];
@@ -79,6 +79,8 @@ fn malformed_opens_are_refused_with_the_exact_codes() {
             (2, 0),
         ),
         ("four-octet AS of two", &[6, 2, 4, 65, 2, 0, 1], (2, 0)),
+        ("role of two octets", &[6, 2, 4, 9, 2, 0, 0], (2, 0)),
+        ("role without a value", &[4, 2, 2, 9, 0], (2, 0)),
         (
             "graceful restart of three",
             &[7, 2, 5, 64, 3, 0, 1, 0],
@@ -119,6 +121,92 @@ fn graceful_restart_flags_and_time_share_two_octets() {
     };
     assert_eq!(open.graceful_restart(), Some(&expected));
     assert_eq!(open.capabilities[1], Capability::RouteRefresh);
+}
+
+#[test]
+fn newer_capabilities_are_read_where_they_have_their_form_and_kept_where_not() {
+    let raw = |code, value: &[u8]| Capability::Unknown {
+        code,
+        value: value.to_vec(),
+    };
+    let long_lived = |seconds| {
+        Capability::LongLivedRestart(vec![LongLived {
+            family: Family::Ipv4Unicast.into(),
+            forwarding: true,
+            stale_time: Duration::from_secs(seconds),
+        }])
+    };
+    let host = |host: &str, domain: &str| Capability::Hostname {
+        host: host.into(),
+        domain: domain.into(),
+    };
+    let cases: Vec<(u8, &[u8], Capability)> = vec![
+        (9, &[3], Capability::Role(3)),
+        (9, &[200], Capability::Role(200)),
+        (71, &[0, 1, 1, 0x80, 0, 14, 16], long_lived(3600)),
+        (
+            71,
+            &[0, 1, 1, 0xff, 0xff, 0xff, 0xff],
+            long_lived(0xff_ffff),
+        ),
+        (71, &[], Capability::LongLivedRestart(Vec::new())),
+        (
+            71,
+            &[0, 1, 1, 0x80, 0, 14],
+            raw(71, &[0, 1, 1, 0x80, 0, 14]),
+        ),
+        (73, b"\x02r1\x03lab", host("r1", "lab")),
+        (73, b"\x02r1\x00", host("r1", "")),
+        (73, b"\x02r1", raw(73, b"\x02r1")),
+        (73, b"\x02r1\x00x", raw(73, b"\x02r1\x00x")),
+        (73, b"\x01\xff\x00", raw(73, b"\x01\xff\x00")),
+        (75, b"\x03frr", Capability::SoftwareVersion("frr".into())),
+        (75, b"\x04frr", raw(75, b"\x04frr")),
+        (70, &[0], raw(70, &[0])),
+        (6, &[], Capability::ExtendedMessage),
+        (
+            5,
+            &[0, 1, 0, 1, 0, 2],
+            Capability::ExtendedNextHop(vec![(Family::Ipv4Unicast.into(), 2)]),
+        ),
+        // RFC 8950 has two octets for a SAFI that has one.
+        (5, &[0, 1, 1, 1, 0, 2], raw(5, &[0, 1, 1, 1, 0, 2])),
+    ];
+    for (code, value, expected) in cases {
+        let length = u8::try_from(value.len()).unwrap();
+        let head = [length + 4, 2, length + 2, code, length];
+        let open = decode(&[&head, value].concat()).unwrap();
+        assert_eq!(open.capabilities, [expected]);
+    }
+}
+
+#[test]
+fn names_too_long_for_a_capability_are_cut_between_characters() {
+    let long = "ä".repeat(200);
+    let open = Open {
+        asn: Asn(65000),
+        hold_time: Duration::from_secs(9),
+        router_id: RouterId(1),
+        capabilities: vec![
+            Capability::Hostname {
+                host: long.clone(),
+                domain: long.clone(),
+            },
+            Capability::SoftwareVersion(long),
+        ],
+    };
+    let mut octets = BytesMut::new();
+    encode(&Message::Open(open), EncodeContext::default(), &mut octets).unwrap();
+    let framed = frame(&mut octets, MAX_MESSAGE_LEN).unwrap().unwrap();
+    let Ok(Message::Open(open)) = decode_control(&framed) else {
+        panic!("not an OPEN");
+    };
+    let cut = Capability::Hostname {
+        host: "ä".repeat(126),
+        domain: String::new(),
+    };
+    let expected = [cut, Capability::SoftwareVersion("ä".repeat(127))];
+    assert_eq!(open.capabilities, expected);
 }
 
 #[test]

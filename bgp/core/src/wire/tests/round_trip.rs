@@ -187,6 +187,14 @@ fn capability() -> impl Strategy<Value = Capability> {
         0..4096_u64,
         vec((afi_safi(), any::<bool>()), 0..4),
     );
+    let long_lived =
+        (afi_safi(), any::<bool>(), 0..1_u64 << 24).prop_map(|(family, forwarding, seconds)| {
+            LongLived {
+                family,
+                forwarding,
+                stale_time: Duration::from_secs(seconds),
+            }
+        });
     prop_oneof![
         afi_safi().prop_map(Capability::Multiprotocol),
         Just(Capability::RouteRefresh),
@@ -202,6 +210,11 @@ fn capability() -> impl Strategy<Value = Capability> {
         }),
         vec((afi_safi(), any::<u16>()), 0..4).prop_map(Capability::ExtendedNextHop),
         vec((afi_safi(), any::<u8>()), 0..4).prop_map(Capability::AddPath),
+        any::<u8>().prop_map(Capability::Role),
+        vec(long_lived, 0..4).prop_map(Capability::LongLivedRestart),
+        ("\\PC{0,40}", "\\PC{0,20}")
+            .prop_map(|(host, domain)| Capability::Hostname { host, domain }),
+        "\\PC{0,60}".prop_map(Capability::SoftwareVersion),
         (128..=255_u8, vec(any::<u8>(), 0..255))
             .prop_map(|(code, value)| Capability::Unknown { code, value }),
     ]

@@ -1,0 +1,117 @@
+//! What operators and limits do to a peer: start it, stop it, leave it alone for a while.
+
+use std::time::Instant;
+
+use super::Peer;
+use crate::fsm::event::{Action, Admin, ConnId};
+use crate::fsm::retention::final_word;
+use crate::fsm::terms::Negotiated;
+use crate::fsm::why::{DownWhy, IdleWhy};
+use crate::types::Family;
+use crate::wire::{Cease, Notification};
+
+impl Peer {
+    pub(super) fn admin(&mut self, now: Instant, wish: Admin, out: &mut Vec<Action>) {
+        match wish {
+            Admin::Up => {
+                let held = matches!(self.idle, Some(IdleWhy::PrefixLimit { .. }));
+                if self.idle.is_some() && !held {
+                    self.start(now, out);
+                }
+            }
+            Admin::Down { text } => {
+                let shutdown = Notification::cease(Cease::AdministrativeShutdown, &text);
+                self.leave(
+                    now,
+                    IdleWhy::AdminDown { text },
+                    &DownWhy::AdminDown,
+                    &shutdown,
+                    out,
+                );
+            }
+            Admin::Deconfigure => {
+                let gone = Notification::cease(Cease::PeerDeconfigured, "");
+                let why = DownWhy::Deconfigured;
+                self.leave(now, IdleWhy::Deconfigured, &why, &gone, out);
+            }
+            Admin::Restart => {
+                self.stop(IdleWhy::Restarting, out);
+                // RFC 4724 §4.2: a connection that ends without NOTIFICATION is one whose routes
+                // the peer keeps, with or without the N bit.
+                self.close_all(now, &DownWhy::LocalRestart, |_| None, out);
+            }
+            Admin::Clear { text } => {
+                let reset = Notification::cease(Cease::AdministrativeReset, &text);
+                self.close_all(now, &DownWhy::AdminClear, |_| Some(reset.clone()), out);
+                match self.idle {
+                    None | Some(IdleWhy::PrefixLimit { .. }) => self.start(now, out),
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Ends the session that brought too many prefixes, and leaves the peer alone.
+    pub(super) fn prefix_limit_exceeded(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        family: Family,
+        limit: u32,
+        out: &mut Vec<Action>,
+    ) {
+        // The count may be one of a session that has ended meanwhile.
+        if !self.find(conn).is_some_and(|found| found.is_established()) {
+            return;
+        }
+        let until = self.config.prefix_limit_restart.map(|wait| now + wait);
+        let idle = IdleWhy::PrefixLimit {
+            family,
+            limit,
+            until,
+        };
+        // RFC 4486 §4. The peer is not to come back soon, so it has no use for our routes.
+        let too_many = Notification::prefix_limit(family.into(), limit);
+        let why = DownWhy::PrefixLimit { family, limit };
+        self.leave(now, idle, &why, &too_many, out);
+    }
+
+    /// Ends whatever there is with the peer, so that neither side keeps routes of the other.
+    fn leave(
+        &mut self,
+        now: Instant,
+        idle: IdleWhy,
+        why: &DownWhy,
+        word: &Notification,
+        out: &mut Vec<Action>,
+    ) {
+        let sessionless = self.negotiated().is_none();
+        self.stop(idle, out);
+        let word = |terms: Option<&Negotiated>| Some(final_word(word, terms));
+        self.close_all(now, why, word, out);
+        if sessionless {
+            // Of an earlier session; nobody will refresh them.
+            out.push(Action::DropRetained);
+        }
+    }
+
+    /// When a peer that is left alone gets another chance.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        match self.idle {
+            Some(IdleWhy::PrefixLimit { until, .. }) => until,
+            _ => None,
+        }
+    }
+
+    /// Runs the peer from the beginning.
+    pub(super) fn start(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.idle = None;
+        self.backoff.reset();
+        self.dial_now(now, out);
+    }
+
+    fn stop(&mut self, why: IdleWhy, out: &mut Vec<Action>) {
+        self.idle = Some(why);
+        self.cancel_dial(out);
+    }
+}

@@ -1,0 +1,226 @@
+//! Peers that are left alone, and refreshes asked for.
+
+use super::*;
+use crate::wire::iana::RefreshError;
+use crate::wire::{NotificationError, RefreshKind, RouteRefresh};
+
+const V4: Family = Family::Ipv4Unicast;
+
+fn exceeded() -> Event {
+    Event::PrefixLimitExceeded {
+        conn: CONN,
+        family: V4,
+        limit: 100,
+    }
+}
+
+fn limited(restart: Option<u64>) -> Bench {
+    let mut config = config();
+    config.prefix_limit_restart = restart.map(Duration::from_secs);
+    let mut bench = Bench::established(config, open());
+    bench.event(exceeded());
+    bench
+}
+
+#[test]
+fn too_many_prefixes_end_the_session_with_family_and_limit() {
+    let bench = limited(None);
+    let told: Vec<Notification> = bench.notifications(CONN).cloned().collect();
+    assert_eq!(told, [Notification::prefix_limit(V4.into(), 100)]);
+    assert!(bench.closed(CONN));
+    let why = DownWhy::PrefixLimit {
+        family: V4,
+        limit: 100,
+    };
+    assert_eq!(bench.down(), Some((why.clone(), Vec::new())));
+    assert_eq!(
+        why.to_string(),
+        "the peer sent more than 100 ipv4-unicast prefixes"
+    );
+    assert_eq!(bench.peer.state(), State::Idle);
+    assert_eq!(
+        bench.peer.idle_why().unwrap().to_string(),
+        "the peer sent more than 100 ipv4-unicast prefixes; the session starts again when cleared"
+    );
+}
+
+#[test]
+fn a_peer_that_would_keep_our_routes_gets_a_hard_reset_for_its_excess() {
+    let open = restart_open(&[(V4, true)], true, false);
+    let mut bench = Bench::established(config(), open);
+    bench.event(exceeded());
+    let told: Vec<Notification> = bench.notifications(CONN).cloned().collect();
+    let inner = told[0].inner().unwrap();
+    assert_eq!(inner.exceeded_limit(), Some((V4.into(), 100)));
+    assert_eq!(bench.retained(), []);
+}
+
+#[test]
+fn without_a_restart_time_the_excess_waits_for_somebody_to_clear_it() {
+    let mut bench = limited(None);
+    assert_eq!(bench.peer.poll_timeout(), None);
+    for event in [Event::PathUp, Event::Admin(Admin::Up), exceeded()] {
+        assert!(!bench.event(event).contains(&Action::Dial));
+        assert_eq!(bench.peer.state(), State::Idle);
+    }
+    bench.connected(OTHER, Role::Passive);
+    assert_eq!(bench.notified(OTHER), [(6, 5)]);
+    let text = String::new();
+    let cleared = bench.event(Event::Admin(Admin::Clear { text }));
+    assert!(cleared.contains(&Action::Dial));
+    assert_eq!(bench.peer.idle_why(), None);
+}
+
+#[test]
+fn with_a_restart_time_the_peer_is_dialled_again_when_it_is_over() {
+    let mut bench = limited(Some(60));
+    let waited = bench.until(|action| *action == Action::Dial);
+    assert_eq!(waited, Duration::from_secs(60));
+    assert_eq!(bench.peer.state(), State::Connect);
+    assert_eq!(bench.peer.idle_why(), None);
+}
+
+#[test]
+fn a_passive_peer_is_heard_again_when_the_restart_time_is_over() {
+    let mut passive = config();
+    passive.passive = true;
+    passive.prefix_limit_restart = Some(Duration::from_secs(60));
+    let mut bench = Bench::new(passive);
+    bench.event(Event::Admin(Admin::Up));
+    bench.connected(CONN, Role::Passive);
+    bench.receive(CONN, Incoming::Open(open()));
+    bench.receive(CONN, Incoming::Keepalive);
+    bench.event(exceeded());
+    assert_eq!(bench.peer.state(), State::Idle);
+    bench.next_timer();
+    assert_eq!(bench.peer.state(), State::Active);
+    bench.connected(OTHER, Role::Passive);
+    assert_eq!(bench.peer.state(), State::OpenSent);
+}
+
+#[test]
+fn a_count_that_comes_after_the_session_ended_means_nothing() {
+    let mut bench = Bench::established(config(), open());
+    bench.event(Event::Closed {
+        conn: CONN,
+        why: CloseWhy::Eof,
+    });
+    bench.event(exceeded());
+    assert_eq!(bench.last, []);
+    assert_eq!(bench.peer.state(), State::Active);
+}
+
+#[test]
+fn what_took_a_peer_down_is_remembered_with_its_text() {
+    let mut bench = Bench::new(config());
+    assert_eq!(bench.peer.idle_why(), Some(&IdleWhy::NotStarted));
+    bench.event(Event::Admin(Admin::Up));
+    assert_eq!(bench.peer.idle_why(), None);
+    let text = "line card swap".to_owned();
+    bench.event(Event::Admin(Admin::Down { text }));
+    let why = bench.peer.idle_why().unwrap().to_string();
+    assert_eq!(why, "administratively down (\"line card swap\")");
+    // Neither a returning path nor a clear starts it.
+    bench.event(Event::PathUp);
+    let text = String::new();
+    bench.event(Event::Admin(Admin::Clear { text }));
+    assert_eq!(bench.peer.idle_why().unwrap().to_string(), why);
+    assert!(bench.event(Event::Admin(Admin::Up)).contains(&Action::Dial));
+    bench.event(Event::Admin(Admin::Restart));
+    assert_eq!(bench.peer.idle_why(), Some(&IdleWhy::Restarting));
+    bench.event(Event::Admin(Admin::Deconfigure));
+    assert_eq!(bench.peer.idle_why(), Some(&IdleWhy::Deconfigured));
+}
+
+#[test]
+fn a_peer_taken_down_while_it_is_away_loses_what_was_retained() {
+    let open = restart_open(&[(V4, true)], true, false);
+    for wish in [
+        Admin::Down {
+            text: String::new(),
+        },
+        Admin::Deconfigure,
+    ] {
+        let mut bench = Bench::established(config(), open.clone());
+        bench.event(Event::Closed {
+            conn: CONN,
+            why: CloseWhy::Eof,
+        });
+        assert!(
+            bench
+                .event(Event::Admin(wish))
+                .contains(&Action::DropRetained)
+        );
+    }
+}
+
+#[test]
+fn bfd_down_is_told_to_the_peer_and_a_dead_link_is_not() {
+    for (keeps, why, told) in [
+        (false, PathWhy::BfdDown, vec![(6, 10)]),
+        (true, PathWhy::BfdDown, vec![(6, 9)]),
+        (true, PathWhy::LinkDown, vec![]),
+    ] {
+        let open = restart_open(&[(V4, true)], keeps, false);
+        let mut bench = Bench::established(config(), open);
+        bench.event(Event::PathDown { why });
+        assert_eq!(bench.notified(CONN), told, "{why:?}, N {keeps}");
+        if keeps && why == PathWhy::BfdDown {
+            let inner = bench.notifications(CONN).next().unwrap().inner().unwrap();
+            assert_eq!(inner.error.codes(), (6, 10));
+        }
+    }
+}
+
+#[test]
+fn a_refresh_is_asked_for_where_the_session_allows_it() {
+    let ask = Event::RequestRefresh { family: V4 };
+    let request = Action::Send {
+        conn: CONN,
+        message: Message::RouteRefresh(RouteRefresh {
+            family: V4.into(),
+            kind: RefreshKind::Request,
+        }),
+    };
+    let impossible = [Action::Note(Note::RefreshImpossible(V4))];
+    let mut bench = Bench::established(config(), open());
+    assert_eq!(bench.event(ask.clone()), [request]);
+    let mut deaf = open();
+    deaf.capabilities.retain(|c| *c != Capability::RouteRefresh);
+    let mut bench = Bench::established(config(), deaf);
+    assert_eq!(bench.event(ask.clone()), impossible);
+    let mut other = open();
+    other.capabilities.remove(0);
+    let mut bench = Bench::established(config(), other);
+    assert_eq!(bench.event(ask.clone()), impossible);
+    let mut bench = Bench::new(config());
+    assert_eq!(bench.event(ask), impossible);
+}
+
+#[test]
+fn a_bracket_of_wrong_length_matters_to_those_who_agreed_on_brackets() {
+    let bad = Event::Malformed {
+        conn: CONN,
+        notification: Notification::new(
+            NotificationError::RouteRefresh(RefreshError::InvalidLength),
+            [],
+        ),
+    };
+    let mut bench = Bench::established(config(), open());
+    bench.now += Duration::from_secs(20);
+    assert_eq!(bench.event(bad.clone()), []);
+    // It was a message all the same.
+    let silence = bench.until(|action| matches!(action, Action::Down { .. }));
+    assert_eq!(silence, Duration::from_secs(30));
+    let mut enhanced = open();
+    enhanced.capabilities.push(Capability::EnhancedRouteRefresh);
+    let mut bench = Bench::established(config(), enhanced);
+    bench.event(bad.clone());
+    assert_eq!(bench.notified(CONN), [(7, 1)]);
+    // Before a session nothing of the kind may come at all.
+    let mut bench = Bench::new(config());
+    bench.event(Event::Admin(Admin::Up));
+    bench.connected(CONN, Role::Active);
+    bench.event(bad);
+    assert!(bench.closed(CONN));
+}
