@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::policy::{ExportPolicy, Verdict};
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
 use crate::types::{Asn, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
-use crate::wire::{Community, EncodeContext, PathAttributes};
+use crate::wire::{Community, EncodeContext, ExtendedCommunity, PathAttributes};
 
 /// Which next hop a peer is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -228,14 +228,15 @@ fn external_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
     // RFC 4271 §5.1.5: LOCAL_PREF stays inside the AS; RFC 4456 §8: so do the marks of reflectors.
     attributes.local_pref = None;
     attributes.originator_id = None;
-    attributes.cluster_list.clear();
+    attributes.cluster_list = Box::default();
     if path.source != Source::Local {
         // RFC 4271 §5.1.4: what a neighbouring AS said is not for other neighbouring ASes.
         attributes.med = None;
     }
-    attributes
-        .ext_communities
-        .retain(|community| community.is_transitive());
+    let transitive = |community: &ExtendedCommunity| community.is_transitive();
+    if !attributes.ext_communities().iter().all(transitive) {
+        attributes.edit_ext_communities(|communities| communities.retain(transitive));
+    }
     attributes
 }
 
@@ -252,7 +253,8 @@ fn internal_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
 /// RFC 4456 §8: the first reflector notes who brought the route; each puts itself in front.
 fn reflect(attributes: &mut PathAttributes, source: &PathPeer, cluster_id: RouterId) {
     attributes.originator_id.get_or_insert(source.router_id);
-    attributes.cluster_list.insert(0, cluster_id);
+    let before = attributes.cluster_list.iter().copied();
+    attributes.cluster_list = std::iter::once(cluster_id).chain(before).collect();
 }
 
 #[cfg(test)]
