@@ -78,15 +78,9 @@ pub(crate) fn rib_config(
 }
 
 fn attributes(origination: &Origination) -> PathAttributes {
-    let mut communities = origination.communities.clone();
-    communities.sort_unstable();
-    communities.dedup();
-    let mut large_communities = origination.large_communities.clone();
-    large_communities.sort_unstable();
-    large_communities.dedup();
     PathAttributes {
-        communities,
-        large_communities,
+        communities: origination.communities.clone().into(),
+        large_communities: origination.large_communities.clone().into(),
         med: origination.med,
         local_pref: origination.local_pref,
         ..PathAttributes::default()

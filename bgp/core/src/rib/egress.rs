@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use crate::policy::{ExportPolicy, Verdict};
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
-use crate::role::Leak;
+use crate::role::{self, Leak};
 use crate::types::{Asn, BgpRole, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
-use crate::wire::{AsPath, Community, EncodeContext, PathAttributes};
+use crate::wire::{AsPath, Community, EncodeContext, ExtendedCommunity, PathAttributes};
 
 /// Which next hop a peer is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,11 +182,13 @@ pub fn export(prefix: &Prefix, path: &Path, egress: &EgressConfig) -> Result<Exp
     permitted(path, egress)?;
     egress.admits(prefix)?;
     let next_hop = next_hop(prefix.family(), path, egress).ok_or(Withheld::NoNextHop)?;
-    let attributes = if egress.internal() {
+    let mut attributes = if egress.internal() {
         internal_attributes(path, egress)
     } else {
         external_attributes(path, egress)
     };
+    attributes.otc =
+        role::egress(egress.role, egress.local_asn, attributes.otc).map_err(Withheld::Leak)?;
     Ok(Exported {
         attributes,
         next_hop,
@@ -270,14 +272,15 @@ fn external_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
     // RFC 4271 §5.1.5: LOCAL_PREF stays inside the AS; RFC 4456 §8: so do the marks of reflectors.
     attributes.local_pref = None;
     attributes.originator_id = None;
-    attributes.cluster_list.clear();
+    attributes.cluster_list = Box::default();
     if path.source != Source::Local {
         // RFC 4271 §5.1.4: what a neighbouring AS said is not for other neighbouring ASes.
         attributes.med = None;
     }
-    attributes
-        .ext_communities
-        .retain(|community| community.is_transitive());
+    let transitive = |community: &ExtendedCommunity| community.is_transitive();
+    if !attributes.ext_communities().iter().all(transitive) {
+        attributes.edit_ext_communities(|communities| communities.retain(transitive));
+    }
     mark(&mut attributes, path, egress);
     attributes
 }
@@ -301,16 +304,11 @@ fn told_as_path(learnt: &AsPath, egress: &EgressConfig) -> AsPath {
 
 /// Adds the communities that say how we stand to the route.
 fn mark(attributes: &mut PathAttributes, path: &Path, egress: &EgressConfig) {
-    let mut add = |community| {
-        if let Err(at) = attributes.communities.binary_search(&community) {
-            attributes.communities.insert(at, community);
-        }
-    };
     if path.long_lived {
-        add(Community::LLGR_STALE);
+        attributes.communities.insert(Community::LLGR_STALE);
     }
     if egress.draining {
-        add(Community::GRACEFUL_SHUTDOWN);
+        attributes.communities.insert(Community::GRACEFUL_SHUTDOWN);
     }
 }
 
@@ -328,7 +326,8 @@ fn internal_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
 /// RFC 4456 §8: the first reflector notes who brought the route; each puts itself in front.
 fn reflect(attributes: &mut PathAttributes, source: &PathPeer, cluster_id: RouterId) {
     attributes.originator_id.get_or_insert(source.router_id);
-    attributes.cluster_list.insert(0, cluster_id);
+    let before = attributes.cluster_list.iter().copied();
+    attributes.cluster_list = std::iter::once(cluster_id).chain(before).collect();
 }
 
 #[cfg(test)]

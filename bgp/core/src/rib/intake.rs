@@ -9,6 +9,7 @@ use crate::rib::machine::Rib;
 use crate::rib::origin::OriginValidity;
 use crate::rib::path::{Path, PathPeer, PeerIndex, Rejection};
 use crate::rib::table::Marks;
+use crate::role;
 use crate::types::Prefix;
 use crate::wire::Community;
 
@@ -16,13 +17,17 @@ impl Rib {
     /// A path as it is used if it may be, whatever the prefix.
     pub(super) fn taken(&self, told: &Path) -> Path {
         let mut path = told.clone();
-        let external = path.source.peer().is_some_and(|peer| !peer.internal);
-        if external
-            && path
-                .attributes
-                .communities
-                .contains(&Community::GRACEFUL_SHUTDOWN)
+        let Some(peer) = told.source.peer() else {
+            return path;
+        };
+        // A leak is rejected elsewhere; its attribute stays as it came.
+        if let Ok(otc) = role::ingress(peer.role, peer.asn, path.attributes.otc)
+            && otc != path.attributes.otc
         {
+            Arc::make_mut(&mut path.attributes).otc = otc;
+        }
+        let shutting_down = &Community::GRACEFUL_SHUTDOWN;
+        if !peer.internal && path.attributes.communities.contains(shutting_down) {
             // RFC 8326 §4.2: the lowest preference moves traffic away while another path is there.
             Arc::make_mut(&mut path.attributes).local_pref = Some(0);
         }
@@ -64,6 +69,9 @@ impl Rib {
         }
         if own > policy.allowed_own_as.into() {
             return Some(Rejection::AsLoop);
+        }
+        if let Err(leak) = role::ingress(peer.role, peer.asn, attributes.otc) {
+            return Some(Rejection::Leak(leak));
         }
         if !peer.internal {
             let found = attributes.as_path.first();

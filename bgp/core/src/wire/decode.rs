@@ -3,8 +3,6 @@
 //! Owns which outcome each malformation of an UPDATE has (RFC 7606): nothing half-parsed leaves
 //! this module. Does not own single attributes' values, see [`super::value`].
 
-use std::collections::BTreeSet;
-
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PeerKind};
 use crate::wire::attributes::{Aggregator, AsPath, PathAttributes, RawAttribute};
 use crate::wire::fault::{AttributeFault, Problem};
@@ -151,8 +149,9 @@ fn sections(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 /// One UPDATE in the course of being read.
 struct Reading<'a> {
     context: &'a DecodeContext,
-    seen: BTreeSet<u8>,
+    seen: Seen,
     attributes: PathAttributes,
+    unknown: Vec<RawAttribute>,
     next_hop: Option<NextHop>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
@@ -163,6 +162,27 @@ struct Reading<'a> {
     discarded: Vec<AttributeFault>,
     /// The first fault that costs the routes, with what to say if it costs the session.
     withdraw: Option<(AttributeFault, Notification)>,
+}
+
+/// Type codes of attributes met so far.
+#[derive(Default)]
+struct Seen {
+    codes: [u64; 4],
+    count: usize,
+}
+
+impl Seen {
+    /// Adds `code`; whether it is new.
+    fn insert(&mut self, code: u8) -> bool {
+        let new = !self.contains(code);
+        self.codes[usize::from(code >> 6)] |= 1 << (code & 63);
+        self.count += usize::from(new);
+        new
+    }
+
+    fn contains(&self, code: u8) -> bool {
+        self.codes[usize::from(code >> 6)] & 1 << (code & 63) != 0
+    }
 }
 
 /// One attribute as it came.
@@ -179,7 +199,8 @@ impl<'a> Reading<'a> {
     fn new(context: &'a DecodeContext) -> Self {
         Self {
             context,
-            seen: BTreeSet::new(),
+            seen: Seen::default(),
+            unknown: Vec::new(),
             attributes: PathAttributes::default(),
             next_hop: None,
             as4_path: None,
@@ -281,7 +302,7 @@ impl<'a> Reading<'a> {
             AttributeCode::LocalPref => known.local_pref = Some(value::number(value)?),
             AttributeCode::AtomicAggregate => known.atomic_aggregate = value::empty(value)?,
             AttributeCode::Aggregator => {
-                known.aggregator = Some(value::aggregator(value, four_octet_as)?);
+                known.set_aggregator(Some(value::aggregator(value, four_octet_as)?));
             }
             AttributeCode::Communities => known.communities = value::communities(value)?,
             AttributeCode::OriginatorId => {
@@ -289,11 +310,13 @@ impl<'a> Reading<'a> {
             }
             AttributeCode::ClusterList => known.cluster_list = value::cluster_list(value)?,
             AttributeCode::ExtCommunities => {
-                known.ext_communities = value::ext_communities(value)?;
+                let communities = value::ext_communities(value)?;
+                known.edit_ext_communities(|known| *known = communities);
             }
             AttributeCode::LargeCommunities => {
                 known.large_communities = value::large_communities(value)?;
             }
+            AttributeCode::OnlyToCustomer => known.otc = Some(value::only_to_customer(value)?),
             AttributeCode::As4Path | AttributeCode::As4Aggregator if four_octet_as => {
                 return Err(Problem::FromFourOctetSpeaker);
             }
@@ -321,7 +344,7 @@ impl<'a> Reading<'a> {
         if attribute.flags & flags::TRANSITIVE == 0 {
             return;
         }
-        self.attributes.unknown.push(RawAttribute {
+        self.unknown.push(RawAttribute {
             flags: flags::OPTIONAL | flags::TRANSITIVE | flags::PARTIAL,
             code: attribute.code.into(),
             value: attribute.value.to_vec(),
@@ -464,7 +487,7 @@ impl<'a> Reading<'a> {
             (AttributeCode::NextHop, has_nlri),
         ];
         for (code, required) in mandatory {
-            if required && !self.seen.contains(&code.into()) {
+            if required && !self.seen.contains(code.into()) {
                 self.withdraw(code, Problem::Missing, &[]);
             }
         }
@@ -476,7 +499,7 @@ impl<'a> Reading<'a> {
             return self.carried_family(Family::Ipv4Unicast.into());
         }
         match &self.unreach {
-            Some((family, prefixes)) if prefixes.is_empty() && self.seen.len() == 1 => {
+            Some((family, prefixes)) if prefixes.is_empty() && self.seen.count == 1 => {
                 Some(*family)
             }
             _ => None,
@@ -486,17 +509,18 @@ impl<'a> Reading<'a> {
     /// The attributes, with what a two-octet speaker put beside them merged in.
     fn into_attributes(self) -> PathAttributes {
         let mut attributes = self.attributes;
-        attributes.unknown.sort_by_key(|attribute| attribute.code);
-        let aggregated_by_trans = attributes
-            .aggregator
-            .is_none_or(|aggregator| aggregator.asn == Asn::TRANS);
+        if !self.unknown.is_empty() {
+            attributes.set_unknown(self.unknown);
+        }
+        let aggregator = attributes.aggregator();
+        let aggregated_by_trans = aggregator.is_none_or(|by| by.asn == Asn::TRANS);
         if self.as4_aggregator.is_some() && !aggregated_by_trans {
             // RFC 6793 §4.2.3: a two-octet speaker aggregated after AS4_* were written; both are
             // out of date.
             return attributes;
         }
-        if attributes.aggregator.is_some() && self.as4_aggregator.is_some() {
-            attributes.aggregator = self.as4_aggregator;
+        if aggregator.is_some() && self.as4_aggregator.is_some() {
+            attributes.set_aggregator(self.as4_aggregator);
         }
         if let Some(as4_path) = self.as4_path {
             attributes.as_path = merged(&attributes.as_path, &as4_path);
@@ -576,18 +600,8 @@ fn flags_agree(actual: u8, expected: u8) -> bool {
     kind == expected && (partial_allowed || actual & flags::PARTIAL == 0)
 }
 
-/// Whether a fault costs the attribute alone: it has no bearing on which route is best or where
-/// packets go (RFC 7606 §2).
+/// Whether a fault costs the attribute alone (RFC 7606 §2). A set costs the route wherever it
+/// stands (RFC 9774 §3).
 fn discardable(code: AttributeCode, problem: &Problem) -> bool {
-    match code {
-        // RFC 7606 §§7.6, 7.7; RFC 7607 §2.
-        AttributeCode::AtomicAggregate
-        | AttributeCode::Aggregator
-        | AttributeCode::As4Aggregator => true,
-        // RFC 6793 §6, except that a set costs the route wherever it stands (RFC 9774 §3).
-        AttributeCode::As4Path => *problem != Problem::AsSet,
-        // RFC 7311 §3.2, RFC 9552 §8.2.2, RFC 8669 §6.
-        AttributeCode::Aigp | AttributeCode::LinkState | AttributeCode::PrefixSid => true,
-        _ => false,
-    }
+    code.is_informational() && *problem != Problem::AsSet
 }

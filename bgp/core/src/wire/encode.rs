@@ -3,16 +3,14 @@
 //! Owns packing: as many prefixes per UPDATE as fit, never two sets of attributes or two next hops
 //! in one. Does not own what is told to whom.
 
-use std::net::Ipv4Addr;
-
 use bytes::{BufMut, BytesMut};
 
 use crate::error::Error;
-use crate::types::{Asn, Family, FamilySet, NextHop, Nlri};
-use crate::wire::attributes::{Aggregator, AsPath, PathAttributes};
+use crate::types::{Family, FamilySet, NextHop, Nlri};
+use crate::wire::attributes::PathAttributes;
 use crate::wire::iana::{AfiSafi, AttributeCode, MessageType, RefreshKind, flags};
 use crate::wire::message::{Message, RouteRefresh, Update};
-use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, nlri, open};
+use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, nlri, open, write};
 
 /// What the session's terms mean to the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,9 +35,6 @@ impl Default for EncodeContext {
     }
 }
 
-const AS_SEQUENCE: u8 = 2;
-/// Numbers that the count octet of a segment can announce.
-const MAX_SEGMENT: usize = 255;
 /// Flags, type, and a length of two octets.
 const LONG_ATTRIBUTE_HEADER: usize = 4;
 /// The two length fields of an UPDATE.
@@ -115,30 +110,47 @@ impl Announcement {
         family: Family,
         context: EncodeContext,
     ) -> Result<Self, Error> {
-        let mut octets = BytesMut::new();
-        let mp_head = match (family, next_hop) {
-            (Family::Ipv4Unicast, NextHop::V4(address)) => {
-                encode_attributes(attributes, Some(*address), context, &mut octets);
-                None
-            }
+        let longest = nlri::longest(family, context.add_path.contains(family));
+        let room = context.max_len - HEADER_LEN - UPDATE_LENGTHS - longest;
+        let announcement = Self::encode(attributes, next_hop, family, context);
+        if announcement.fixed_len() <= room {
+            return Ok(announcement);
+        }
+        // RFC 8654 §4: attributes that nobody needs may be what makes the difference to a peer that
+        // takes no extended messages.
+        let mut lean = attributes.clone();
+        lean.drop_informational();
+        let lean = Self::encode(&lean, next_hop, family, context);
+        if lean.fixed_len() <= room {
+            return Ok(lean);
+        }
+        Err(Error::AttributesTooLong {
+            octets: announcement.fixed_len(),
+        })
+    }
+
+    fn encode(
+        attributes: &PathAttributes,
+        next_hop: &NextHop,
+        family: Family,
+        context: EncodeContext,
+    ) -> Self {
+        // What usual attributes take, so that they are written without a second allocation.
+        let mut octets = Vec::with_capacity(128);
+        let (mp_head, classic) = match (family, next_hop) {
+            (Family::Ipv4Unicast, NextHop::V4(address)) => (None, Some(*address)),
             _ => {
                 put_mp_reach_head(family, next_hop, &mut octets);
                 let head = u8::try_from(octets.len()).expect("a head has at most 37 octets");
-                encode_attributes(attributes, None, context, &mut octets);
-                Some(head)
+                (Some(head), None)
             }
         };
-        let announcement = Self {
+        write::attributes(attributes, classic, context.four_octet_as, &mut octets);
+        Self {
             family,
             mp_head,
-            octets: octets[..].into(),
-        };
-        let fixed = announcement.fixed_len();
-        let longest = nlri::longest(family, context.add_path.contains(family));
-        if HEADER_LEN + UPDATE_LENGTHS + fixed + longest > context.max_len {
-            return Err(Error::AttributesTooLong { octets: fixed });
+            octets: octets.into_boxed_slice(),
         }
-        Ok(announcement)
     }
 
     /// The family of the prefixes that it can be written with.
@@ -158,13 +170,13 @@ impl Announcement {
                 let Some(head) = self.mp_head.map(usize::from) else {
                     put_len(fixed, out);
                     out.put_slice(&self.octets);
-                    return put_run(batch, with_ids, out);
+                    return nlri::encode(batch, run, with_ids, out);
                 };
                 put_len(fixed + run, out);
                 // RFC 7606 §5.1: first, so that a fault behind it cannot hide the prefixes.
                 put_long_header(AttributeCode::MpReach, head + run, out);
                 out.put_slice(&self.octets[..head]);
-                put_run(batch, with_ids, out);
+                nlri::encode(batch, run, with_ids, out);
                 out.put_slice(&self.octets[head..]);
             });
         }
@@ -195,7 +207,7 @@ pub fn withdraw(family: Family, nlri: &[Nlri], context: EncodeContext, out: &mut
         framed(MessageType::Update, out, |out| match family {
             Family::Ipv4Unicast => {
                 put_len(run, out);
-                put_run(batch, with_ids, out);
+                nlri::encode(batch, run, with_ids, out);
                 out.put_u16(0);
             }
             Family::Ipv6Unicast => {
@@ -203,7 +215,7 @@ pub fn withdraw(family: Family, nlri: &[Nlri], context: EncodeContext, out: &mut
                 put_len(head + run, out);
                 put_long_header(AttributeCode::MpUnreach, 3 + run, out);
                 put_family(family, out);
-                put_run(batch, with_ids, out);
+                nlri::encode(batch, run, with_ids, out);
             }
         });
     }
@@ -259,12 +271,6 @@ fn batches(nlri: &[Nlri], with_ids: bool, room: usize) -> impl Iterator<Item = (
     })
 }
 
-fn put_run(batch: &[Nlri], with_ids: bool, out: &mut BytesMut) {
-    for path in batch {
-        nlri::encode(path, with_ids, out);
-    }
-}
-
 /// Writes the header, lets `body` write the rest, and fills in the length.
 fn framed(kind: MessageType, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
@@ -280,13 +286,13 @@ fn put_len(length: usize, out: &mut BytesMut) {
     out.put_u16(u16::try_from(length).expect("parts of a message are shorter than the message"));
 }
 
-fn put_family(family: Family, out: &mut BytesMut) {
+fn put_family(family: Family, out: &mut impl BufMut) {
     let AfiSafi { afi, safi } = family.into();
     out.put_u16(afi);
     out.put_u8(safi);
 }
 
-fn put_mp_reach_head(family: Family, next_hop: &NextHop, out: &mut BytesMut) {
+fn put_mp_reach_head(family: Family, next_hop: &NextHop, out: &mut Vec<u8>) {
     put_family(family, out);
     match next_hop {
         NextHop::V4(address) => {
@@ -309,161 +315,4 @@ fn put_long_header(code: AttributeCode, length: usize, out: &mut BytesMut) {
     out.put_u8(flags::OPTIONAL | flags::EXTENDED_LENGTH);
     out.put_u8(code.into());
     put_len(length, out);
-}
-
-/// Everything but the multiprotocol attributes, ascending by type (RFC 4271 §5) up to those that
-/// are only carried.
-fn encode_attributes(
-    attributes: &PathAttributes,
-    next_hop: Option<Ipv4Addr>,
-    context: EncodeContext,
-    out: &mut BytesMut,
-) {
-    const WELL_KNOWN: u8 = flags::TRANSITIVE;
-    const NON_TRANSITIVE: u8 = flags::OPTIONAL;
-    const TRANSITIVE: u8 = flags::OPTIONAL | flags::TRANSITIVE;
-
-    let four = context.four_octet_as;
-    put(
-        out,
-        WELL_KNOWN,
-        AttributeCode::Origin,
-        &[attributes.origin as u8],
-    );
-    put(
-        out,
-        WELL_KNOWN,
-        AttributeCode::AsPath,
-        &segments(&attributes.as_path, four),
-    );
-    if let Some(address) = next_hop {
-        put(out, WELL_KNOWN, AttributeCode::NextHop, &address.octets());
-    }
-    if let Some(med) = attributes.med {
-        put(out, NON_TRANSITIVE, AttributeCode::Med, &med.to_be_bytes());
-    }
-    if let Some(preference) = attributes.local_pref {
-        put(
-            out,
-            WELL_KNOWN,
-            AttributeCode::LocalPref,
-            &preference.to_be_bytes(),
-        );
-    }
-    if attributes.atomic_aggregate {
-        put(out, WELL_KNOWN, AttributeCode::AtomicAggregate, &[]);
-    }
-    if let Some(aggregator) = &attributes.aggregator {
-        put(
-            out,
-            TRANSITIVE,
-            AttributeCode::Aggregator,
-            &aggregator_octets(aggregator, four),
-        );
-    }
-    let communities = attributes
-        .communities
-        .iter()
-        .flat_map(|c| c.0.to_be_bytes());
-    put_list(out, TRANSITIVE, AttributeCode::Communities, communities);
-    if let Some(originator) = attributes.originator_id {
-        put(
-            out,
-            NON_TRANSITIVE,
-            AttributeCode::OriginatorId,
-            &originator.0.to_be_bytes(),
-        );
-    }
-    let clusters = attributes
-        .cluster_list
-        .iter()
-        .flat_map(|id| id.0.to_be_bytes());
-    put_list(out, NON_TRANSITIVE, AttributeCode::ClusterList, clusters);
-    let extended = attributes.ext_communities.iter().flat_map(|c| c.0);
-    put_list(out, TRANSITIVE, AttributeCode::ExtCommunities, extended);
-    if !four
-        && attributes
-            .as_path
-            .asns()
-            .iter()
-            .any(|asn| asn.two_octet().is_none())
-    {
-        // RFC 6793 §4.2.2: the true numbers travel beside the ones that fit.
-        put(
-            out,
-            TRANSITIVE,
-            AttributeCode::As4Path,
-            &segments(&attributes.as_path, true),
-        );
-    }
-    if let Some(aggregator) = &attributes.aggregator
-        && !four
-        && aggregator.asn.two_octet().is_none()
-    {
-        put(
-            out,
-            TRANSITIVE,
-            AttributeCode::As4Aggregator,
-            &aggregator_octets(aggregator, true),
-        );
-    }
-    let large = attributes
-        .large_communities
-        .iter()
-        .flat_map(|c| [c.global, c.local1, c.local2])
-        .flat_map(u32::to_be_bytes);
-    put_list(out, TRANSITIVE, AttributeCode::LargeCommunities, large);
-    for raw in &attributes.unknown {
-        put(out, raw.flags, raw.code.into(), &raw.value);
-    }
-}
-
-fn put(out: &mut BytesMut, kind: u8, code: AttributeCode, value: &[u8]) {
-    match u8::try_from(value.len()) {
-        Ok(length) => out.put_slice(&[kind & !flags::EXTENDED_LENGTH, code.into(), length]),
-        Err(_) => {
-            // Longer than a message: announce() finds that no prefix fits and writes nothing.
-            let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-            out.put_slice(&[kind | flags::EXTENDED_LENGTH, code.into()]);
-            out.put_u16(length);
-        }
-    }
-    out.put_slice(value);
-}
-
-/// An empty list is no attribute: RFC 7606 has receivers withdraw the route for it.
-fn put_list(out: &mut BytesMut, kind: u8, code: AttributeCode, octets: impl Iterator<Item = u8>) {
-    let value: Vec<u8> = octets.collect();
-    if !value.is_empty() {
-        put(out, kind, code, &value);
-    }
-}
-
-fn segments(path: &AsPath, four_octet_as: bool) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(2 + path.len() * 4);
-    for segment in path.asns().chunks(MAX_SEGMENT) {
-        octets.push(AS_SEQUENCE);
-        octets.push(u8::try_from(segment.len()).expect("chunks hold at most 255 numbers"));
-        for asn in segment {
-            put_asn(*asn, four_octet_as, &mut octets);
-        }
-    }
-    octets
-}
-
-fn aggregator_octets(aggregator: &Aggregator, four_octet_as: bool) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(8);
-    put_asn(aggregator.asn, four_octet_as, &mut octets);
-    octets.extend_from_slice(&aggregator.router.octets());
-    octets
-}
-
-fn put_asn(asn: Asn, four_octet_as: bool, octets: &mut Vec<u8>) {
-    if four_octet_as {
-        octets.extend_from_slice(&asn.0.to_be_bytes());
-    } else {
-        // RFC 6793 §4.2.2: what does not fit is AS_TRANS here and itself in AS4_PATH.
-        let trans = Asn::TRANS.two_octet().unwrap_or_default();
-        octets.extend_from_slice(&asn.two_octet().unwrap_or(trans).to_be_bytes());
-    }
 }

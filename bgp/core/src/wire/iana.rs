@@ -236,6 +236,20 @@ registry! {
     }
 }
 
+impl AttributeCode {
+    /// Whether an attribute has no bearing on which route is best or where packets go, so that
+    /// doing without it harms nobody: those for which a fault costs the attribute alone.
+    pub fn is_informational(self) -> bool {
+        match self {
+            // RFC 7606 §§7.6, 7.7; RFC 6793 §6.
+            Self::AtomicAggregate | Self::Aggregator | Self::As4Path | Self::As4Aggregator => true,
+            // RFC 7311 §3.2, RFC 9552 §8.2.2, RFC 8669 §6.
+            Self::Aigp | Self::LinkState | Self::PrefixSid => true,
+            _ => false,
+        }
+    }
+}
+
 /// Bits of the attribute flags octet (RFC 4271 §4.3).
 pub mod flags {
     /// Not every speaker recognises the attribute.

@@ -24,10 +24,11 @@ mod open;
 mod tests;
 mod text;
 mod value;
+mod write;
 
 pub use attributes::{
     Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin, PathAttributes,
-    RawAttribute,
+    RareAttributes, RawAttribute, SortedSet,
 };
 pub use capability::{Capability, GracefulRestart, LongLived};
 pub use decode::{DecodeContext, UpdateOutcome, decode_control, decode_update};

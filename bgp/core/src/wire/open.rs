@@ -16,12 +16,15 @@ use crate::wire::capability::{self, Capability};
 use crate::wire::iana::OpenError;
 use crate::wire::message::Open;
 use crate::wire::notification::Notification;
+use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN};
 
 const VERSION: u8 = 4;
 /// Parameter type of capabilities (RFC 5492 §4).
 const PARAMETER_CAPABILITIES: u8 = 2;
 /// Marks the extended form: both as length and as first type (RFC 9072 §2).
 const EXTENDED: u8 = 255;
+/// What a message has room for behind the fixed part and the headers of the extended form.
+const MAX_CAPABILITIES_LEN: usize = MAX_MESSAGE_LEN - HEADER_LEN - 9 - 7;
 
 /// Reads an OPEN.
 ///
@@ -71,7 +74,12 @@ pub(super) fn encode(open: &Open, out: &mut BytesMut) {
 
     let mut listed = BytesMut::new();
     for capability in &open.capabilities {
+        let end = listed.len();
         capability::encode(capability, &mut listed);
+        // RFC 8654 §4: an OPEN is never long. What does not fit is not offered.
+        if listed.len() > MAX_CAPABILITIES_LEN {
+            listed.truncate(end);
+        }
     }
     match u8::try_from(listed.len()) {
         Ok(0) => out.put_u8(0),
@@ -80,8 +88,7 @@ pub(super) fn encode(open: &Open, out: &mut BytesMut) {
         }
         _ => {
             // RFC 9072 §2: more than a length octet can say needs the extended form.
-            let length = u16::try_from(listed.len()).unwrap_or(u16::MAX - 3);
-            listed.truncate(length.into());
+            let length = u16::try_from(listed.len()).expect("the list was kept short");
             out.put_slice(&[EXTENDED, EXTENDED]);
             out.put_u16(length + 3);
             out.put_u8(PARAMETER_CAPABILITIES);

@@ -11,7 +11,7 @@ use nom::{IResult, Parser};
 
 use crate::types::{Asn, Family, NextHop, Nlri, RouterId};
 use crate::wire::attributes::{
-    Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin,
+    Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, Origin, SortedSet,
 };
 use crate::wire::fault::Problem;
 use crate::wire::iana::{AfiSafi, AttributeCode};
@@ -43,66 +43,82 @@ pub(super) fn origin(value: &[u8]) -> Result<Origin, Problem> {
 
 /// AS_PATH (RFC 7606 §7.2).
 pub(super) fn as_path(value: &[u8], four_octet_as: bool) -> Result<AsPath, Problem> {
-    let mut asns = Vec::with_capacity(value.len() / 4);
-    for_each_segment(value, four_octet_as, |kind, members| match kind {
-        AS_SEQUENCE => {
-            asns.extend(members);
-            Ok(())
-        }
-        AS_SET | AS_CONFED_SET => Err(Problem::AsSet),
+    sequence(value, four_octet_as, |kind| match kind {
         AS_CONFED_SEQUENCE => Err(Problem::Confederation),
         _ => Err(Problem::Value),
-    })?;
-    if asns.contains(&Asn::ZERO) {
-        return Err(Problem::AsZero);
-    }
-    Ok(AsPath::new(asns))
+    })
 }
 
 /// AS4_PATH, where segments of confederations are skipped (RFC 6793 §6).
 pub(super) fn as4_path(value: &[u8]) -> Result<AsPath, Problem> {
-    let mut asns = Vec::with_capacity(value.len() / 4);
-    for_each_segment(value, true, |kind, members| match kind {
-        AS_SEQUENCE => {
-            asns.extend(members);
-            Ok(())
-        }
-        AS_CONFED_SEQUENCE => Ok(()),
-        AS_SET | AS_CONFED_SET => Err(Problem::AsSet),
-        _ => Err(Problem::Value),
-    })?;
-    if asns.contains(&Asn::ZERO) {
-        return Err(Problem::AsZero);
+    if value.is_empty() {
+        // RFC 6793 §6: unlike AS_PATH, too small for one number.
+        return Err(Problem::Length(0));
     }
-    Ok(AsPath::new(asns))
+    sequence(value, true, |kind| match kind {
+        AS_CONFED_SEQUENCE => Ok(()),
+        _ => Err(Problem::Value),
+    })
 }
 
-fn for_each_segment(
-    mut value: &[u8],
+/// The numbers of all AS_SEQUENCE segments; `other` judges segments that are neither sequences nor
+/// sets.
+fn sequence(
+    value: &[u8],
     four_octet_as: bool,
-    mut visit: impl FnMut(u8, Vec<Asn>) -> Result<(), Problem>,
-) -> Result<(), Problem> {
+    other: impl Fn(u8) -> Result<(), Problem>,
+) -> Result<AsPath, Problem> {
     let width = if four_octet_as { 4 } else { 2 };
-    while !value.is_empty() {
-        let [kind, count, tail @ ..] = value else {
-            return Err(Problem::Length(value.len()));
-        };
-        if *count == 0 {
-            // RFC 7606 §7.2: an empty segment is malformed.
-            return Err(Problem::Value);
+    let mut rest = value;
+    let mut path = AsPath::default();
+    while let Some((kind, members, tail)) = segment(rest, width)? {
+        match kind {
+            // Nearly every path is one segment: it is read into its final place.
+            AS_SEQUENCE if path.is_empty() => path = asns(members, width).collect(),
+            AS_SEQUENCE => {
+                path = path
+                    .asns()
+                    .iter()
+                    .copied()
+                    .chain(asns(members, width))
+                    .collect()
+            }
+            // RFC 9774 §3.
+            AS_SET | AS_CONFED_SET => return Err(Problem::AsSet),
+            _ => other(kind)?,
         }
-        let (members, tail) = tail
-            .split_at_checked(usize::from(*count) * width)
-            .ok_or(Problem::Length(value.len()))?;
-        let members = members.chunks_exact(width).map(|octets| {
-            Asn(octets
-                .iter()
-                .fold(0, |number, octet| number << 8 | u32::from(*octet)))
-        });
-        visit(*kind, members.collect())?;
-        value = tail;
+        rest = tail;
     }
-    Ok(())
+    if path.contains(Asn::ZERO) {
+        return Err(Problem::AsZero);
+    }
+    Ok(path)
+}
+
+/// The first segment of `value`: its type, its numbers of `width` octets each, and what follows.
+fn segment(value: &[u8], width: usize) -> Result<Option<(u8, &[u8], &[u8])>, Problem> {
+    let (kind, count, tail) = match value {
+        [] => return Ok(None),
+        // RFC 7606 §7.2: an empty segment is malformed.
+        [_, 0, ..] => return Err(Problem::Value),
+        [kind, count, tail @ ..] => (*kind, *count, tail),
+        [_] => return Err(Problem::Length(value.len())),
+    };
+    let (members, tail) = tail
+        .split_at_checked(usize::from(count) * width)
+        .ok_or(Problem::Length(value.len()))?;
+    Ok(Some((kind, members, tail)))
+}
+
+fn asns(members: &[u8], width: usize) -> impl ExactSizeIterator<Item = Asn> {
+    members.chunks_exact(width).map(|octets| {
+        Asn(match octets {
+            [a, b, c, d] => u32::from_be_bytes([*a, *b, *c, *d]),
+            _ => octets
+                .iter()
+                .fold(0, |number, octet| number << 8 | u32::from(*octet)),
+        })
+    })
 }
 
 /// NEXT_HOP (RFC 7606 §7.3; RFC 4271 §6.3 asks for a valid host address).
@@ -144,15 +160,15 @@ pub(super) fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator
     Ok(Aggregator { asn, router })
 }
 
-pub(super) fn communities(value: &[u8]) -> Result<Vec<Community>, Problem> {
-    list(value, |octets| Community(u32::from_be_bytes(octets))).map(as_set)
+pub(super) fn communities(value: &[u8]) -> Result<SortedSet<Community>, Problem> {
+    list(value, |octets| Community(u32::from_be_bytes(octets))).map(SortedSet::from)
 }
 
-pub(super) fn ext_communities(value: &[u8]) -> Result<Vec<ExtendedCommunity>, Problem> {
-    list(value, ExtendedCommunity).map(as_set)
+pub(super) fn ext_communities(value: &[u8]) -> Result<SortedSet<ExtendedCommunity>, Problem> {
+    list(value, ExtendedCommunity).map(SortedSet::from)
 }
 
-pub(super) fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, Problem> {
+pub(super) fn large_communities(value: &[u8]) -> Result<SortedSet<LargeCommunity>, Problem> {
     let large = |octets: [u8; 12]| {
         let part = |at: usize| {
             u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
@@ -163,12 +179,20 @@ pub(super) fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, Pro
             local2: part(8),
         }
     };
-    list(value, large).map(as_set)
+    list(value, large).map(SortedSet::from)
 }
 
 /// CLUSTER_LIST, whose order matters.
-pub(super) fn cluster_list(value: &[u8]) -> Result<Vec<RouterId>, Problem> {
-    list(value, |octets| RouterId(u32::from_be_bytes(octets)))
+pub(super) fn cluster_list(value: &[u8]) -> Result<Box<[RouterId]>, Problem> {
+    list(value, |octets| RouterId(u32::from_be_bytes(octets))).map(Vec::into_boxed_slice)
+}
+
+/// Only to Customer (RFC 9234 §5). AS 0 is nobody's (RFC 7607).
+pub(super) fn only_to_customer(value: &[u8]) -> Result<Asn, Problem> {
+    match number(value)? {
+        0 => Err(Problem::AsZero),
+        number => Ok(Asn(number)),
+    }
 }
 
 /// The form of attributes that are carried or dropped without being read.
@@ -176,11 +200,6 @@ pub(super) fn carried(code: AttributeCode, value: &[u8]) -> Result<(), Problem> 
     match code {
         // RFC 7606 §7.15.
         AttributeCode::Ipv6ExtCommunities => list(value, |octets: [u8; 20]| octets).map(|_| ()),
-        // RFC 9234 §5; AS 0 is nobody's.
-        AttributeCode::OnlyToCustomer => match number(value)? {
-            0 => Err(Problem::AsZero),
-            _ => Ok(()),
-        },
         // RFC 7311 §3: a TLV's length counts its own three octets.
         AttributeCode::Aigp => whole(many0(aigp_tlv).parse(value)),
         // RFC 8669 §3.
@@ -270,12 +289,6 @@ fn list<const N: usize, T>(value: &[u8], read: impl Fn([u8; N]) -> T) -> Result<
         (items, []) if !items.is_empty() => Ok(items.iter().copied().map(read).collect()),
         _ => Err(Problem::Length(value.len())),
     }
-}
-
-fn as_set<T: Ord>(mut items: Vec<T>) -> Vec<T> {
-    items.sort_unstable();
-    items.dedup();
-    items
 }
 
 fn aigp_tlv(input: &[u8]) -> IResult<&[u8], &[u8]> {

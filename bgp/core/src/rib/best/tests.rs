@@ -108,7 +108,7 @@ fn each_step_decides_and_is_named() {
         (
             Step::ClusterListLength,
             learnt(2, true, |a| a.originator_id = Some(RouterId(1))),
-            learnt(1, true, |a| a.cluster_list = vec![RouterId(9)]),
+            learnt(1, true, |a| a.cluster_list = [RouterId(9)].into()),
         ),
         (
             Step::PeerAddress,
@@ -201,7 +201,7 @@ fn any_path(index: u32) -> impl Strategy<Value = Path> {
                     a.as_path = AsPath::new(hops.into_iter().map(Asn).collect::<Vec<_>>());
                     a.med = (med > 0).then_some(med);
                     a.originator_id = originator.map(RouterId);
-                    a.cluster_list = vec![RouterId(1); clusters];
+                    a.cluster_list = vec![RouterId(1); clusters].into();
                 });
                 if let Source::Peer(peer) = &mut path.source {
                     Arc::make_mut(peer).router_id = RouterId(router_id);

@@ -75,7 +75,7 @@ fn external_peers_get_our_as_in_front_and_nothing_internal() {
     let mut path = learnt(true, true);
     let attributes = Arc::make_mut(&mut path.attributes);
     attributes.originator_id = Some(RouterId(3));
-    attributes.cluster_list = vec![RouterId(4)];
+    attributes.cluster_list = [RouterId(4)].into();
     let told = export(&prefix(), &path, &config(PeerKind::External)).unwrap();
     assert_eq!(told.attributes.as_path.to_string(), "65000 65001");
     assert_eq!(told.attributes.local_pref, None);
@@ -107,7 +107,7 @@ fn reflection_names_the_originator_once_and_every_cluster() {
     };
     let told = export(&prefix(), &learnt(true, false), &client).unwrap();
     assert_eq!(told.attributes.originator_id, Some(RouterId(7)));
-    assert_eq!(told.attributes.cluster_list, [RouterId(100)]);
+    assert_eq!(told.attributes.cluster_list[..], [RouterId(100)]);
     assert_eq!(told.attributes.local_pref, Some(300));
     let again = Path {
         attributes: Arc::new(told.attributes),
@@ -115,7 +115,7 @@ fn reflection_names_the_originator_once_and_every_cluster() {
     };
     let told = export(&prefix(), &again, &config(PeerKind::Internal)).unwrap();
     assert_eq!(told.attributes.originator_id, Some(RouterId(7)));
-    assert_eq!(told.attributes.cluster_list, [RouterId(100); 2]);
+    assert_eq!(told.attributes.cluster_list[..], [RouterId(100); 2]);
     assert_eq!(
         export(&prefix(), &learnt(true, false), &config(PeerKind::Internal)),
         Err(Withheld::NotReflected)
@@ -225,7 +225,7 @@ fn ipv6_routes_carry_the_global_and_the_link_local_address_of_the_link() {
 fn well_known_communities_and_policies_are_honoured() {
     let with = |path: Path, community| Path {
         attributes: Arc::new(PathAttributes {
-            communities: vec![community],
+            communities: [community].into(),
             ..PathAttributes::clone(&path.attributes)
         }),
         ..path

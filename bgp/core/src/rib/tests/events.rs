@@ -52,7 +52,7 @@ fn loops_and_protected_prefixes_are_kept_with_their_reason_and_never_used() {
     looped.attributes.as_mut().unwrap().originator_id = Some(RouterId(1));
     world.tell(2, looped);
     let mut looped = announcement(2, &[prefix(3)], &[]);
-    looped.attributes.as_mut().unwrap().cluster_list = vec![RouterId(5), RouterId(1)];
+    looped.attributes.as_mut().unwrap().cluster_list = [RouterId(5), RouterId(1)].into();
     world.tell(2, looped);
     let mut own_next_hop = announcement(2, &[prefix(4)], &[]);
     own_next_hop.reach[0].next_hop = NextHop::V4([172, 16, 0, 2].into());

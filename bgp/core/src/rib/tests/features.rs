@@ -1,6 +1,8 @@
 //! What peers may configure beyond the plain protocol, one behaviour each.
 
 use super::*;
+use crate::role::Leak;
+use crate::types::BgpRole;
 
 fn with_peer(peer: u32, change: impl FnOnce(&mut PeerPolicy)) -> RibConfig {
     let mut config = config();
@@ -14,7 +16,7 @@ fn rejection(world: &World, prefix: Prefix) -> Option<Rejection> {
 }
 
 fn with_communities(mut update: Update, communities: &[Community]) -> Update {
-    update.attributes.as_mut().unwrap().communities = communities.to_vec();
+    update.attributes.as_mut().unwrap().communities = communities.iter().copied().collect();
     update
 }
 
@@ -261,7 +263,11 @@ fn graceful_shutdown_is_the_lowest_preference_on_the_way_in_and_a_community_on_t
     world.handle(Event::Configure(draining));
     world.pull_all();
     let (attributes, _) = &world.believed[&0][&prefix(7)];
-    assert_eq!(attributes.communities, [Community::GRACEFUL_SHUTDOWN]);
+    assert!(
+        attributes
+            .communities
+            .contains(&Community::GRACEFUL_SHUTDOWN)
+    );
 }
 
 #[test]
@@ -279,4 +285,51 @@ fn private_ases_are_left_out_and_the_peers_own_is_replaced_where_asked() {
     world.pull_all();
     let (attributes, _) = &world.believed[&1][&prefix(1)];
     assert_eq!(attributes.as_path.to_string(), "65000 3356 65000");
+}
+
+#[test]
+fn routes_marked_for_customers_go_to_customers_and_come_from_providers_only() {
+    let as_customer = |peer| Negotiated {
+        role: Some(BgpRole::Customer),
+        ..negotiated(peer)
+    };
+    let mut world = World::new(config(), None);
+    world.up_with(0, as_customer(0));
+    world.up_with(1, as_customer(1));
+    world.tell(0, announcement(0, &[prefix(0)], &[]));
+    world.answer_all();
+    world.pull_all();
+    let used = world.rib.covering(&prefix(0)).unwrap();
+    let marked = used.paths[0].path.attributes.otc;
+    assert_eq!(
+        marked,
+        Some(asn(0)),
+        "our provider's routes are for customers"
+    );
+    let told = world.rib.told(&prefix(0));
+    let leak = Leak::ToOthers { otc: asn(0) };
+    assert!(
+        told.contains(&(PeerIndex(1), Err(Withheld::Leak(leak)))),
+        "{told:?}"
+    );
+    assert!(!world.believes(1, prefix(0)));
+
+    let mut world = World::new(config(), None);
+    let as_provider = Negotiated {
+        role: Some(BgpRole::Provider),
+        ..negotiated(0)
+    };
+    world.up_with(0, as_provider);
+    let mut leaked = announcement(0, &[prefix(1)], &[]);
+    leaked.attributes.as_mut().unwrap().otc = Some(Asn(7));
+    world.tell(0, leaked);
+    let leak = Leak::FromBelow { otc: Asn(7) };
+    assert_eq!(rejection(&world, prefix(1)), Some(Rejection::Leak(leak)));
+    world.pull_all();
+    let (attributes, _) = &world.believed[&0][&prefix(7)];
+    assert_eq!(
+        attributes.otc,
+        Some(US),
+        "what a customer is told stays below it"
+    );
 }

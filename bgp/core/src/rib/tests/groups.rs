@@ -201,7 +201,7 @@ impl Club {
                 let update = route(source, prefix(index).into(), med);
                 let mut attributes = update.attributes.unwrap();
                 attributes.originator_id = Some(RouterId(100 + source));
-                attributes.cluster_list = vec![RouterId(1)];
+                attributes.cluster_list = [RouterId(1)].into();
                 (attributes, update.reach[0].next_hop)
             })
             .collect()

@@ -421,12 +421,12 @@ fn paths_of_two_octet_peers_are_completed_from_as4_path() {
         "{head} c00706 0065 c0000201 c0110a 0202 00010000 00010001 c01208 00010000 c0000202"
     ));
     assert_eq!(stale.as_path, path(&[100, 23456, 23456]));
-    assert_eq!(stale.aggregator.unwrap().asn, Asn(101));
+    assert_eq!(stale.aggregator().unwrap().asn, Asn(101));
     let fresh = decode(&format!(
         "{head} c00706 5ba0 c0000201 c0110a 0202 00010000 00010001 c01208 00010000 c0000202"
     ));
     assert_eq!(fresh.as_path, path(&[100, 65536, 65537]));
-    assert_eq!(fresh.aggregator.unwrap().asn, Asn(65536));
+    assert_eq!(fresh.aggregator().unwrap().asn, Asn(65536));
 }
 
 #[test]

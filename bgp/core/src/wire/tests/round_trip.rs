@@ -1,6 +1,5 @@
 //! Properties: what is written reads back the same; no octets bring the decoders down.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -45,10 +44,10 @@ fn next_hop(family: Family) -> BoxedStrategy<NextHop> {
     }
 }
 
-fn as_set<T: Ord + std::fmt::Debug>(
+fn list<T: Ord + std::fmt::Debug>(
     item: impl Strategy<Value = T>,
-) -> impl Strategy<Value = Vec<T>> {
-    btree_set(item, 0..5).prop_map(|set: BTreeSet<T>| set.into_iter().collect())
+) -> impl Strategy<Value = SortedSet<T>> {
+    vec(item, 0..5).prop_map(SortedSet::from)
 }
 
 prop_compose! {
@@ -67,33 +66,35 @@ prop_compose! {
         (med, local_pref) in (any::<Option<u32>>(), any::<Option<u32>>()),
         atomic_aggregate in any::<bool>(),
         aggregator in option::of((asn(), any::<u32>())),
-        communities in as_set(any::<u32>().prop_map(Community)),
-        ext_communities in as_set(any::<[u8; 8]>().prop_map(ExtendedCommunity)),
-        large in as_set(any::<(u32, u32, u32)>()),
+        communities in list(any::<u32>().prop_map(Community)),
+        ext_communities in list(any::<[u8; 8]>().prop_map(ExtendedCommunity)),
+        large_communities in vec(any::<(u32, u32, u32)>(), 0..5),
         originator_id in option::of(any::<u32>().prop_map(RouterId)),
         cluster_list in vec(any::<u32>().prop_map(RouterId), 0..4),
         unknown in unknown(),
+        otc in option::of((1..=u32::MAX).prop_map(Asn)),
     ) -> PathAttributes {
-        PathAttributes {
+        let large = |(global, local1, local2)| LargeCommunity { global, local1, local2 };
+        let mut attributes = PathAttributes {
             origin,
             as_path: AsPath::new(path),
             med,
             local_pref,
             atomic_aggregate,
-            aggregator: aggregator.map(|(asn, router)| Aggregator {
-                asn,
-                router: Ipv4Addr::from_bits(router),
-            }),
             communities,
-            ext_communities,
-            large_communities: large
-                .into_iter()
-                .map(|(global, local1, local2)| LargeCommunity { global, local1, local2 })
-                .collect(),
+            large_communities: large_communities.into_iter().map(large).collect(),
             originator_id,
-            cluster_list,
-            unknown,
-        }
+            cluster_list: cluster_list.into(),
+            otc,
+            ..PathAttributes::default()
+        };
+        attributes.set_aggregator(aggregator.map(|(asn, router)| Aggregator {
+            asn,
+            router: Ipv4Addr::from_bits(router),
+        }));
+        attributes.edit_ext_communities(|empty| *empty = ext_communities);
+        attributes.set_unknown(unknown);
+        attributes
     }
 }
 
@@ -393,6 +394,70 @@ fn attributes_that_leave_no_room_are_an_error() {
         ..EncodeContext::default()
     };
     assert!(told(extended).is_ok());
+}
+
+/// RFC 8654 §4.
+#[test]
+fn attributes_that_only_inform_go_where_they_leave_no_room() {
+    let mut attributes = PathAttributes {
+        as_path: AsPath::new(vec![Asn(1); 1003]),
+        atomic_aggregate: true,
+        ..PathAttributes::default()
+    };
+    attributes.set_aggregator(Some(Aggregator {
+        asn: Asn(1),
+        router: Ipv4Addr::LOCALHOST,
+    }));
+    let raw = |code, length| RawAttribute {
+        flags: 0xe0,
+        code,
+        value: vec![0; length],
+    };
+    let prefix_sid = u8::from(AttributeCode::PrefixSid);
+    attributes.set_unknown(vec![raw(prefix_sid, 51), raw(99, 1)]);
+    let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let family = Family::Ipv4Unicast;
+    let nlri = [Nlri::from("10.0.0.0/8".parse::<Prefix>().unwrap())];
+    let told = |terms: Terms| {
+        let mut octets = BytesMut::new();
+        Announcement::new(&attributes, &next_hop, family, terms.encode())
+            .unwrap()
+            .write(&nlri, terms.encode(), &mut octets);
+        updates(octets, terms).pop().unwrap().attributes.unwrap()
+    };
+    let lean = told(PLAIN);
+    assert_eq!((lean.atomic_aggregate, lean.aggregator()), (false, None));
+    assert_eq!(lean.unknown(), [raw(99, 1)]);
+    assert_eq!(lean.as_path, attributes.as_path);
+    let max_len = MAX_EXTENDED_LEN;
+    assert_eq!(told(Terms { max_len, ..PLAIN }), attributes);
+}
+
+#[test]
+fn only_to_customer_takes_four_octets_with_every_peer() {
+    // A speaker that wrote 1,024 of them had its sessions reset all over the Internet.
+    let attributes = PathAttributes {
+        otc: Some(Asn(0x0102_0304)),
+        ..PathAttributes::default()
+    };
+    let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
+    for four_octet_as in [false, true] {
+        let context = EncodeContext {
+            four_octet_as,
+            ..EncodeContext::default()
+        };
+        let family = Family::Ipv4Unicast;
+        let mut octets = BytesMut::new();
+        Announcement::new(&attributes, &next_hop, family, context)
+            .unwrap()
+            .write(
+                &[Prefix::host(next_hop.addr()).into()],
+                context,
+                &mut octets,
+            );
+        let tail = &octets[octets.len() - 5 - 7..octets.len() - 5];
+        assert_eq!(tail, [0xc0, 35, 4, 1, 2, 3, 4]);
+    }
 }
 
 #[test]
