@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::policy::{ExportPolicy, Verdict};
+use crate::policy::{ExportPolicy, RouteFacts};
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
 use crate::types::{Asn, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
 use crate::wire::{Community, EncodeContext, PathAttributes};
@@ -70,12 +70,17 @@ impl EgressConfig {
         if !self.families.contains(prefix.family()) {
             return Err(Withheld::Family);
         }
-        match self.policy.evaluate(prefix) {
-            (Verdict::Accept, _) => Ok(()),
-            (Verdict::Reject, rule) => Err(Withheld::Policy {
-                rule: rule.map(|rule| rule.name.clone()),
-            }),
+        let none = PathAttributes::default();
+        let decision = self
+            .policy
+            .evaluate(prefix, &RouteFacts::own(&none, self.peer));
+        if decision.accepts() {
+            return Ok(());
         }
+        let rule = decision.rule.and_then(|rule| self.policy.name_of(rule));
+        Err(Withheld::Policy {
+            rule: rule.map(str::to_owned),
+        })
     }
 }
 

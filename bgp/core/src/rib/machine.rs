@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::policy::Verdict;
+use crate::policy::RouteFacts;
 use crate::rib::event::{Action, Event, FibAnswer, RibConfig, RibOptions};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
@@ -20,7 +20,7 @@ use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
 use crate::rib::sessions::Deferral;
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
-use crate::types::{Family, Nlri, PathId, Prefix};
+use crate::types::{Family, Nlri, PathId, PeerKind, Prefix};
 use crate::wire::{PathAttributes, Update};
 
 /// Time for each peer that is woken before all are woken again. A peer has to be woken, to pull and
@@ -421,12 +421,12 @@ impl Rib {
             return Some(Rejection::Protected(*own));
         }
         let policy = &self.peers.get(&index)?.policy.import;
-        match policy.evaluate(prefix) {
-            (Verdict::Accept, _) => None,
-            (Verdict::Reject, rule) => Some(Rejection::Policy {
-                rule: rule.map(|rule| rule.name.clone()),
-            }),
-        }
+        let none = PathAttributes::default();
+        let decision = policy.evaluate(prefix, &RouteFacts::own(&none, PeerKind::External));
+        let rule = decision.rule.and_then(|rule| policy.name_of(rule));
+        (!decision.accepts()).then(|| Rejection::Policy {
+            rule: rule.map(str::to_owned),
+        })
     }
 
     /// Takes away the paths of a peer that `goes` names.
