@@ -28,8 +28,8 @@ fn id(index: u32) -> PeerId {
 fn rib() -> Rib {
     let policy = PeerPolicy {
         local_asn: None,
-        import: Some(Arc::new(Policy::accept_all())),
-        export: Some(Arc::new(Policy::accept_all())),
+        import: Arc::new(Policy::accept_all()),
+        export: Arc::new(Policy::accept_all()),
         allowed_own_as: 0,
         as_override: false,
         remove_private_as: false,
@@ -53,7 +53,6 @@ fn rib() -> Rib {
         stale_time: Duration::ZERO,
         protected: Vec::new(),
         blocks: Arc::default(),
-        draining: false,
         originate: BTreeMap::new(),
         peers: (0..2)
             .map(|index| (PeerIndex(index), policy.clone()))
@@ -73,6 +72,7 @@ fn rib() -> Rib {
                 local_v4: Some(Ipv4Addr::new(198, 51, 100, 1)),
                 local_v6: None,
                 interface: None,
+                interface_name: None,
                 subnets: Vec::new(),
             },
         };

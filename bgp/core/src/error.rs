@@ -60,6 +60,22 @@ pub enum Error {
         /// What was read.
         text: String,
     },
+    /// Not a community of any kind, nor a pattern for one.
+    #[error(
+        "'{text}' is not a community (expected 65000:1, 65000:1:2, rt:65000:1, soo:65000:1 or 0x and 16 digits)"
+    )]
+    ParseAnyCommunity {
+        /// What was read.
+        text: String,
+    },
+    /// Not a regular expression over AS paths.
+    #[error("'{text}' is not an AS path expression: {why}")]
+    AsPathPattern {
+        /// What was read.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Attributes so long that no prefix fits beside them into one UPDATE.
     #[error("path attributes of {octets} octets leave no room for a prefix in an UPDATE")]
     AttributesTooLong {

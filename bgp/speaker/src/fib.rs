@@ -57,7 +57,8 @@ pub struct FibChange {
 /// How packets for a prefix are forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibRoute {
-    /// Next hops of equal cost: never empty, ascending, without duplicates.
+    /// Next hops of equal cost, ascending, without duplicates; none for a route whose packets are
+    /// dropped.
     pub next_hops: Arc<[FibNextHop]>,
 }
 

@@ -184,6 +184,7 @@ pub(crate) fn ends(local: IpAddr, peer: IpAddr) -> (Ends, Option<Interface>) {
         local_v4,
         local_v6,
         interface: interface.as_ref().map(|interface| interface.index),
+        interface_name: interface.as_ref().map(|interface| interface.name.clone()),
         subnets,
     };
     (ends, interface)

@@ -39,8 +39,8 @@ pub(crate) fn rib_config(
             let peer = config.peers.get(name)?;
             let policy = PeerPolicy {
                 local_asn: None,
-                import: Some(Arc::new(peer.import.clone())),
-                export: Some(Arc::new(peer.export.clone())),
+                import: Arc::new(peer.import.clone()),
+                export: Arc::new(peer.export.clone()),
                 allowed_own_as: 0,
                 as_override: false,
                 remove_private_as: false,
@@ -67,7 +67,6 @@ pub(crate) fn rib_config(
         stale_time: config.graceful_restart.stale_time,
         protected: config.protected.clone(),
         blocks: Arc::default(),
-        draining: false,
         originate: config
             .originate
             .iter()

@@ -38,6 +38,19 @@ impl Subject {
         }
     }
 
+    /// Asks for one route that drops its packets. Returns the sequence number.
+    fn ask_to_drop(&mut self, prefix: &str) -> u64 {
+        self.seq += 1;
+        self.fib.apply(vec![FibChange {
+            prefix: prefix.parse().unwrap(),
+            route: Some(FibRoute {
+                next_hops: [].into(),
+            }),
+            seq: self.seq,
+        }]);
+        self.seq
+    }
+
     /// Asks for routes; an empty list of next hops withdraws. Returns the last sequence number.
     fn ask(&mut self, routes: &[(&str, &[&str])]) -> u64 {
         let changes = routes
@@ -193,6 +206,27 @@ fn routes_of_both_families_are_installed_replaced_and_withdrawn() {
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
     subject.fib.stop();
+}
+
+#[test]
+fn a_route_without_next_hops_drops_its_packets_and_ipv4_goes_over_ipv6_next_hops() {
+    let Some(fabric) = Fabric::new("drop") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    subject.synced();
+    let seq = subject.ask_to_drop("203.0.113.7/32");
+    subject.installed(seq);
+    shows(node, "blackhole 203.0.113.7").unwrap();
+    let seq = subject.ask(&[("203.0.113.7/32", BOTH_V4)]);
+    subject.installed(seq);
+    shows(node, "203.0.113.7 nhid").unwrap();
+    let seq = subject.ask(&[("203.0.113.7/32", BOTH_V6)]);
+    subject.installed(seq);
+    until("IPv4 over IPv6 next hops", || {
+        shows(node, "nexthop via inet6 fd00:0:0:1::2")
+    });
 }
 
 #[test]

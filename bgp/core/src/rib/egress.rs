@@ -9,7 +9,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::policy::{ExportPolicy, Verdict};
+use crate::policy::{ApplyContext, Decision, ExportPolicy, NextHopChange, RouteFacts, RouteSource};
+use crate::rib::intake::kind;
 use crate::rib::path::{DEFAULT_LOCAL_PREF, Path, PathPeer, Source};
 use crate::role::{self, Leak};
 use crate::types::{Asn, BgpRole, Family, FamilySet, NextHop, PeerKind, Prefix, RouterId};
@@ -43,8 +44,6 @@ pub struct EgressConfig {
     pub replaced_asn: Option<Asn>,
     /// Whether AS numbers for private use are left out.
     pub remove_private_as: bool,
-    /// Whether everything is told with GRACEFUL_SHUTDOWN (RFC 8326).
-    pub draining: bool,
     /// Whether the peer knows what to do with routes kept beyond their time (RFC 9494).
     pub long_lived: bool,
     /// Whether IPv4 prefixes may lead to IPv6 next hops (RFC 8950).
@@ -63,9 +62,8 @@ pub struct EgressConfig {
     pub self_v6: Option<(Ipv6Addr, Option<Ipv6Addr>)>,
     /// Subnets that we share with the peer.
     pub subnets: Vec<Prefix>,
-    /// Which routes may pass; `None` where nothing was configured, and then none may to an external
-    /// peer (RFC 8212 §3).
-    pub policy: Option<Arc<ExportPolicy>>,
+    /// Which routes may pass, and how they are changed.
+    pub policy: Arc<ExportPolicy>,
     /// How messages to the peer are written.
     pub encode: EncodeContext,
 }
@@ -76,26 +74,15 @@ impl EgressConfig {
         self.peer == PeerKind::Internal
     }
 
-    /// Whether routes to `prefix` may be told, whatever their path.
-    ///
-    /// # Errors
-    /// The reason for which they may not.
-    pub fn admits(&self, prefix: &Prefix) -> Result<(), Withheld> {
-        if !self.families.contains(prefix.family()) {
-            return Err(Withheld::Family);
-        }
-        let Some(policy) = &self.policy else {
-            return if self.internal() {
-                Ok(())
-            } else {
-                Err(Withheld::NoPolicy)
-            };
-        };
-        match policy.evaluate(prefix) {
-            (Verdict::Accept, _) => Ok(()),
-            (Verdict::Reject, rule) => Err(Withheld::Policy {
-                rule: rule.map(|rule| rule.name.clone()),
-            }),
+    /// A path as the rules see it.
+    pub(super) fn facts<'a>(&self, path: &'a Path) -> RouteFacts<'a> {
+        let source = path.source.peer();
+        RouteFacts {
+            attributes: &path.attributes,
+            next_hop: path.next_hop.as_ref(),
+            source: source.map_or(RouteSource::Own, |peer| RouteSource::Peer(kind(peer))),
+            interface: source.and_then(|peer| peer.interface_name.as_deref()),
+            peer: self.peer,
         }
     }
 }
@@ -131,8 +118,6 @@ pub enum Withheld {
     },
     /// By our roles it must not go there (RFC 9234 §5).
     Leak(Leak),
-    /// The session is external and no policy was configured for it (RFC 8212 §3).
-    NoPolicy,
     /// It is kept beyond its time, and the peer would take it for any other (RFC 9494 §4.6).
     LongLived,
     /// We have no address of the family that the peer could use.
@@ -157,9 +142,6 @@ impl fmt::Display for Withheld {
                 f.write_str("the export policy rejects it: no rule accepts it")
             }
             Self::Leak(leak) => leak.fmt(f),
-            Self::NoPolicy => {
-                f.write_str("the session is external and no export policy is configured")
-            }
             Self::LongLived => f.write_str(
                 "it is kept beyond its time, and the peer has not said that it knows such routes",
             ),
@@ -176,17 +158,53 @@ impl fmt::Display for Withheld {
 /// # Errors
 /// The reason for which it is told nothing.
 pub fn export(prefix: &Prefix, path: &Path, egress: &EgressConfig) -> Result<Exported, Withheld> {
-    if !egress.families.contains(prefix.family()) {
-        return Err(Withheld::Family);
+    permitted(prefix.family(), path, egress)?;
+    let decision = egress.policy.evaluate(prefix, &egress.facts(path));
+    if !decision.accepts() {
+        let rule = decision.rule.and_then(|rule| egress.policy.name_of(rule));
+        return Err(Withheld::Policy {
+            rule: rule.map(str::to_owned),
+        });
     }
-    permitted(path, egress)?;
-    egress.admits(prefix)?;
-    let next_hop = next_hop(prefix.family(), path, egress).ok_or(Withheld::NoNextHop)?;
-    let mut attributes = if egress.internal() {
-        internal_attributes(path, egress)
-    } else {
-        external_attributes(path, egress)
+    changed(prefix.family(), path, &decision, egress)
+}
+
+/// What the peer is told about a path that `decision` lets pass.
+///
+/// # Errors
+/// [`Withheld::NoNextHop`] or [`Withheld::Leak`].
+pub(super) fn changed(
+    family: Family,
+    path: &Path,
+    decision: &Decision,
+    egress: &EgressConfig,
+) -> Result<Exported, Withheld> {
+    let mut attributes = PathAttributes::clone(&path.attributes);
+    if !egress.internal() && path.source != Source::Local {
+        // RFC 4271 §5.1.4: what a neighbouring AS said is not for other neighbouring ASes.
+        attributes.med = None;
+    }
+    let context = ApplyContext {
+        own: ourselves(family, egress),
+        peer: None,
     };
+    let applied = egress.policy.apply(decision, attributes, &context);
+    let next_hop = match applied.next_hop {
+        NextHopChange::None => next_hop(family, path, egress),
+        NextHopChange::Unchanged => path.next_hop.or(context.own),
+        NextHopChange::To(next_hop) => Some(next_hop),
+        NextHopChange::Unavailable => None,
+    };
+    let next_hop = next_hop.ok_or(Withheld::NoNextHop)?;
+    let mut attributes = applied.attributes;
+    if egress.internal() {
+        into_internal(&mut attributes, path, egress);
+    } else {
+        into_external(&mut attributes, egress);
+    }
+    if path.long_lived {
+        attributes.communities.insert(Community::LLGR_STALE);
+    }
     attributes.otc =
         role::egress(egress.role, egress.local_asn, attributes.otc).map_err(Withheld::Leak)?;
     Ok(Exported {
@@ -195,7 +213,18 @@ pub fn export(prefix: &Prefix, path: &Path, egress: &EgressConfig) -> Result<Exp
     })
 }
 
-fn permitted(path: &Path, egress: &EgressConfig) -> Result<(), Withheld> {
+/// Whether the rules of the protocol let a path pass to the peer.
+///
+/// # Errors
+/// The reason for which they do not.
+pub(super) fn permitted(
+    family: Family,
+    path: &Path,
+    egress: &EgressConfig,
+) -> Result<(), Withheld> {
+    if !egress.families.contains(family) {
+        return Err(Withheld::Family);
+    }
     if let Source::Peer(source) = &path.source {
         if !egress.transit {
             return Err(Withheld::NoTransit);
@@ -227,15 +256,20 @@ fn permitted(path: &Path, egress: &EgressConfig) -> Result<(), Withheld> {
     }
 }
 
-fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHop> {
+/// Ourselves, as the peer reaches us for routes of `family`.
+fn ourselves(family: Family, egress: &EgressConfig) -> Option<NextHop> {
     let own_v4 = egress.self_v4.map(NextHop::V4);
     let own_v6 = egress
         .self_v6
         .map(|(global, link_local)| NextHop::V6 { global, link_local });
-    let ourselves = match family {
+    match family {
         Family::Ipv4Unicast => own_v4.or(own_v6.filter(|_| egress.extended_next_hop)),
         Family::Ipv6Unicast => own_v6,
-    };
+    }
+}
+
+fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHop> {
+    let ourselves = ourselves(family, egress);
     let Some(learnt) = path.next_hop else {
         return ourselves;
     };
@@ -266,23 +300,24 @@ fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHo
     })
 }
 
-fn external_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
-    let mut attributes = PathAttributes::clone(&path.attributes);
+fn into_external(attributes: &mut PathAttributes, egress: &EgressConfig) {
     attributes.as_path = told_as_path(&attributes.as_path, egress);
     // RFC 4271 §5.1.5: LOCAL_PREF stays inside the AS; RFC 4456 §8: so do the marks of reflectors.
     attributes.local_pref = None;
     attributes.originator_id = None;
     attributes.cluster_list = Box::default();
-    if path.source != Source::Local {
-        // RFC 4271 §5.1.4: what a neighbouring AS said is not for other neighbouring ASes.
-        attributes.med = None;
-    }
     let transitive = |community: &ExtendedCommunity| community.is_transitive();
     if !attributes.ext_communities().iter().all(transitive) {
         attributes.edit_ext_communities(|communities| communities.retain(transitive));
     }
-    mark(&mut attributes, path, egress);
-    attributes
+}
+
+fn into_internal(attributes: &mut PathAttributes, path: &Path, egress: &EgressConfig) {
+    // RFC 4271 §5.1.5: LOCAL_PREF is mandatory between internal peers.
+    attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+    if let Some(source) = path.source.peer().filter(|peer| peer.internal) {
+        reflect(attributes, source, egress.cluster_id);
+    }
 }
 
 /// The path with our AS in front, and without what the peer is not to see.
@@ -300,27 +335,6 @@ fn told_as_path(learnt: &AsPath, egress: &EgressConfig) -> AsPath {
         .filter(|asn| !egress.remove_private_as || !asn.is_private() || *asn == egress.local_asn);
     let shown: Vec<Asn> = shown.collect();
     AsPath::new(shown).prepended(egress.local_asn, 1)
-}
-
-/// Adds the communities that say how we stand to the route.
-fn mark(attributes: &mut PathAttributes, path: &Path, egress: &EgressConfig) {
-    if path.long_lived {
-        attributes.communities.insert(Community::LLGR_STALE);
-    }
-    if egress.draining {
-        attributes.communities.insert(Community::GRACEFUL_SHUTDOWN);
-    }
-}
-
-fn internal_attributes(path: &Path, egress: &EgressConfig) -> PathAttributes {
-    let mut attributes = PathAttributes::clone(&path.attributes);
-    // RFC 4271 §5.1.5: LOCAL_PREF is mandatory between internal peers.
-    attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
-    if let Some(source) = path.source.peer().filter(|peer| peer.internal) {
-        reflect(&mut attributes, source, egress.cluster_id);
-    }
-    mark(&mut attributes, path, egress);
-    attributes
 }
 
 /// RFC 4456 §8: the first reflector notes who brought the route; each puts itself in front.

@@ -46,9 +46,6 @@ pub struct RibConfig {
     pub protected: Vec<Prefix>,
     /// Which node may originate which block, for the peers that are checked.
     pub blocks: Arc<BlockOwners>,
-    /// Whether routes are told with GRACEFUL_SHUTDOWN (RFC 8326), so that traffic leaves before we
-    /// do.
-    pub draining: bool,
     /// Own routes and what they carry.
     pub originate: BTreeMap<Prefix, PathAttributes>,
     /// Peers, up or not.
@@ -60,11 +57,10 @@ pub struct RibConfig {
 pub struct PeerPolicy {
     /// Our AS on this session, where it is not [`RibConfig::asn`].
     pub local_asn: Option<Asn>,
-    /// Which of its routes are used; `None` where nothing was configured, and then none of an
-    /// external peer are (RFC 8212 §3).
-    pub import: Option<Arc<ImportPolicy>>,
-    /// Which routes it may be told; `None` as for `import`.
-    pub export: Option<Arc<ExportPolicy>>,
+    /// Which of its routes are used, and how they are changed.
+    pub import: Arc<ImportPolicy>,
+    /// Which routes it may be told, and how they are changed.
+    pub export: Arc<ExportPolicy>,
     /// How often our own AS may stand in the path of a route of its.
     pub allowed_own_as: u8,
     /// Whether its AS is replaced by ours in what it is told, so that its other sites accept it.
@@ -107,6 +103,8 @@ pub struct Ends {
     pub local_v6: Option<(Ipv6Addr, Option<Ipv6Addr>)>,
     /// Index of that interface.
     pub interface: Option<u32>,
+    /// Its name.
+    pub interface_name: Option<String>,
     /// Subnets of that interface that hold the peer.
     pub subnets: Vec<Prefix>,
 }
@@ -188,7 +186,8 @@ pub enum Action {
     Fib {
         /// Which prefix.
         prefix: Prefix,
-        /// Where its packets go, ascending and without duplicates; `None` removes the route.
+        /// Where its packets go, ascending and without duplicates; nowhere when it is empty: they
+        /// are dropped. `None` removes the route.
         forward: Option<Arc<[Forward]>>,
         /// Names the change in the answer; grows with every change.
         seq: u64,

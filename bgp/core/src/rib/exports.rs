@@ -9,8 +9,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
-use crate::rib::egress::{EgressConfig, Withheld, export};
+use crate::policy::{Decision, Narrowed, Operations};
+use crate::rib::egress::{EgressConfig, Exported, Withheld, changed, permitted};
 use crate::rib::hash::Seed;
 use crate::rib::path::PeerIndex;
 use crate::rib::paths::{PathKey, PathRef, Paths};
@@ -51,12 +53,23 @@ pub(super) struct Exports {
     free: Vec<ExportRef>,
     index: HashTable<ExportRef>,
     seed: Seed,
-    /// What became of paths; holds what it names.
-    known: HashMap<KnownKey, Option<ExportRef>, Seed>,
+    /// What became of paths, by their places in `accounts`.
+    known: HashMap<KnownKey, usize, Seed>,
+    accounts: Vec<Account>,
     /// The last lookup: neighbours in the journal mostly share their path.
-    last: Option<(KnownKey, Option<ExportRef>)>,
+    last: Option<(KnownKey, usize)>,
     /// Entries of `known` that were of living paths when it was last swept.
     living: usize,
+}
+
+/// What became of one path.
+#[derive(Debug)]
+struct Account {
+    /// What is left of the policy; `None` when the path may not be told whatever the prefix.
+    narrowed: Option<Narrowed>,
+    /// What was made of the path, by the operations that did it; held. `None` when it cannot be told
+    /// so.
+    exports: SmallVec<[(Operations, Option<ExportRef>); 1]>,
 }
 
 /// One path leads to prefixes of both families, and looks different to peers in each.
@@ -73,6 +86,7 @@ impl Exports {
             index: HashTable::new(),
             seed,
             known: HashMap::with_hasher(seed),
+            accounts: Vec::new(),
             last: None,
             living: 0,
         }
@@ -86,31 +100,53 @@ impl Exports {
         paths: &Paths,
         config: &EgressConfig,
     ) -> Option<ExportRef> {
-        if config.admits(prefix).is_err() {
-            return None;
-        }
         let key = (paths.key(path), prefix.family());
-        let found = match self.last {
-            Some((last, export)) if last == key => export,
+        let at = match self.last {
+            Some((last, at)) if last == key => at,
             _ => match self.known.get(&key) {
-                Some(export) => *export,
-                None => self.learn(prefix, key, paths, config),
+                Some(at) => *at,
+                None => self.learn(key, paths, config),
             },
         };
-        self.last = Some((key, found));
-        if let Some(export) = found {
+        self.last = Some((key, at));
+        let account = &self.accounts[at];
+        let narrowed = account.narrowed.as_ref()?;
+        let undecided;
+        let decision = match narrowed.settled() {
+            Some(decision) => decision,
+            None => {
+                let facts = config.facts(paths.get(path));
+                undecided = config.policy.decide(narrowed, prefix, &facts);
+                &undecided
+            }
+        };
+        if !decision.accepts() {
+            return None;
+        }
+        let made = account
+            .exports
+            .iter()
+            .find(|(operations, _)| *operations == decision.operations);
+        let export = match made {
+            Some((_, export)) => *export,
+            None => {
+                let decision = decision.clone();
+                self.make(at, path, prefix.family(), &decision, paths, config)
+            }
+        };
+        if let Some(export) = export {
             self.hold(export);
         }
-        found
+        export
     }
 
     /// Forgets what became of paths, for another configuration: what is held stays.
     pub(super) fn forget_paths(&mut self) {
         self.last = None;
-        for export in std::mem::take(&mut self.known).into_values().flatten() {
-            self.release(export);
-        }
         self.known = HashMap::with_hasher(self.seed);
+        for account in std::mem::take(&mut self.accounts) {
+            self.close(account);
+        }
     }
 
     pub(super) fn get(&self, at: ExportRef) -> &Export {
@@ -181,50 +217,78 @@ impl Exports {
     /// Drops what became of paths that are gone.
     pub(super) fn sweep(&mut self, paths: &Paths) {
         self.last = None;
-        let mut gone = Vec::new();
-        self.known.retain(|key, export| {
-            let lives = paths.lives(key.0);
-            if !lives {
-                gone.extend(*export);
-            }
-            lives
+        let mut accounts: Vec<Option<Account>> = std::mem::take(&mut self.accounts)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let kept = &mut self.accounts;
+        self.known.retain(|key, at| {
+            let account = paths.lives(key.0).then(|| accounts[*at].take()).flatten();
+            account.is_some_and(|account| {
+                *at = kept.len();
+                kept.push(account);
+                true
+            })
         });
         self.known.shrink_to(2 * self.known.len());
-        for export in gone {
-            self.release(export);
+        for account in accounts.into_iter().flatten() {
+            self.close(account);
         }
         self.living = self.known.len();
     }
 
-    fn learn(
-        &mut self,
-        prefix: &Prefix,
-        key: KnownKey,
-        paths: &Paths,
-        config: &EgressConfig,
-    ) -> Option<ExportRef> {
+    fn close(&mut self, account: Account) {
+        for export in account.exports.into_iter().filter_map(|(_, export)| export) {
+            self.release(export);
+        }
+    }
+
+    /// Opens the account of a path.
+    fn learn(&mut self, key: KnownKey, paths: &Paths, config: &EgressConfig) -> usize {
         // Doubling before each sweep keeps its cost constant per path.
         if self.known.len() >= 2 * self.living + SWEEP_SLACK {
             self.sweep(paths);
         }
         let ((path, _), family) = key;
+        let path = paths.get(path);
+        let permitted = permitted(family, path, config).is_ok();
+        let narrowed = permitted.then(|| config.policy.narrow(family, &config.facts(path)));
+        self.accounts.push(Account {
+            narrowed,
+            exports: SmallVec::new(),
+        });
+        let at = self.accounts.len() - 1;
+        self.known.insert(key, at);
+        at
+    }
+
+    /// Makes of a path what a decision says.
+    fn make(
+        &mut self,
+        at: usize,
+        path: PathRef,
+        family: Family,
+        decision: &Decision,
+        paths: &Paths,
+        config: &EgressConfig,
+    ) -> Option<ExportRef> {
         let told = paths.get(path);
-        let export = export(prefix, told, config).and_then(|exported| {
-            let announcement = Announcement::new(
-                &exported.attributes,
-                &exported.next_hop,
-                family,
-                config.encode,
-            )
-            .map_err(|_| Withheld::TooLong)?;
+        let export = changed(family, told, decision, config).and_then(|exported| {
+            let Exported {
+                attributes,
+                next_hop,
+            } = exported;
+            let announcement = Announcement::new(&attributes, &next_hop, family, config.encode)
+                .map_err(|_| Withheld::TooLong)?;
             Ok(Export {
                 announcement,
                 source: told.source.index(),
-                next_hop: exported.next_hop.addr(),
+                next_hop: next_hop.addr(),
             })
         });
         let export = export.ok().map(|export| self.intern(export));
-        self.known.insert(key, export);
+        let operations = decision.operations.clone();
+        self.accounts[at].exports.push((operations, export));
         export
     }
 

@@ -4,62 +4,162 @@
 
 use std::sync::Arc;
 
-use crate::policy::Verdict;
+use smallvec::SmallVec;
+
+use crate::policy::{
+    ApplyContext, Decision, ImportPolicy, Narrowed, NextHopChange, Operations, RouteFacts,
+    RouteSource,
+};
 use crate::rib::machine::Rib;
 use crate::rib::origin::OriginValidity;
 use crate::rib::path::{Path, PathPeer, PeerIndex, Rejection};
+use crate::rib::paths::{PathRef, Paths};
 use crate::rib::table::Marks;
 use crate::role;
-use crate::types::Prefix;
-use crate::wire::Community;
+use crate::types::{Family, NextHop, PeerKind, Prefix, RouterId};
+
+/// One path on its way in: what needs no prefix is worked out, once for all that it leads to.
+pub(super) struct Intake {
+    /// As the peer told it; held.
+    pub(super) told: PathRef,
+    /// As it is used where no rule changes it; held.
+    taken: PathRef,
+    /// It must not be used, whatever the prefix.
+    unusable: bool,
+    peer: PeerIndex,
+    originator: RouterId,
+    policy: Arc<ImportPolicy>,
+    narrowed: Narrowed,
+    /// What rules made of it, each held; `None` where they left it without a next hop.
+    changed: SmallVec<[(Operations, Option<PathRef>); 1]>,
+}
+
+impl Intake {
+    /// Gives back its holds.
+    pub(super) fn end(self, paths: &mut Paths) {
+        paths.release(self.told);
+        paths.release(self.taken);
+        for path in self.changed.into_iter().filter_map(|(_, path)| path) {
+            paths.release(path);
+        }
+    }
+}
 
 impl Rib {
-    /// A path as it is used if it may be, whatever the prefix.
-    pub(super) fn taken(&self, told: &Path) -> Path {
-        let mut path = told.clone();
-        let Some(peer) = told.source.peer() else {
-            return path;
+    /// Takes in a path to prefixes of `family`; `None` for one that no known peer told.
+    pub(super) fn intake(&mut self, told: Path, family: Family) -> Option<Intake> {
+        let peer = told.source.peer()?;
+        let index = peer.index;
+        let originator = originator(&told, peer);
+        let policy = Arc::clone(&self.peers.get(&index)?.policy.import);
+        let unusable = self.judge_path(&told).is_some();
+        let taken = taken(&told);
+        let narrowed = policy.narrow(family, &facts(&taken)?);
+        Some(Intake {
+            told: self.table.paths.intern(told),
+            taken: self.table.paths.intern(taken),
+            unusable,
+            peer: index,
+            originator,
+            policy,
+            narrowed,
+            changed: SmallVec::new(),
+        })
+    }
+
+    /// The form in which the path leads to `prefix`, and what is noted about it. The caller gets no
+    /// hold.
+    pub(super) fn admit(&mut self, intake: &mut Intake, prefix: &Prefix) -> (PathRef, Marks) {
+        let validity = self.validity(intake.peer, intake.originator, prefix);
+        let mut marks = Marks {
+            stale: false,
+            rejected: intake.unusable
+                || validity == OriginValidity::Foreign
+                || self.protector(prefix).is_some(),
+            validity,
         };
-        // A leak is rejected elsewhere; its attribute stays as it came.
-        if let Ok(otc) = role::ingress(peer.role, peer.asn, path.attributes.otc)
-            && otc != path.attributes.otc
-        {
-            Arc::make_mut(&mut path.attributes).otc = otc;
+        if marks.rejected {
+            return (intake.taken, marks);
         }
-        let shutting_down = &Community::GRACEFUL_SHUTDOWN;
-        if !peer.internal && path.attributes.communities.contains(shutting_down) {
-            // RFC 8326 §4.2: the lowest preference moves traffic away while another path is there.
-            Arc::make_mut(&mut path.attributes).local_pref = Some(0);
+        let decision = match intake.narrowed.settled() {
+            Some(decision) if decision.operations.is_empty() => {
+                marks.rejected = !decision.accepts();
+                return (intake.taken, marks);
+            }
+            Some(decision) => decision.clone(),
+            None => {
+                let taken = self.table.paths.get(intake.taken);
+                let Some(facts) = facts(taken) else {
+                    return (intake.taken, marks);
+                };
+                intake.policy.decide(&intake.narrowed, prefix, &facts)
+            }
+        };
+        if !decision.accepts() {
+            marks.rejected = true;
+            return (intake.taken, marks);
         }
+        match self.changed(intake, &decision) {
+            Some(used) => (used, marks),
+            None => {
+                marks.rejected = true;
+                (intake.taken, marks)
+            }
+        }
+    }
+
+    /// What the operations of a decision make of the path; `None` when they leave no next hop.
+    fn changed(&mut self, intake: &mut Intake, decision: &Decision) -> Option<PathRef> {
+        if decision.operations.is_empty() {
+            return Some(intake.taken);
+        }
+        let known = intake
+            .changed
+            .iter()
+            .find(|(operations, _)| *operations == decision.operations);
+        if let Some((_, path)) = known {
+            return *path;
+        }
+        let taken = self.table.paths.get(intake.taken);
+        let path = apply(&intake.policy, decision, taken);
+        let path = path.map(|path| self.table.paths.intern(path));
+        intake.changed.push((decision.operations.clone(), path));
         path
     }
 
-    /// What is noted about a path to `prefix` of which [`Rib::judge_path`] has said `unusable`.
-    pub(super) fn marks(&self, path: &Path, unusable: bool, prefix: &Prefix) -> Marks {
-        let validity = self.validity(path, prefix);
-        let rejected = unusable
-            || validity == OriginValidity::Foreign
-            || path
-                .source
-                .index()
-                .is_some_and(|index| self.judge_prefix(index, prefix).is_some());
-        Marks {
-            stale: false,
-            rejected,
-            validity,
-        }
-    }
-
     /// Why a path to `prefix` must not be used, if it must not.
-    pub(super) fn judge(&self, path: &Path, prefix: &Prefix) -> Option<Rejection> {
-        let index = path.source.index()?;
-        self.judge_path(path)
-            .or_else(|| self.judge_origin(path, prefix))
-            .or_else(|| self.judge_prefix(index, prefix))
+    pub(super) fn judge(&self, told: &Path, prefix: &Prefix) -> Option<Rejection> {
+        let peer = told.source.peer()?;
+        if let Some(rejection) = self.judge_path(told) {
+            return Some(rejection);
+        }
+        let originator = originator(told, peer);
+        if self.validity(peer.index, originator, prefix) == OriginValidity::Foreign {
+            let (block, owner) = self.config.blocks.covering(prefix)?;
+            return Some(Rejection::ForeignBlock {
+                block,
+                owner: owner.node.clone(),
+                originator,
+            });
+        }
+        if let Some(own) = self.protector(prefix) {
+            return Some(Rejection::Protected(own));
+        }
+        let policy = &self.peers.get(&peer.index)?.policy.import;
+        let taken = taken(told);
+        let decision = policy.evaluate(prefix, &facts(&taken)?);
+        if decision.accepts() {
+            let usable = apply(policy, &decision, &taken).is_some();
+            return (!usable).then_some(Rejection::NoNextHop);
+        }
+        let rule = decision.rule.and_then(|rule| policy.name_of(rule));
+        Some(Rejection::Policy {
+            rule: rule.map(str::to_owned),
+        })
     }
 
     /// Checks that hold for every prefix.
-    pub(super) fn judge_path(&self, path: &Path) -> Option<Rejection> {
+    fn judge_path(&self, path: &Path) -> Option<Rejection> {
         let peer = path.source.peer()?;
         let policy = &self.peers.get(&peer.index)?.policy;
         let attributes = &path.attributes;
@@ -79,9 +179,6 @@ impl Rib {
                 let peer = peer.asn;
                 return Some(Rejection::FirstAs { peer, found });
             }
-            if policy.import.is_none() {
-                return Some(Rejection::NoPolicy);
-            }
         } else if attributes.originator_id == Some(self.config.router_id) {
             return Some(Rejection::OriginatorIsSelf);
         } else if attributes.cluster_list.contains(&self.config.cluster_id) {
@@ -91,46 +188,81 @@ impl Rib {
         peer.is_ourselves(next_hop).then_some(Rejection::OwnNextHop)
     }
 
-    fn judge_prefix(&self, index: PeerIndex, prefix: &Prefix) -> Option<Rejection> {
-        let protected = |own: &&Prefix| own.contains(prefix);
-        if let Some(own) = self.config.protected.iter().find(protected) {
-            return Some(Rejection::Protected(*own));
-        }
-        let policy = self.peers.get(&index)?.policy.import.as_ref()?;
-        match policy.evaluate(prefix) {
-            (Verdict::Accept, _) => None,
-            (Verdict::Reject, rule) => Some(Rejection::Policy {
-                rule: rule.map(|rule| rule.name.clone()),
-            }),
-        }
+    /// The prefix of ours alone that holds `prefix`.
+    fn protector(&self, prefix: &Prefix) -> Option<Prefix> {
+        let mut protected = self.config.protected.iter();
+        protected.find(|own| own.contains(prefix)).copied()
     }
 
-    fn judge_origin(&self, path: &Path, prefix: &Prefix) -> Option<Rejection> {
-        if self.validity(path, prefix) != OriginValidity::Foreign {
-            return None;
+    fn validity(&self, peer: PeerIndex, originator: RouterId, prefix: &Prefix) -> OriginValidity {
+        let checked = self.peers.get(&peer);
+        if checked.is_some_and(|peer| peer.policy.validate_origin) {
+            self.config.blocks.validate(prefix, originator)
+        } else {
+            OriginValidity::Unchecked
         }
-        let (block, owner) = self.config.blocks.covering(prefix)?;
-        Some(Rejection::ForeignBlock {
-            block,
-            owner: owner.node.clone(),
-            originator: originator(path, path.source.peer()?),
-        })
-    }
-
-    fn validity(&self, path: &Path, prefix: &Prefix) -> OriginValidity {
-        let peer = path.source.peer();
-        let checked = peer.filter(|peer| {
-            self.peers
-                .get(&peer.index)
-                .is_some_and(|known| known.policy.validate_origin)
-        });
-        checked.map_or(OriginValidity::Unchecked, |peer| {
-            self.config.blocks.validate(prefix, originator(path, peer))
-        })
     }
 }
 
+/// A path as it is used where no rule changes it.
+fn taken(told: &Path) -> Path {
+    let mut path = told.clone();
+    // A leak is rejected elsewhere; its attribute stays as it came.
+    if let Some(peer) = told.source.peer()
+        && let Ok(otc) = role::ingress(peer.role, peer.asn, path.attributes.otc)
+        && otc != path.attributes.otc
+    {
+        Arc::make_mut(&mut path.attributes).otc = otc;
+    }
+    path
+}
+
+/// A path as the rules of its session see it.
+fn facts(path: &Path) -> Option<RouteFacts<'_>> {
+    let peer = path.source.peer()?;
+    let kind = kind(peer);
+    Some(RouteFacts {
+        attributes: &path.attributes,
+        next_hop: path.next_hop.as_ref(),
+        source: RouteSource::Peer(kind),
+        interface: peer.interface_name.as_deref(),
+        peer: kind,
+    })
+}
+
+pub(super) fn kind(peer: &PathPeer) -> PeerKind {
+    if peer.internal {
+        PeerKind::Internal
+    } else {
+        PeerKind::External
+    }
+}
+
+/// What a decision makes of a path; `None` when it leaves no next hop.
+fn apply(policy: &ImportPolicy, decision: &Decision, taken: &Path) -> Option<Path> {
+    let peer = taken.source.peer()?;
+    let context = ApplyContext {
+        own: peer
+            .own_v6
+            .map(|own| std::net::IpAddr::from(own).into())
+            .or(peer.own_v4.map(NextHop::V4)),
+        peer: Some(peer.address.into()),
+    };
+    let applied = policy.apply(decision, (*taken.attributes).clone(), &context);
+    let next_hop = match applied.next_hop {
+        NextHopChange::None | NextHopChange::Unchanged => taken.next_hop,
+        NextHopChange::To(next_hop) => Some(next_hop),
+        NextHopChange::Unavailable => return None,
+    };
+    Some(Path {
+        attributes: Arc::new(applied.attributes),
+        next_hop,
+        blackhole: applied.blackhole,
+        ..taken.clone()
+    })
+}
+
 /// Who brought the route into the AS: a reflector names it, else it is the peer.
-fn originator(path: &Path, peer: &PathPeer) -> crate::types::RouterId {
+fn originator(path: &Path, peer: &PathPeer) -> RouterId {
     path.attributes.originator_id.unwrap_or(peer.router_id)
 }

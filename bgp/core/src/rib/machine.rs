@@ -4,7 +4,7 @@
 //! ([`super::table`]), the decision ([`super::best`]), sessions and their restarts
 //! ([`super::sessions`]) or output ([`super::pull`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::rib::event::{Action, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
+use crate::rib::intake::Intake;
 use crate::rib::path::{Path, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
 use crate::rib::paths::PathRef;
@@ -212,6 +213,7 @@ impl Rib {
             attributes: Arc::new(attributes),
             next_hop: None,
             long_lived: false,
+            blackhole: false,
         });
         let dest = self.table.find_or_add(prefix);
         let (id, marks) = (PathId::default(), Marks::default());
@@ -250,22 +252,21 @@ impl Rib {
                     attributes: Arc::clone(&attributes),
                     next_hop: Some(reach.next_hop),
                     long_lived: false,
+                    blackhole: false,
                 };
-                let unusable = self.judge_path(&told).is_some();
-                let taken = self.taken(&told);
-                let told = self.table.paths.intern(told);
-                let used = self.table.paths.intern(taken.clone());
+                let Some(mut intake) = self.intake(told, reach.family) else {
+                    return;
+                };
                 for Nlri {
                     prefix,
                     id: path_id,
                 } in reach.nlri
                 {
-                    let marks = self.marks(&taken, unusable, &prefix);
+                    let (used, marks) = self.admit(&mut intake, &prefix);
                     let dest = self.table.find_or_add(prefix);
-                    self.insert(dest, (told, used), path_id, marks, out);
+                    self.insert(dest, (intake.told, used), path_id, marks, out);
                 }
-                self.table.paths.release(told);
-                self.table.paths.release(used);
+                intake.end(&mut self.table.paths);
                 self.check_limit(id, reach.family, out);
             }
         }
@@ -393,22 +394,27 @@ impl Rib {
 
     /// Judges every learnt path again after a change of configuration.
     fn rejudge(&mut self) {
+        let mut intakes: HashMap<(PathRef, Family), Intake> = HashMap::new();
         for id in self.table.sorted() {
             for at in 0..self.table.dest(id).paths.len() {
                 let dest = self.table.dest(id);
-                let entry = dest.paths[at];
-                let told = self.table.paths.get(entry.told);
-                if told.source == Source::Local {
-                    continue;
+                let (entry, prefix) = (dest.paths[at], dest.prefix);
+                let key = (entry.told, prefix.family());
+                if !intakes.contains_key(&key) {
+                    let told = self.table.paths.get(entry.told).clone();
+                    let Some(intake) = self.intake(told, prefix.family()) else {
+                        continue;
+                    };
+                    intakes.insert(key, intake);
                 }
-                let unusable = self.judge_path(told).is_some();
-                let taken = self.taken(told);
+                let Some(intake) = intakes.get_mut(&key) else {
+                    continue;
+                };
+                let (used, marks) = self.admit(intake, &prefix);
                 let marks = Marks {
                     stale: entry.marks.stale,
-                    ..self.marks(&taken, unusable, &dest.prefix)
+                    ..marks
                 };
-                let used = self.table.paths.intern(taken);
-                self.table.paths.hold(entry.told);
                 self.put(
                     id,
                     at,
@@ -420,11 +426,15 @@ impl Rib {
                 );
             }
         }
+        for intake in intakes.into_values() {
+            intake.end(&mut self.table.paths);
+        }
     }
 
-    /// Puts an entry in the place of another of the same source and identifier, with holds of its
-    /// own.
+    /// Puts an entry in the place of another of the same source and identifier.
     pub(super) fn put(&mut self, dest: DestId, at: usize, entry: Entry) {
+        self.table.paths.hold(entry.told);
+        self.table.paths.hold(entry.used);
         let before = self.table.replace_at(dest, at, entry);
         let family = self.table.dest(dest).prefix.family();
         if let Some(peer) = self.table.paths.peer(entry.told)

@@ -41,6 +41,8 @@ pub struct Path {
     /// Kept beyond the restart time of the peer that told it (RFC 9494 §4.3): used when there is
     /// nothing else.
     pub long_lived: bool,
+    /// Its packets are dropped here (RFC 7999), as a rule said.
+    pub blackhole: bool,
 }
 
 impl Path {
@@ -98,6 +100,8 @@ pub struct PathPeer {
     pub role: Option<BgpRole>,
     /// Index of the interface that carries the session, where it is known.
     pub interface: Option<u32>,
+    /// Its name.
+    pub interface_name: Option<Box<str>>,
     /// Our own end of the session, as the peer may name it as next hop.
     pub own_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -161,8 +165,8 @@ pub enum Rejection {
     },
     /// It leaks: by our roles it should not have come this way (RFC 9234 §5).
     Leak(Leak),
-    /// The session is external and no policy was configured for it (RFC 8212 §3).
-    NoPolicy,
+    /// A rule of the import policy names a next hop that there is not.
+    NoNextHop,
     /// The import policy says no, by a rule or because none matched.
     Policy {
         /// The rule; `None` when no rule matched.
@@ -197,9 +201,7 @@ impl fmt::Display for Rejection {
                 "it lies in {block}, which belongs to node {owner}, and comes from {originator}"
             ),
             Self::Leak(leak) => leak.fmt(f),
-            Self::NoPolicy => {
-                f.write_str("the session is external and no import policy is configured")
-            }
+            Self::NoNextHop => f.write_str("the import policy names a next hop that there is not"),
             Self::Policy { rule: Some(rule) } => {
                 write!(f, "the import policy rejects it: rule '{rule}'")
             }

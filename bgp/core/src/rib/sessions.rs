@@ -127,6 +127,7 @@ impl Rib {
             role: negotiated.role,
             client: peer.policy.client,
             interface: ends.interface,
+            interface_name: ends.interface_name.as_deref().map(Into::into),
             own_v4: config.self_v4,
             own_v6: config.self_v6.map(|(global, _)| global),
         });
@@ -300,18 +301,22 @@ impl Rib {
                     long_lived: true,
                     ..told
                 };
-                let used = self.taken(&told);
-                let used = self.table.paths.intern(used);
-                let told = self.table.paths.intern(told);
-                self.put(
-                    dest,
-                    at,
-                    Entry {
-                        told,
-                        used,
-                        ..entry
+                let Some(mut intake) = self.intake(told, family) else {
+                    continue;
+                };
+                let prefix = self.table.dest(dest).prefix;
+                let (used, marks) = self.admit(&mut intake, &prefix);
+                let entry = Entry {
+                    told: intake.told,
+                    used,
+                    id,
+                    marks: Marks {
+                        stale: true,
+                        ..marks
                     },
-                );
+                };
+                self.put(dest, at, entry);
+                intake.end(&mut self.table.paths);
                 self.reselect(dest, out);
             }
         }
@@ -481,7 +486,6 @@ pub(super) fn egress_config(
         role: negotiated.role,
         replaced_asn: policy.as_override.then_some(negotiated.peer_asn),
         remove_private_as: policy.remove_private_as,
-        draining: config.draining,
         long_lived: negotiated.long_lived.is_some(),
         extended_next_hop: negotiated.extended_next_hop,
         client: policy.client,
@@ -494,7 +498,7 @@ pub(super) fn egress_config(
             .map(|global| (global, None))
             .or(ends.local_v6),
         subnets: ends.subnets.clone(),
-        policy: policy.export.clone(),
+        policy: Arc::clone(&policy.export),
         encode: negotiated.encode_context(),
     }
 }

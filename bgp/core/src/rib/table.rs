@@ -107,6 +107,9 @@ pub(super) enum Scope {
     OwnRoutes,
 }
 
+/// Where packets go, ascending and without duplicates.
+type Ways = SmallVec<[Forward; 4]>;
+
 /// The table of one RIB.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -305,7 +308,7 @@ impl Table {
             return self.announce(id, None);
         }
         if self.forwarding {
-            self.forward(id, &ways, out);
+            self.forward(id, ways.as_deref(), out);
         }
         let told = match (self.dests[id.slot()].fib, best) {
             // Traffic for a route that the kernel lacks would be lost here: peers keep what they
@@ -317,12 +320,8 @@ impl Table {
         self.announce(id, told)
     }
 
-    /// The best path to a destination, and where its packets go.
-    fn decide(
-        &self,
-        id: DestId,
-        multipath: Multipath,
-    ) -> (Option<PathRef>, SmallVec<[Forward; 4]>) {
+    /// The best path to a destination, and where its packets go: nowhere where there is no way.
+    fn decide(&self, id: DestId, multipath: Multipath) -> (Option<PathRef>, Option<Ways>) {
         let usable: SmallVec<[&Entry; 4]> = self.dests[id.slot()]
             .paths
             .iter()
@@ -333,28 +332,29 @@ impl Table {
             .map(|entry| candidate(&self.paths, entry))
             .collect();
         let Some(best) = pick(&candidates) else {
-            return (None, SmallVec::new());
+            return (None, None);
         };
-        let mut ways = SmallVec::new();
+        let path = self.paths.get(usable[best].used);
         // Own routes are delivered here; the FIB is not asked for them.
-        if self.forwarding && self.paths.get(usable[best].used).source != Source::Local {
+        if !self.forwarding || path.source == Source::Local {
+            return (Some(usable[best].used), None);
+        }
+        let mut ways = SmallVec::new();
+        if !path.blackhole {
             for index in sharing(&candidates, best, multipath) {
                 ways.extend(forward(&self.paths, usable[index].used));
             }
             ways.sort_unstable();
             ways.dedup();
         }
-        (Some(usable[best].used), ways)
+        (Some(usable[best].used), Some(ways))
     }
 
     /// Asks the FIB for a destination's ways, if they are others than before.
-    fn forward(&mut self, id: DestId, ways: &[Forward], out: &mut Vec<Action>) {
+    fn forward(&mut self, id: DestId, ways: Option<&[Forward]>, out: &mut Vec<Action>) {
         let dest = &mut self.dests[id.slot()];
-        let unchanged = match dest.ways {
-            Some(old) => **self.ways.get(old) == *ways,
-            None => ways.is_empty(),
-        };
-        if unchanged {
+        let before = dest.ways.map(|old| &**self.ways.get(old));
+        if before == ways {
             return;
         }
         if let Some(old) = dest.ways.take() {
@@ -370,7 +370,7 @@ impl Table {
         }
         let mut forward = None;
         dest.fib = Fib::None;
-        if !ways.is_empty() {
+        if let Some(ways) = ways {
             let held = self.ways.intern(ways);
             dest.ways = Some(held);
             dest.fib = Fib::Pending;

@@ -237,15 +237,16 @@ impl Worker {
             .preferred_source
             .for_prefix(&prefix)
             .filter(|&source| self.topology.has_address(source));
-        let route = if self.blackholes.contains(&prefix) {
+        let request = self.requests.get(&prefix);
+        let next_hops = request.and_then(|request| request.next_hops.clone());
+        let dropped = next_hops.as_ref().is_some_and(|key| key.is_empty());
+        let route = if dropped || self.blackholes.contains(&prefix) {
             // IPv4 could name a source for it, but nothing is ever sent.
             Some(Route {
                 target: Target::Blackhole,
                 source: None,
             })
         } else {
-            let request = self.requests.get(&prefix);
-            let next_hops = request.and_then(|request| request.next_hops.clone());
             next_hops
                 .filter(|key| family_mismatch(&prefix, key).is_none())
                 .map(|key| Route {

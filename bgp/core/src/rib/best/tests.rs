@@ -35,10 +35,13 @@ fn learnt(index: u32, internal: bool, change: impl FnOnce(&mut PathAttributes)) 
 
             role: None,
             interface: None,
+
+            interface_name: None,
             own_v4: None,
             own_v6: None,
         })),
         attributes: Arc::new(attributes),
+        blackhole: false,
         next_hop: Some(IpAddr::from(std::net::Ipv4Addr::from_bits(index)).into()),
         long_lived: false,
     }

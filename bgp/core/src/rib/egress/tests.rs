@@ -19,12 +19,11 @@ fn config(peer: PeerKind) -> EgressConfig {
             Some("fe80::1".parse().unwrap()),
         )),
         subnets: vec!["10.0.0.0/31".parse().unwrap()],
-        policy: Some(Arc::default()),
+        policy: Arc::default(),
         replaced_asn: None,
 
         role: None,
         remove_private_as: false,
-        draining: false,
         long_lived: false,
         extended_next_hop: false,
         encode: EncodeContext::default(),
@@ -43,6 +42,8 @@ fn learnt(internal: bool, client: bool) -> Path {
 
             role: None,
             interface: None,
+
+            interface_name: None,
             own_v4: None,
             own_v6: None,
         })),
@@ -52,6 +53,7 @@ fn learnt(internal: bool, client: bool) -> Path {
             local_pref: internal.then_some(300),
             ..PathAttributes::default()
         }),
+        blackhole: false,
         next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
         long_lived: false,
     }
@@ -266,7 +268,7 @@ fn well_known_communities_and_policies_are_honoured() {
     );
     assert!(export(&prefix(), &own(), &no_transit).is_ok());
     let closed = EgressConfig {
-        policy: Some(Arc::new(ExportPolicy::reject_all())),
+        policy: Arc::new(ExportPolicy::reject_all()),
         ..external
     };
     assert_eq!(

@@ -75,7 +75,7 @@ fn a_new_import_policy_judges_old_routes_without_a_word_from_the_peer() {
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     let mut closed = config();
-    closed.peers.get_mut(&PeerIndex(0)).unwrap().import = Some(Arc::new(Policy::reject_all()));
+    closed.peers.get_mut(&PeerIndex(0)).unwrap().import = Arc::new(Policy::reject_all());
     world.handle(Event::Configure(closed));
     assert!(world.fib.is_empty());
     world.handle(Event::Configure(config()));

@@ -1,6 +1,9 @@
 //! What peers may configure beyond the plain protocol, one behaviour each.
 
 use super::*;
+use crate::policy::{
+    Action as PolicyAction, Amendment, Condition, Operation, PrefixSet, Rule, Verdict,
+};
 use crate::role::Leak;
 use crate::types::BgpRole;
 
@@ -192,17 +195,19 @@ fn a_node_cannot_announce_the_block_of_another_nor_a_part_of_it() {
 
 #[test]
 fn an_external_peer_without_a_policy_exchanges_nothing_and_says_so() {
+    let none = || Arc::new(Policy::not_configured());
     let mut world = World::new(
-        with_peer(0, |peer| (peer.import, peer.export) = (None, None)),
+        with_peer(0, |peer| (peer.import, peer.export) = (none(), none())),
         None,
     );
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     world.pull_all();
-    assert_eq!(rejection(&world, prefix(1)), Some(Rejection::NoPolicy));
+    let why = rejection(&world, prefix(1)).unwrap().to_string();
+    assert!(why.contains("no policy is configured (RFC 8212)"), "{why}");
     assert!(!world.believes(0, prefix(7)));
-    let told = world.rib.told(&prefix(7));
-    assert_eq!(told, [(PeerIndex(0), Err(Withheld::NoPolicy))]);
+    let told = world.rib.told(&prefix(7)).remove(0).1.unwrap_err();
+    assert!(told.to_string().contains("RFC 8212"), "{told}");
     world.handle(Event::Configure(config()));
     world.pull_all();
     assert!(world.fib.contains_key(&prefix(1)));
@@ -241,7 +246,11 @@ fn a_session_with_an_as_of_its_own_shows_that_one_alone_and_knows_both() {
 
 #[test]
 fn graceful_shutdown_is_the_lowest_preference_on_the_way_in_and_a_community_on_the_way_out() {
-    let mut world = World::new(config(), None);
+    let honouring = |peer: &mut PeerPolicy| {
+        let honour = Amendment::honour_graceful_shutdown();
+        peer.import = Arc::new(Policy::accept_all().amended(honour));
+    };
+    let mut world = World::new(with_peer(0, honouring), None);
     world.up(0);
     world.up(1);
     let leaving = announcement(0, &[prefix(1)], &[]);
@@ -255,12 +264,12 @@ fn graceful_shutdown_is_the_lowest_preference_on_the_way_in_and_a_community_on_t
         Some(2),
         "the longer path"
     );
-    let draining = RibConfig {
-        draining: true,
-        ..config()
-    };
     world.pull_all();
-    world.handle(Event::Configure(draining));
+    let draining = |peer: &mut PeerPolicy| {
+        let drain = Amendment::drain_export(PeerKind::External);
+        peer.export = Arc::new(Policy::accept_all().amended(drain));
+    };
+    world.handle(Event::Configure(with_peer(0, draining)));
     world.pull_all();
     let (attributes, _) = &world.believed[&0][&prefix(7)];
     assert!(
@@ -271,9 +280,55 @@ fn graceful_shutdown_is_the_lowest_preference_on_the_way_in_and_a_community_on_t
 }
 
 #[test]
+fn rules_change_routes_on_the_way_in_and_out_each_prefix_by_its_own() {
+    let within =
+        |number| Condition::Prefix(PrefixSet::new(vec![PrefixMatch::exact(prefix(number))]));
+    let accept = |operation| PolicyAction::Accept(vec![operation]);
+    let change = |peer: &mut PeerPolicy| {
+        let rules = vec![
+            Rule::new(
+                "prefer",
+                vec![within(1)],
+                accept(Operation::SetLocalPref(300)),
+            ),
+            Rule::new("drop", vec![within(2)], accept(Operation::Blackhole)),
+            Rule::new("refuse", vec![within(3)], PolicyAction::Reject),
+        ];
+        peer.import = Arc::new(Policy::new(rules, Verdict::Accept));
+    };
+    let mut config = with_peer(0, change);
+    let prepend = Rule::new(
+        "prepend",
+        vec![within(1)],
+        accept(Operation::Prepend(vec![Asn(9)])),
+    );
+    config.peers.get_mut(&PeerIndex(1)).unwrap().export =
+        Arc::new(Policy::new(vec![prepend], Verdict::Accept));
+    let mut world = World::new(config, None);
+    (0..3).for_each(|peer| world.up(peer));
+    let told: Vec<Prefix> = (1..5).map(prefix).collect();
+    world.tell(0, announcement(0, &told, &[]));
+    world.answer_all();
+    world.pull_all();
+    let local_pref = |number| world.believed[&2][&prefix(number)].0.local_pref;
+    assert_eq!((local_pref(1), local_pref(4)), (Some(300), Some(100)));
+    assert!(
+        world.fib[&prefix(2)].is_empty(),
+        "a route that leads nowhere"
+    );
+    assert!(!world.believes(1, prefix(2)), "it stays in our AS");
+    assert!(!world.fib.contains_key(&prefix(3)));
+    let as_path = |number| world.believed[&1][&prefix(number)].0.as_path.to_string();
+    assert_eq!(
+        (as_path(1), as_path(4)),
+        ("65000 9 65001".into(), "65000 65001".into())
+    );
+}
+
+#[test]
 fn private_ases_are_left_out_and_the_peers_own_is_replaced_where_asked() {
     let change = |peer: &mut PeerPolicy| {
-        peer.export = Some(Arc::default());
+        peer.export = Arc::default();
         peer.as_override = true;
         peer.remove_private_as = true;
     };

@@ -21,7 +21,7 @@ fn club_config(open: &[bool]) -> RibConfig {
         };
         let policy = PeerPolicy {
             client: true,
-            export: Some(Arc::new(export)),
+            export: Arc::new(export),
             ..config().peers[&PeerIndex(2)].clone()
         };
         (PeerIndex(peer), policy)

@@ -51,8 +51,8 @@ fn config() -> RibConfig {
             };
             let policy = PeerPolicy {
                 local_asn: None,
-                import: Some(Arc::default()),
-                export: Some(Arc::new(export)),
+                import: Arc::default(),
+                export: Arc::new(export),
                 allowed_own_as: 0,
                 as_override: false,
                 remove_private_as: false,
@@ -79,7 +79,6 @@ fn config() -> RibConfig {
         stale_time: Duration::from_secs(300),
         protected: vec!["10.255.0.0/16".parse().unwrap()],
         blocks: Arc::default(),
-        draining: false,
         originate: BTreeMap::from([(prefix(7), PathAttributes::default())]),
         peers,
     }
@@ -107,6 +106,7 @@ fn ends(peer: u32) -> Ends {
         local_v4: Some([172, 16, 0, peer as u8].into()),
         local_v6: None,
         interface: Some(peer + 1),
+        interface_name: None,
         subnets: Vec::new(),
     }
 }

@@ -106,6 +106,7 @@ impl Oracle {
             paths.push(Path {
                 source: Source::Local,
                 attributes: Arc::default(),
+                blackhole: false,
                 next_hop: None,
                 long_lived: false,
             });
@@ -129,10 +130,13 @@ impl Oracle {
 
                     role: None,
                     interface: ends(*peer).interface,
+
+                    interface_name: None,
                     own_v4: ends(*peer).local_v4,
                     own_v6: None,
                 })),
                 attributes: Arc::new(attributes),
+                blackhole: false,
                 next_hop: Some(update.reach[0].next_hop),
                 long_lived: false,
             });
@@ -159,7 +163,6 @@ fn egress(peer: u32) -> EgressConfig {
 
         role: None,
         remove_private_as: false,
-        draining: false,
         long_lived: false,
         extended_next_hop: false,
         encode: EncodeContext::default(),
