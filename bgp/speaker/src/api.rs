@@ -6,6 +6,7 @@
 //! {"verb":"peers"}                                  -> {"ok": SpeakerSnapshot}
 //! {"verb":"routes","prefix":"10.0.0.0/8"}           -> {"ok": [RouteSnapshot]}   prefix optional
 //! {"verb":"explain","prefix":"10.244.1.7"}          -> {"ok": Explanation}
+//! {"verb":"history","peer":"tor1"}                  -> {"ok": HistorySnapshot}
 //! anything else                                     -> {"error": "..."}
 //! ```
 
@@ -20,6 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
+use crate::config::PeerName;
 use crate::error::Error;
 use crate::handle::SpeakerHandle;
 
@@ -44,6 +46,11 @@ pub enum Request {
     Explain {
         /// `address/length`, or an address.
         prefix: String,
+    },
+    /// What happened last with a peer.
+    History {
+        /// What the configuration calls it.
+        peer: String,
     },
 }
 
@@ -130,6 +137,10 @@ async fn answer(line: &str, handle: &SpeakerHandle) -> String {
         Request::Explain { prefix } => match prefix.parse::<Prefix>() {
             Ok(prefix) => handle.explain(prefix).await.map(|answer| render(&answer)),
             Err(error) => return refuse(&error.to_string()),
+        },
+        Request::History { peer } => match handle.history(PeerName(peer.clone())).await {
+            Ok(None) => return refuse(&format!("no peer is called {peer:?}")),
+            answer => answer.map(|answer| render(&answer)),
         },
     };
     outcome.unwrap_or_else(|error| refuse(&error.to_string()))

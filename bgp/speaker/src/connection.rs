@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use caracal_bgp_core::fsm::{CloseWhy, ConnId};
 use caracal_bgp_core::rib::PeerId;
-use caracal_bgp_core::wire::{self, Frame, Notification};
+use caracal_bgp_core::wire::{self, Frame, MessageType, Notification};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::rib_thread::RibHandle;
+use crate::status::{Direction, MessageNote, PeerBoard};
 
 /// Session messages that may wait for a socket: OPEN, NOTIFICATION and a few keepalives. When it
 /// is full, nothing has left for minutes, and one keepalive more would change nothing.
@@ -63,13 +64,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts both tasks.
+    /// Starts both tasks; `max_len` is the longest message that we take.
     pub(crate) fn spawn(
         conn: ConnId,
         local: IpAddr,
         stream: TcpStream,
+        max_len: usize,
         events: mpsc::Sender<ConnEvent>,
         rib: RibHandle,
+        board: Arc<PeerBoard>,
     ) -> Self {
         let (read, write) = stream.into_split();
         let (control, controls) = mpsc::channel(CONTROL_DEPTH);
@@ -78,13 +81,14 @@ impl Connection {
             socket: write,
             written: Arc::clone(&written),
             rib,
+            board,
         };
         Self {
             local,
             control,
             written,
             written_seen: 0,
-            reader: tokio::spawn(read_all(conn, read, events)),
+            reader: tokio::spawn(read_all(conn, read, max_len, events)),
             writer: tokio::spawn(writer.run(controls)),
         }
     }
@@ -137,11 +141,16 @@ impl Connection {
 }
 
 /// Frames messages off the socket. Waits when the session is behind: TCP then slows the peer.
-async fn read_all(conn: ConnId, mut socket: OwnedReadHalf, events: mpsc::Sender<ConnEvent>) {
+async fn read_all(
+    conn: ConnId,
+    mut socket: OwnedReadHalf,
+    max_len: usize,
+    events: mpsc::Sender<ConnEvent>,
+) {
     let mut buffer = BytesMut::with_capacity(READ_SIZE);
     loop {
         loop {
-            let event = match wire::frame(&mut buffer, wire::MAX_MESSAGE_LEN) {
+            let event = match wire::frame(&mut buffer, max_len) {
                 Ok(Some(frame)) => ConnEvent::Frame(conn, frame),
                 Ok(None) => break,
                 Err(notification) => {
@@ -184,6 +193,7 @@ struct Writer {
     socket: OwnedWriteHalf,
     written: Arc<AtomicU64>,
     rib: RibHandle,
+    board: Arc<PeerBoard>,
 }
 
 impl Writer {
@@ -215,6 +225,7 @@ impl Writer {
                     Some((peer, octets)) => {
                         // The RIB prepares the next while these are on their way.
                         self.rib.pull(peer).await;
+                        self.note(&octets);
                         self.write(&octets).await
                     }
                     None => {
@@ -230,6 +241,35 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// Counts the messages of a run and keeps a record of it.
+    fn note(&self, octets: &[u8]) {
+        let mut total = 0;
+        let (mut refreshes, mut refresh_octets) = (0, 0);
+        let mut rest = octets;
+        while let Some((kind, length)) = wire::message_at(rest) {
+            total += 1;
+            if kind == MessageType::RouteRefresh {
+                refreshes += 1;
+                refresh_octets += length;
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        let counters = &self.board.counters;
+        let updates = total - refreshes;
+        let update_octets = octets.len() - refresh_octets;
+        for (kind, messages, octets) in [
+            (MessageType::Update, updates, update_octets),
+            (MessageType::RouteRefresh, refreshes, refresh_octets),
+        ] {
+            if messages > 0 {
+                counters.count(Direction::Sent, kind, messages, octets as u64);
+            }
+        }
+        let messages = u32::try_from(total).unwrap_or(u32::MAX);
+        let note = MessageNote::Routes(messages);
+        self.board.message(Direction::Sent, octets.len(), note);
     }
 
     /// Writes all of `octets`, and counts what leaves as it leaves.

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use caracal_bgp_core::types::Prefix;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::SpeakerConfig;
+use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
 pub use crate::snapshot::{
     ErrorSnapshot, Explanation, FamilySnapshot, FibSnapshot, PathSnapshot, PeerSnapshot,
     RouteSnapshot, SessionState, SpeakerSnapshot,
 };
+use crate::status::HistorySnapshot;
 
 /// How many requests may wait; each is answered in well under a millisecond unless the RIB is busy.
 pub(crate) const REQUEST_DEPTH: usize = 32;
@@ -54,6 +55,7 @@ pub(crate) enum Request {
     Snapshot(oneshot::Sender<SpeakerSnapshot>),
     Routes(Option<Prefix>, oneshot::Sender<Vec<RouteSnapshot>>),
     Explain(Prefix, oneshot::Sender<Explanation>),
+    History(PeerName, oneshot::Sender<Option<HistorySnapshot>>),
     Shutdown(How, oneshot::Sender<()>),
     /// Keeps the RIB thread busy.
     #[cfg(test)]
@@ -98,6 +100,14 @@ impl SpeakerHandle {
     /// [`Error::Stopped`].
     pub async fn explain(&self, prefix: Prefix) -> Result<Explanation, Error> {
         self.ask(|answer| Request::Explain(prefix, answer)).await
+    }
+
+    /// What happened last with `peer`; `None` when there is no peer of the name.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn history(&self, peer: PeerName) -> Result<Option<HistorySnapshot>, Error> {
+        self.ask(|answer| Request::History(peer, answer)).await
     }
 
     /// A counter that grows whenever a session changes state or the RIB or FIB settles after

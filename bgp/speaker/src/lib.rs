@@ -6,7 +6,6 @@
 //! [`config::SpeakerConfig`] is all that comes in.
 
 pub mod api;
-mod board;
 pub mod config;
 mod connection;
 pub mod error;
@@ -19,6 +18,7 @@ mod rib_thread;
 mod session;
 pub mod snapshot;
 mod speaker;
+pub mod status;
 mod translate;
 
 pub use config::{PeerConfig, PeerName, SpeakerConfig};

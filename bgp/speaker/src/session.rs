@@ -6,30 +6,30 @@
 //! Nothing here waits for the RIB. Events for it stand in a short line that is emptied as the RIB
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
+mod inbound;
+
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
-    Action, Admin, Config, ConnId, Event, Incoming, LocalGracefulRestart, Note, PathWhy, Peer,
-    Retention, Role, State,
+    Action, Admin, Config, ConnId, DownWhy, Event, Incoming, LocalGracefulRestart, Note, PathWhy,
+    Peer, Retention, Role, State,
 };
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::PeerKind;
-use caracal_bgp_core::wire::{
-    self, DecodeContext, EncodeContext, Frame, Message, MessageType, RefreshKind, Update,
-    UpdateOutcome,
-};
+use caracal_bgp_core::wire::{self, DecodeContext, EncodeContext, Message, MessageType};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::board::{Board, now_ms};
 use crate::config::{PeerConfig, PeerName, SpeakerConfig};
 use crate::connection::{ConnEvent, Connection, close_why};
 use crate::net;
 use crate::rib_thread::{self, Input, RibHandle, sleep_until};
 use crate::snapshot::{ErrorSnapshot, SessionState};
+use crate::status::{Direction, EventNote, FlapReason, MessageNote, PeerBoard, now_ms};
 
 /// Messages framed but not yet handled, per peer: a few socket buffers' worth.
 const FRAME_DEPTH: usize = 64;
@@ -58,7 +58,7 @@ pub(crate) struct Setup {
     pub(crate) config: PeerConfig,
     pub(crate) machine: Config,
     pub(crate) rib: RibHandle,
-    pub(crate) board: Board,
+    pub(crate) board: Arc<PeerBoard>,
     /// True until our own restart is over.
     pub(crate) restarting: watch::Receiver<bool>,
 }
@@ -297,78 +297,17 @@ impl Session {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         let events = self.events.clone();
-        let connection = Connection::spawn(conn, local, stream, events, self.setup.rib.clone());
+        let connection = Connection::spawn(
+            conn,
+            local,
+            stream,
+            self.setup.machine.max_receive_len(),
+            events,
+            self.setup.rib.clone(),
+            Arc::clone(&self.setup.board),
+        );
         self.connections.insert(conn, connection);
         self.handle(Event::Connected { conn, role }, None);
-    }
-
-    fn framed(&mut self, conn: ConnId, frame: &Frame) {
-        if frame.kind == MessageType::Update {
-            return self.framed_update(conn, frame);
-        }
-        let message = match wire::decode_control(frame) {
-            Ok(message) => message,
-            Err(notification) => return self.handle(Event::Malformed { conn, notification }, None),
-        };
-        if let Message::Notification(notification) = &message {
-            let text = notification.to_string();
-            self.setup.board.update(&self.setup.name, |status| {
-                status.last_received_error = Some(ErrorSnapshot {
-                    at_ms: now_ms(),
-                    text,
-                });
-            });
-        }
-        let input = match &message {
-            Message::RouteRefresh(refresh) if refresh.kind == RefreshKind::Request => {
-                self.established.as_ref().and_then(|established| {
-                    Some(RibEvent::Refresh {
-                        peer: established.id,
-                        family: refresh.family.family()?,
-                    })
-                })
-            }
-            _ => None,
-        };
-        let message = message.into();
-        self.handle(Event::Received { conn, message }, input);
-    }
-
-    fn framed_update(&mut self, conn: ConnId, frame: &Frame) {
-        let established = self.established.as_ref().filter(|up| up.conn == conn);
-        let Some(Established { id, context, .. }) = established else {
-            // The machine knows what an UPDATE means here. It may be what brings the session up;
-            // only then are there terms to decode it by.
-            let message = Incoming::Update;
-            self.handle(Event::Received { conn, message }, None);
-            if self.established.as_ref().is_some_and(|up| up.conn == conn) {
-                self.framed_update(conn, frame);
-            }
-            return;
-        };
-        let peer = &self.setup.name;
-        let update = match wire::decode_update(&frame.body, context) {
-            UpdateOutcome::Valid(update) => update,
-            UpdateOutcome::ValidWithDiscards { update, discarded } => {
-                for fault in discarded {
-                    tracing::warn!(%peer, %fault, "attribute discarded");
-                }
-                update
-            }
-            UpdateOutcome::TreatAsWithdraw { withdrawn, reason } => {
-                tracing::warn!(%peer, %reason, "malformed UPDATE treated as withdrawal");
-                Update {
-                    withdrawn,
-                    ..Update::default()
-                }
-            }
-            UpdateOutcome::Reset(notification) => {
-                return self.handle(Event::Malformed { conn, notification }, None);
-            }
-        };
-        let input = RibEvent::Update { peer: *id, update };
-        let message = Incoming::Update;
-        self.handle(Event::Received { conn, message }, Some(input));
     }
 
     /// Gives the machine `event`; `delivery` goes to the RIB if the machine says so.
@@ -395,7 +334,7 @@ impl Session {
                         self.outbox.push_back(Input::Event(event));
                     }
                 }
-                Action::Down { why, retain } => self.down(&why.to_string(), retain),
+                Action::Down { why, retain } => self.down(why, retain),
                 Action::DropRetained => {
                     let index = self.setup.index;
                     self.outbox
@@ -448,21 +387,39 @@ impl Session {
             tracing::error!(peer = %self.setup.name, %error, "cannot encode a message");
             return;
         }
-        if let Message::Notification(notification) = message {
-            let text = notification.to_string();
-            self.setup.board.update(&self.setup.name, |status| {
-                status.last_sent_error = Some(ErrorSnapshot {
-                    at_ms: now_ms(),
-                    text,
-                });
-            });
-        }
+        self.note_sent(message, octets.len());
         if let Some(connection) = self.connections.get(&conn)
             && !connection.write(octets.freeze())
         {
             // Keepalives queued before say the same; the send hold timer ends the session.
             tracing::warn!(peer = %self.setup.name, "the peer does not read: message not queued");
         }
+    }
+
+    fn note_sent(&self, message: &Message, octets: usize) {
+        let board = &self.setup.board;
+        let (kind, note) = match message {
+            Message::Open(open) => (MessageType::Open, MessageNote::Open(Box::new(open.clone()))),
+            Message::Notification(notification) => {
+                board.counters.notification(Direction::Sent, notification);
+                let error = ErrorSnapshot {
+                    at_ms: now_ms(),
+                    text: notification.to_string(),
+                };
+                board.update(|status| status.last_sent_error = Some(error));
+                let note = MessageNote::Notification(notification.clone());
+                (MessageType::Notification, note)
+            }
+            Message::Keepalive => (MessageType::Keepalive, MessageNote::Keepalive),
+            Message::RouteRefresh(refresh) => {
+                (MessageType::RouteRefresh, MessageNote::Refresh(*refresh))
+            }
+            Message::Update(_) => (MessageType::Update, MessageNote::Routes(1)),
+        };
+        board
+            .counters
+            .count(Direction::Sent, kind, 1, octets as u64);
+        board.message(Direction::Sent, octets, note);
     }
 
     fn up(&mut self, conn: ConnId, negotiated: caracal_bgp_core::fsm::Negotiated) {
@@ -486,7 +443,7 @@ impl Session {
             // The RIB judges the first AS, so that people can see the route and the reason.
             context: negotiated.decode_context(),
         });
-        self.setup.board.update(&self.setup.name, |status| {
+        self.setup.board.update(|status| {
             status.established_count += 1;
             status.local_address = Some(local);
             status.interface = interface;
@@ -507,12 +464,15 @@ impl Session {
         self.outbox.push_back(Input::Up(event, id, outlet));
     }
 
-    fn down(&mut self, why: &str, retain: Vec<Retention>) {
-        tracing::info!(peer = %self.setup.name, reason = why, ?retain, "session down");
-        self.setup.board.update(&self.setup.name, |status| {
-            status.why = why.to_owned();
+    fn down(&mut self, why: DownWhy, retain: Vec<Retention>) {
+        tracing::info!(peer = %self.setup.name, reason = %why, ?retain, "session down");
+        let board = &self.setup.board;
+        board.update(|status| {
+            status.why = why.to_string();
             status.negotiated = None;
         });
+        board.counters.flap(FlapReason::of(&why));
+        board.event(EventNote::Down(why));
         if let Some(Established { id, .. }) = self.established.take() {
             self.claim_due = true;
             self.outbox
@@ -522,12 +482,13 @@ impl Session {
 
     fn note(&mut self, note: Note) {
         let peer = &self.setup.name;
+        let board = &self.setup.board;
         match note {
             Note::StateChanged { from, to } => {
                 tracing::info!(%peer, ?from, state = ?to, "session state");
-                let state = session_state(to);
-                self.setup.board.update(peer, |status| {
-                    status.state = state;
+                board.event(EventNote::State { from, to });
+                board.update(|status| {
+                    status.state = session_state(to);
                     status.since_ms = now_ms();
                 });
             }
@@ -535,16 +496,21 @@ impl Session {
                 tracing::debug!(%peer, reason = %why, "attempt failed");
                 // Losing a collision to the session that is up explains nothing.
                 if self.established.is_none() {
-                    let why = why.to_string();
-                    self.setup.board.update(peer, |status| status.why = why);
+                    board.update(|status| status.why = why.to_string());
                 }
+                board.event(EventNote::AttemptFailed(why));
             }
             Note::RetryIn(wait) => tracing::debug!(%peer, ?wait, "will dial again"),
             Note::FamiliesIgnored(families) => {
                 tracing::warn!(%peer, ?families, "the peer offers families that are not configured");
+                let text =
+                    format!("the peer offers families that are not configured: {families:?}");
+                board.event(EventNote::Other(text));
             }
             Note::RefreshImpossible(family) => {
                 tracing::warn!(%peer, %family, "the peer cannot be asked for its routes again");
+                let text = format!("the peer cannot be asked for its {family} routes again");
+                board.event(EventNote::Other(text));
             }
         }
     }

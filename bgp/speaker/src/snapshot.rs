@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
+use crate::status::CounterSnapshot;
+
 /// The whole speaker at one moment, without its routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpeakerSnapshot {
@@ -60,6 +62,8 @@ pub struct PeerSnapshot {
     pub hold_time_secs: Option<u64>,
     /// Whether the peer offers to keep or restore routes over a restart.
     pub graceful_restart: bool,
+    /// Messages, errors and flaps since start.
+    pub counters: CounterSnapshot,
     /// Per negotiated family.
     pub families: Vec<FamilySnapshot>,
 }

@@ -24,7 +24,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
-use crate::board::Board;
 use crate::config::{ListenConfig, PeerConfig, PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::explain;
@@ -35,6 +34,7 @@ use crate::net;
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::{self, Command, Setup};
 use crate::snapshot::{Explanation, FamilySnapshot, RouteSnapshot, SpeakerSnapshot};
+use crate::status::Board;
 use crate::translate::{families, rib_config};
 
 /// Connections and link events that may wait for the supervisor, which only sorts them.
@@ -211,6 +211,10 @@ impl Supervisor {
                 Request::Snapshot(answer) => self.snapshot(answer),
                 Request::Routes(within, answer) => self.routes(within, answer),
                 Request::Explain(prefix, answer) => self.explain(prefix, answer),
+                Request::History(peer, answer) => {
+                    // Whoever asked may have given up.
+                    let _ = answer.send(self.board.get(&peer).map(|board| board.history()));
+                }
                 Request::Shutdown(how, done) => break (how, Some(done)),
                 #[cfg(test)]
                 Request::WithRib(question, done) => {
@@ -300,10 +304,9 @@ impl Supervisor {
             config: config.clone(),
             machine: session::machine_config(&self.config, config, *index, restarting),
             rib: self.rib.clone(),
-            board: self.board.clone(),
+            board: self.board.open(name),
             restarting: self.restarting.clone(),
         };
-        self.board.update(name, |_| ());
         self.peers
             .running
             .insert(name.clone(), session::spawn(setup));
@@ -412,7 +415,7 @@ impl Supervisor {
                 .iter()
                 .map(|(name, peer)| {
                     let families = families.remove(name).unwrap_or_default();
-                    board.status(name).snapshot(name, peer, families)
+                    board.snapshot(name, peer, families)
                 })
                 .collect();
             let _ = answer.send(SpeakerSnapshot {

@@ -229,6 +229,7 @@ fn reason(peer: &PeerSnapshot) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use caracal_bgp_core::types::{Asn, RouterId};
+    use caracal_bgp_speaker::status::CounterSnapshot;
     use caracal_resolve::ObjectRef;
 
     use super::*;
@@ -249,6 +250,7 @@ mod tests {
             established_count: 0,
             hold_time_secs: None,
             graceful_restart: false,
+            counters: CounterSnapshot::default(),
             families: Vec::new(),
         }
     }

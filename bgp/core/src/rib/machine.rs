@@ -4,7 +4,7 @@
 //! ([`super::table`]), the decision ([`super::best`]), sessions and their restarts
 //! ([`super::sessions`]) or output ([`super::pull`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -400,15 +400,15 @@ impl Rib {
                 let dest = self.table.dest(id);
                 let (entry, prefix) = (dest.paths[at], dest.prefix);
                 let key = (entry.told, prefix.family());
-                if !intakes.contains_key(&key) {
-                    let told = self.table.paths.get(entry.told).clone();
-                    let Some(intake) = self.intake(told, prefix.family()) else {
-                        continue;
-                    };
-                    intakes.insert(key, intake);
-                }
-                let Some(intake) = intakes.get_mut(&key) else {
-                    continue;
+                let intake = match intakes.entry(key) {
+                    hash_map::Entry::Occupied(known) => known.into_mut(),
+                    hash_map::Entry::Vacant(unknown) => {
+                        let told = self.table.paths.get(entry.told).clone();
+                        let Some(intake) = self.intake(told, prefix.family()) else {
+                            continue;
+                        };
+                        unknown.insert(intake)
+                    }
                 };
                 let (used, marks) = self.admit(intake, &prefix);
                 let marks = Marks {

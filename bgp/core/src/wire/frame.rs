@@ -70,6 +70,14 @@ pub fn frame(buffer: &mut BytesMut, max_len: usize) -> Result<Option<Frame>, Not
     Ok(Some(Frame { kind, body }))
 }
 
+/// Type and length of the message at the beginning of `octets`, which hold it whole, as encoders
+/// leave them; `None` at their end.
+pub fn message_at(octets: &[u8]) -> Option<(MessageType, usize)> {
+    let header = octets.first_chunk::<HEADER_LEN>()?;
+    let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
+    Some((MessageType::from(header[18]), length.max(HEADER_LEN)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,7 +36,7 @@ pub use encode::{
     Announcement, EncodeContext, encode, encode_update, end_of_rib, route_refresh, withdraw,
 };
 pub use fault::{AttributeFault, Problem};
-pub use frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};
+pub use frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame, message_at};
 pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};
 pub use message::{Message, Open, Reach, RouteRefresh, Update};
 pub use notification::{Notification, NotificationError};

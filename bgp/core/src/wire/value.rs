@@ -95,8 +95,11 @@ fn sequence(
     Ok(path)
 }
 
+/// A segment's type, its members' octets, and what follows it.
+type Segment<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// The first segment of `value`: its type, its numbers of `width` octets each, and what follows.
-fn segment(value: &[u8], width: usize) -> Result<Option<(u8, &[u8], &[u8])>, Problem> {
+fn segment(value: &[u8], width: usize) -> Result<Option<Segment<'_>>, Problem> {
     let (kind, count, tail) = match value {
         [] => return Ok(None),
         // RFC 7606 §7.2: an empty segment is malformed.

@@ -16,6 +16,7 @@ use super::*;
 use crate::config::{Origination, Policy};
 use crate::fib::{Fib, FibChange};
 use crate::snapshot::{FibSnapshot, PeerSnapshot, SessionState};
+use crate::status::{Direction, FlapReason};
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -569,4 +570,54 @@ async fn a_refused_dial_is_told_as_refused_before_and_after_a_session() {
         refused,
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_and_counts_tell_how_a_session_went() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    let (a, b) = (start(a).await, start(b).await);
+    for family in Family::ALL {
+        reachable(&a, own(2, family)).await;
+    }
+    let before = established(&a, 2).await.counters;
+    assert_eq!((before.sent.open, before.received.open), (1, 1));
+    assert!(before.received.update >= 2, "{before:?}");
+    assert!(before.received.octets > 100, "{before:?}");
+    b.shutdown(How::Cease {
+        message: "moving house".into(),
+    })
+    .await;
+    let ended = |peer: &PeerSnapshot| peer.state != SessionState::Established;
+    let after = until("end of the session", || peer(&a, 2), ended)
+        .await
+        .counters;
+    assert_eq!(after.flaps.values().sum::<u64>(), 1);
+    assert_eq!(after.flaps[&FlapReason::NotificationReceived], 1);
+    let cease = &after.notifications[0];
+    assert_eq!(
+        (cease.direction, cease.code, cease.subcode, cease.count),
+        // Between peers that keep routes over a NOTIFICATION, an end for good is a Hard Reset
+        // (RFC 8538 §3).
+        (Direction::Received, 6, 9, 1)
+    );
+
+    let history = a.history(name(2)).await.unwrap().unwrap();
+    let said = |kind: &str, direction| {
+        let mut messages = history.messages.iter();
+        messages.any(|message| message.kind == kind && message.direction == direction)
+    };
+    for kind in ["OPEN", "KEEPALIVE", "UPDATE"] {
+        for direction in [Direction::Received, Direction::Sent] {
+            assert!(said(kind, direction), "{kind} {direction:?}: {history:#?}");
+        }
+    }
+    let events: Vec<&str> = history.events.iter().map(|event| &*event.text).collect();
+    assert!(events.contains(&"OpenConfirm -> Established"), "{events:?}");
+    assert!(
+        events.iter().any(|event| event.contains("moving house")),
+        "{events:?}"
+    );
+    assert!(a.history(PeerName::from("nobody")).await.unwrap().is_none());
 }

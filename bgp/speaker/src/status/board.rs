@@ -1,6 +1,4 @@
-//! What every session shows of itself, kept where it can be read without asking the session.
-//!
-//! Owns the latest status per peer. Does not own routes.
+//! The latest status of every peer.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,11 +11,22 @@ use tokio::sync::watch;
 use crate::config::{PeerConfig, PeerName};
 use crate::net::Interface;
 use crate::snapshot::{ErrorSnapshot, FamilySnapshot, PeerSnapshot, SessionState};
+use crate::status::counters::{CounterSnapshot, Counters, Direction};
+use crate::status::history::{EventNote, History, HistorySnapshot, MessageNote};
 
-/// The status of every peer; cheap to clone.
+/// Every peer; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
-    peers: Arc<Mutex<BTreeMap<PeerName, Status>>>,
+    peers: Arc<Mutex<BTreeMap<PeerName, Arc<PeerBoard>>>>,
+    changes: Arc<watch::Sender<u64>>,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct PeerBoard {
+    status: Mutex<Status>,
+    history: Mutex<History>,
+    pub(crate) counters: Counters,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -60,37 +69,92 @@ impl Board {
         }
     }
 
-    /// Changes the status of `peer` and tells watchers.
-    pub(crate) fn update(&self, peer: &PeerName, change: impl FnOnce(&mut Status)) {
-        change(self.lock().entry(peer.clone()).or_default());
-        self.changes.send_modify(|revision| *revision += 1);
+    /// The board of `peer`, a blank one if there is none.
+    pub(crate) fn open(&self, peer: &PeerName) -> Arc<PeerBoard> {
+        let mut peers = lock(&self.peers);
+        let board = peers.entry(peer.clone()).or_insert_with(|| {
+            Arc::new(PeerBoard {
+                status: Mutex::default(),
+                history: Mutex::default(),
+                counters: Counters::default(),
+                changes: Arc::clone(&self.changes),
+            })
+        });
+        Arc::clone(board)
+    }
+
+    /// The board of `peer`, if it has one.
+    pub(crate) fn get(&self, peer: &PeerName) -> Option<Arc<PeerBoard>> {
+        lock(&self.peers).get(peer).cloned()
     }
 
     /// Forgets `peer`.
     pub(crate) fn remove(&self, peer: &PeerName) {
-        self.lock().remove(peer);
+        lock(&self.peers).remove(peer);
         self.changes.send_modify(|revision| *revision += 1);
+    }
+
+    /// What `peer` shows, with the counts of its routes.
+    pub(crate) fn snapshot(
+        &self,
+        peer: &PeerName,
+        config: &PeerConfig,
+        families: Vec<FamilySnapshot>,
+    ) -> PeerSnapshot {
+        let board = self.get(peer);
+        let counters = board.as_ref().map(|board| board.counters.snapshot());
+        let status = board.map(|board| board.status()).unwrap_or_default();
+        status.snapshot(peer, config, counters.unwrap_or_default(), families)
     }
 
     /// The status of `peer`.
     pub(crate) fn status(&self, peer: &PeerName) -> Status {
-        self.lock().get(peer).cloned().unwrap_or_default()
+        self.get(peer)
+            .map(|board| board.status())
+            .unwrap_or_default()
+    }
+}
+
+impl PeerBoard {
+    /// Changes the status and tells watchers.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut lock(&self.status));
+        self.changes.send_modify(|revision| *revision += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerName, Status>> {
-        // A status is plain data: what a task that died left is still worth showing.
-        self.peers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(crate) fn status(&self) -> Status {
+        lock(&self.status).clone()
     }
+
+    /// Notes what happened.
+    pub(crate) fn event(&self, note: EventNote) {
+        lock(&self.history).event(now_ms(), note);
+    }
+
+    /// Notes a message that passed.
+    pub(crate) fn message(&self, direction: Direction, octets: usize, note: MessageNote) {
+        lock(&self.history).message(now_ms(), direction, octets, note);
+    }
+
+    pub(crate) fn history(&self) -> HistorySnapshot {
+        lock(&self.history).snapshot()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // All of it is plain data: what a task that died left is still worth showing.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Status {
     /// The status for people.
-    pub(crate) fn snapshot(
+    fn snapshot(
         self,
         name: &PeerName,
         config: &PeerConfig,
+        counters: CounterSnapshot,
         families: Vec<FamilySnapshot>,
     ) -> PeerSnapshot {
         let negotiated = self.negotiated.as_ref();
@@ -109,6 +173,7 @@ impl Status {
             established_count: self.established_count,
             hold_time_secs: negotiated.map(|terms| terms.hold_time.as_secs()),
             graceful_restart: negotiated.is_some_and(|terms| terms.graceful_restart.is_some()),
+            counters,
             families,
         }
     }

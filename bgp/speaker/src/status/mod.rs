@@ -1,0 +1,13 @@
+//! What sessions show of themselves: their present state, what happened last, and how often.
+//!
+//! Owns what can be read without asking a session. Does not own routes.
+
+mod board;
+mod counters;
+mod history;
+
+pub(crate) use board::{Board, PeerBoard, now_ms};
+pub use counters::{CounterSnapshot, MessageCounts, NotificationCount};
+pub use counters::{Direction, FlapReason};
+pub(crate) use history::{EventNote, MessageNote, UpdateNote};
+pub use history::{EventRecord, HistorySnapshot, MessageRecord};
