@@ -160,8 +160,9 @@ struct Reading<'a> {
     foreign_reach: bool,
     unreach: Option<(Family, Vec<Nlri>)>,
     discarded: Vec<AttributeFault>,
-    /// The first fault that costs the routes, with what to say if it costs the session.
-    withdraw: Option<(AttributeFault, Notification)>,
+    /// The first fault that costs the routes, with the attribute as it came, for the case that it
+    /// costs the session.
+    withdraw: Option<(AttributeFault, &'a [u8])>,
 }
 
 /// Type codes of attributes met so far.
@@ -214,7 +215,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads every attribute; an error ends the session, everything else is noted.
-    fn attributes(&mut self, mut area: &[u8], has_nlri: bool) -> Result<(), Notification> {
+    fn attributes(&mut self, mut area: &'a [u8], has_nlri: bool) -> Result<(), Notification> {
         while !area.is_empty() {
             let Some((attribute, tail)) = split_attribute(area) else {
                 // RFC 7606 §4: the NLRI field is located by the total length, not by this.
@@ -241,7 +242,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn attribute(&mut self, attribute: Attribute<'_>, has_nlri: bool) -> Result<(), Notification> {
+    fn attribute(&mut self, attribute: Attribute<'a>, has_nlri: bool) -> Result<(), Notification> {
         let code = attribute.code;
         let internal = self.context.peer == PeerKind::Internal;
         let only_internal = matches!(
@@ -351,7 +352,7 @@ impl<'a> Reading<'a> {
         });
     }
 
-    fn multiprotocol(&mut self, attribute: Attribute<'_>) -> Result<(), Notification> {
+    fn multiprotocol(&mut self, attribute: Attribute<'a>) -> Result<(), Notification> {
         let Attribute { code, value, .. } = attribute;
         // RFC 7606 §§5.3, 7.11, 7.12: without its prefixes the attribute cannot even be withdrawn.
         let reset = |problem| AttributeFault { code, problem }.notification(attribute.whole);
@@ -387,16 +388,13 @@ impl<'a> Reading<'a> {
         self.discarded.push(AttributeFault { code, problem });
     }
 
-    fn withdraw(&mut self, code: AttributeCode, problem: Problem, whole: &[u8]) {
+    fn withdraw(&mut self, code: AttributeCode, problem: Problem, whole: &'a [u8]) {
         let fault = AttributeFault { code, problem };
-        if self.withdraw.is_none() {
-            let notification = fault.notification(whole);
-            self.withdraw = Some((fault, notification));
-        }
+        self.withdraw.get_or_insert((fault, whole));
     }
 
     /// Judges the UPDATE as a whole.
-    fn finish(mut self, withdrawn: Vec<Nlri>, announced: Vec<Nlri>, bare: bool) -> UpdateOutcome {
+    fn finish(&mut self, withdrawn: Vec<Nlri>, announced: Vec<Nlri>, bare: bool) -> UpdateOutcome {
         let reaches = !announced.is_empty()
             || self.foreign_reach
             || self
@@ -427,16 +425,17 @@ impl<'a> Reading<'a> {
                 .filter(|(_, prefixes)| !prefixes.is_empty()),
         );
 
-        if let Some((reason, notification)) = self.withdraw {
+        if let Some((reason, attribute)) = self.withdraw.take() {
             if !reaches {
                 // RFC 7606 §5.2: no reachable prefix was found where attributes promise some, so
                 // the fault may have hidden them.
-                return UpdateOutcome::Reset(notification);
+                return UpdateOutcome::Reset(reason.notification(attribute));
             }
             if !announced.is_empty() {
                 gone.push((Family::Ipv4Unicast, announced));
             }
-            gone.extend(self.reach.map(|reach| (reach.family, reach.nlri)));
+            let reach = self.reach.take();
+            gone.extend(reach.map(|reach| (reach.family, reach.nlri)));
             return UpdateOutcome::TreatAsWithdraw {
                 withdrawn: gone,
                 reason,
@@ -467,7 +466,7 @@ impl<'a> Reading<'a> {
         }
         let discarded = std::mem::take(&mut self.discarded);
         let update = Update {
-            attributes: (!reach.is_empty()).then(|| self.into_attributes()),
+            attributes: (!reach.is_empty()).then(|| self.take_attributes()),
             reach,
             withdrawn: gone,
             end_of_rib,
@@ -507,10 +506,10 @@ impl<'a> Reading<'a> {
     }
 
     /// The attributes, with what a two-octet speaker put beside them merged in.
-    fn into_attributes(self) -> PathAttributes {
-        let mut attributes = self.attributes;
+    fn take_attributes(&mut self) -> PathAttributes {
+        let mut attributes = std::mem::take(&mut self.attributes);
         if !self.unknown.is_empty() {
-            attributes.set_unknown(self.unknown);
+            attributes.set_unknown(std::mem::take(&mut self.unknown));
         }
         let aggregator = attributes.aggregator();
         let aggregated_by_trans = aggregator.is_none_or(|by| by.asn == Asn::TRANS);
@@ -522,8 +521,8 @@ impl<'a> Reading<'a> {
         if aggregator.is_some() && self.as4_aggregator.is_some() {
             attributes.set_aggregator(self.as4_aggregator);
         }
-        if let Some(as4_path) = self.as4_path {
-            attributes.as_path = merged(&attributes.as_path, &as4_path);
+        if let Some(as4_path) = &self.as4_path {
+            attributes.as_path = merged(&attributes.as_path, as4_path);
         }
         attributes
     }
