@@ -1,17 +1,17 @@
-//! Octets to messages.
+//! Octets to UPDATEs.
 //!
 //! Owns which outcome each malformation of an UPDATE has (RFC 7606): nothing half-parsed leaves
-//! this module. Does not own single attributes' values, see [`super::value`].
+//! this module. Does not own single attributes' values, see [`super::value`], nor the other
+//! messages, see [`super::control`].
 
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PeerKind};
 use crate::wire::attributes::{Aggregator, AsPath, PathAttributes, RawAttribute};
 use crate::wire::fault::{AttributeFault, Problem};
-use crate::wire::frame::Frame;
-use crate::wire::iana::{AfiSafi, AttributeCode, HeaderError, MessageType, UpdateError, flags};
-use crate::wire::message::{Message, Reach, RouteRefresh, Update};
-use crate::wire::notification::{Notification, NotificationError};
+use crate::wire::iana::{AfiSafi, AttributeCode, UpdateError, flags};
+use crate::wire::message::{Reach, Update};
+use crate::wire::nlri;
+use crate::wire::notification::Notification;
 use crate::wire::value::{self, MpForm, MpReach};
-use crate::wire::{RefreshKind, iana, nlri, open};
 
 /// What the session's terms mean to the decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,53 +66,6 @@ pub enum UpdateOutcome {
     },
     /// End the session with this NOTIFICATION.
     Reset(Notification),
-}
-
-/// Decodes a message other than an UPDATE.
-///
-/// # Errors
-/// The NOTIFICATION with which the session must end. An UPDATE is never accepted here: its outcome
-/// has more shades, see [`decode_update`].
-pub fn decode_control(frame: &Frame) -> Result<Message, Notification> {
-    let bad_length = || {
-        let length = u16::try_from(frame.body.len() + super::HEADER_LEN).unwrap_or(u16::MAX);
-        Notification::new(HeaderError::BadLength, length.to_be_bytes())
-    };
-    match frame.kind {
-        MessageType::Open => open::decode(&frame.body).map(Message::Open),
-        MessageType::Notification => Notification::decode(&frame.body)
-            .map(Message::Notification)
-            .ok_or_else(bad_length),
-        MessageType::Keepalive if frame.body.is_empty() => Ok(Message::Keepalive),
-        MessageType::Keepalive => Err(bad_length()),
-        MessageType::RouteRefresh => decode_refresh(frame, bad_length),
-        MessageType::Update | MessageType::Unknown(_) => {
-            Err(Notification::new(HeaderError::BadType, [frame.kind.into()]))
-        }
-    }
-}
-
-fn decode_refresh(
-    frame: &Frame,
-    bad_length: impl Fn() -> Notification,
-) -> Result<Message, Notification> {
-    let [afi_high, afi_low, kind, safi, tail @ ..] = &frame.body[..] else {
-        return Err(bad_length());
-    };
-    let kind = RefreshKind::from(*kind);
-    if !tail.is_empty() && matches!(kind, RefreshKind::Begin | RefreshKind::End) {
-        // RFC 7313 §5: the data is the whole message. Other kinds may carry filters (RFC 5291).
-        let mut message = vec![0xff; 16];
-        let length = u16::try_from(frame.body.len() + super::HEADER_LEN).unwrap_or(u16::MAX);
-        message.extend_from_slice(&length.to_be_bytes());
-        message.push(frame.kind.into());
-        message.extend_from_slice(&frame.body);
-        let error = NotificationError::RouteRefresh(iana::RefreshError::InvalidLength);
-        return Err(Notification::new(error, message));
-    }
-    let afi = u16::from_be_bytes([*afi_high, *afi_low]);
-    let family = AfiSafi { afi, safi: *safi };
-    Ok(Message::RouteRefresh(RouteRefresh { family, kind }))
 }
 
 /// Decodes the body of an UPDATE.
@@ -261,12 +214,30 @@ impl<'a> Reading<'a> {
         if let Some(expected) = expected_flags(code)
             && !flags_agree(attribute.flags, expected)
         {
-            // RFC 7606 §3 (c).
-            self.withdraw(code, Problem::Flags(attribute.flags), attribute.whole);
-            if !matches!(code, AttributeCode::MpReach | AttributeCode::MpUnreach) {
-                return Ok(());
+            let problem = Problem::Flags(attribute.flags);
+            match code {
+                // RFC 7606 §5.3: the attribute is incorrect as a whole.
+                AttributeCode::MpReach | AttributeCode::MpUnreach
+                    if kind(attribute.flags) != expected =>
+                {
+                    return Err(AttributeFault { code, problem }.notification(attribute.whole));
+                }
+                // Its prefixes still have to be found, to withdraw them.
+                AttributeCode::MpReach | AttributeCode::MpUnreach => {
+                    self.withdraw(code, problem, attribute.whole);
+                }
+                // Not recognised as far as their use goes: no worse than any other fault in them
+                // (RFC 7311 §3.3, RFC 9552 §8.2.2, RFC 8669 §6).
+                AttributeCode::Aigp | AttributeCode::LinkState | AttributeCode::PrefixSid => {
+                    self.discard(code, problem);
+                    return Ok(());
+                }
+                // RFC 7606 §3 (c).
+                _ => {
+                    self.withdraw(code, problem, attribute.whole);
+                    return Ok(());
+                }
             }
-            // Its prefixes still have to be found, to withdraw them.
         }
         let outcome = match code {
             AttributeCode::MpReach | AttributeCode::MpUnreach => {
@@ -357,6 +328,10 @@ impl<'a> Reading<'a> {
         // RFC 7606 §§5.3, 7.11, 7.12: without its prefixes the attribute cannot even be withdrawn.
         let reset = |problem| AttributeFault { code, problem }.notification(attribute.whole);
         let (family, content) = value::afi_safi(value).map_err(reset)?;
+        if code == AttributeCode::MpReach && content.len() < 2 {
+            // RFC 7606 §5.3: too short for any family.
+            return Err(reset(Problem::Length(value.len())));
+        }
         let Some(family) = self.carried_family(family) else {
             self.foreign_reach |= code == AttributeCode::MpReach;
             self.discard(code, Problem::Family(family));
@@ -594,9 +569,13 @@ fn expected_flags(code: AttributeCode) -> Option<u8> {
 
 /// RFC 4271 §4.3: the Partial bit must be clear on all that is not optional and transitive.
 fn flags_agree(actual: u8, expected: u8) -> bool {
-    let kind = actual & (flags::OPTIONAL | flags::TRANSITIVE);
     let partial_allowed = expected == TRANSITIVE;
-    kind == expected && (partial_allowed || actual & flags::PARTIAL == 0)
+    kind(actual) == expected && (partial_allowed || actual & flags::PARTIAL == 0)
+}
+
+/// The bits that say which kind an attribute is of.
+fn kind(actual: u8) -> u8 {
+    actual & (flags::OPTIONAL | flags::TRANSITIVE)
 }
 
 /// Whether a fault costs the attribute alone (RFC 7606 §2). A set costs the route wherever it
