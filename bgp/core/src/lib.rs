@@ -11,4 +11,6 @@ pub mod policy;
 pub mod rib;
 pub mod role;
 pub mod types;
+#[cfg(any(test, feature = "test-vectors"))]
+pub mod vectors;
 pub mod wire;

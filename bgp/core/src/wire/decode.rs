@@ -1,17 +1,17 @@
-//! Octets to messages.
+//! Octets to UPDATEs.
 //!
 //! Owns which outcome each malformation of an UPDATE has (RFC 7606): nothing half-parsed leaves
-//! this module. Does not own single attributes' values, see [`super::value`].
+//! this module. Does not own single attributes' values, see [`super::value`], nor the other
+//! messages, see [`super::control`].
 
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PeerKind};
 use crate::wire::attributes::{Aggregator, AsPath, PathAttributes, RawAttribute};
 use crate::wire::fault::{AttributeFault, Problem};
-use crate::wire::frame::Frame;
-use crate::wire::iana::{AfiSafi, AttributeCode, HeaderError, MessageType, UpdateError, flags};
-use crate::wire::message::{Message, Reach, RouteRefresh, Update};
-use crate::wire::notification::{Notification, NotificationError};
+use crate::wire::iana::{AfiSafi, AttributeCode, UpdateError, flags};
+use crate::wire::message::{Reach, Update};
+use crate::wire::nlri;
+use crate::wire::notification::Notification;
 use crate::wire::value::{self, MpForm, MpReach};
-use crate::wire::{RefreshKind, iana, nlri, open};
 
 /// What the session's terms mean to the decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,53 +68,6 @@ pub enum UpdateOutcome {
     Reset(Notification),
 }
 
-/// Decodes a message other than an UPDATE.
-///
-/// # Errors
-/// The NOTIFICATION with which the session must end. An UPDATE is never accepted here: its outcome
-/// has more shades, see [`decode_update`].
-pub fn decode_control(frame: &Frame) -> Result<Message, Notification> {
-    let bad_length = || {
-        let length = u16::try_from(frame.body.len() + super::HEADER_LEN).unwrap_or(u16::MAX);
-        Notification::new(HeaderError::BadLength, length.to_be_bytes())
-    };
-    match frame.kind {
-        MessageType::Open => open::decode(&frame.body).map(Message::Open),
-        MessageType::Notification => Notification::decode(&frame.body)
-            .map(Message::Notification)
-            .ok_or_else(bad_length),
-        MessageType::Keepalive if frame.body.is_empty() => Ok(Message::Keepalive),
-        MessageType::Keepalive => Err(bad_length()),
-        MessageType::RouteRefresh => decode_refresh(frame, bad_length),
-        MessageType::Update | MessageType::Unknown(_) => {
-            Err(Notification::new(HeaderError::BadType, [frame.kind.into()]))
-        }
-    }
-}
-
-fn decode_refresh(
-    frame: &Frame,
-    bad_length: impl Fn() -> Notification,
-) -> Result<Message, Notification> {
-    let [afi_high, afi_low, kind, safi, tail @ ..] = &frame.body[..] else {
-        return Err(bad_length());
-    };
-    let kind = RefreshKind::from(*kind);
-    if !tail.is_empty() && matches!(kind, RefreshKind::Begin | RefreshKind::End) {
-        // RFC 7313 §5: the data is the whole message. Other kinds may carry filters (RFC 5291).
-        let mut message = vec![0xff; 16];
-        let length = u16::try_from(frame.body.len() + super::HEADER_LEN).unwrap_or(u16::MAX);
-        message.extend_from_slice(&length.to_be_bytes());
-        message.push(frame.kind.into());
-        message.extend_from_slice(&frame.body);
-        let error = NotificationError::RouteRefresh(iana::RefreshError::InvalidLength);
-        return Err(Notification::new(error, message));
-    }
-    let afi = u16::from_be_bytes([*afi_high, *afi_low]);
-    let family = AfiSafi { afi, safi: *safi };
-    Ok(Message::RouteRefresh(RouteRefresh { family, kind }))
-}
-
 /// Decodes the body of an UPDATE.
 pub fn decode_update(body: &[u8], context: &DecodeContext) -> UpdateOutcome {
     let Some((withdrawn, attributes, announced)) = sections(body) else {
@@ -160,8 +113,9 @@ struct Reading<'a> {
     foreign_reach: bool,
     unreach: Option<(Family, Vec<Nlri>)>,
     discarded: Vec<AttributeFault>,
-    /// The first fault that costs the routes, with what to say if it costs the session.
-    withdraw: Option<(AttributeFault, Notification)>,
+    /// The first fault that costs the routes, with the attribute as it came, for the case that it
+    /// costs the session.
+    withdraw: Option<(AttributeFault, &'a [u8])>,
 }
 
 /// Type codes of attributes met so far.
@@ -214,7 +168,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads every attribute; an error ends the session, everything else is noted.
-    fn attributes(&mut self, mut area: &[u8], has_nlri: bool) -> Result<(), Notification> {
+    fn attributes(&mut self, mut area: &'a [u8], has_nlri: bool) -> Result<(), Notification> {
         while !area.is_empty() {
             let Some((attribute, tail)) = split_attribute(area) else {
                 // RFC 7606 §4: the NLRI field is located by the total length, not by this.
@@ -241,7 +195,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn attribute(&mut self, attribute: Attribute<'_>, has_nlri: bool) -> Result<(), Notification> {
+    fn attribute(&mut self, attribute: Attribute<'a>, has_nlri: bool) -> Result<(), Notification> {
         let code = attribute.code;
         let internal = self.context.peer == PeerKind::Internal;
         let only_internal = matches!(
@@ -260,12 +214,30 @@ impl<'a> Reading<'a> {
         if let Some(expected) = expected_flags(code)
             && !flags_agree(attribute.flags, expected)
         {
-            // RFC 7606 §3 (c).
-            self.withdraw(code, Problem::Flags(attribute.flags), attribute.whole);
-            if !matches!(code, AttributeCode::MpReach | AttributeCode::MpUnreach) {
-                return Ok(());
+            let problem = Problem::Flags(attribute.flags);
+            match code {
+                // RFC 7606 §5.3: the attribute is incorrect as a whole.
+                AttributeCode::MpReach | AttributeCode::MpUnreach
+                    if kind(attribute.flags) != expected =>
+                {
+                    return Err(AttributeFault { code, problem }.notification(attribute.whole));
+                }
+                // Its prefixes still have to be found, to withdraw them.
+                AttributeCode::MpReach | AttributeCode::MpUnreach => {
+                    self.withdraw(code, problem, attribute.whole);
+                }
+                // Not recognised as far as their use goes: no worse than any other fault in them
+                // (RFC 7311 §3.3, RFC 9552 §8.2.2, RFC 8669 §6).
+                AttributeCode::Aigp | AttributeCode::LinkState | AttributeCode::PrefixSid => {
+                    self.discard(code, problem);
+                    return Ok(());
+                }
+                // RFC 7606 §3 (c).
+                _ => {
+                    self.withdraw(code, problem, attribute.whole);
+                    return Ok(());
+                }
             }
-            // Its prefixes still have to be found, to withdraw them.
         }
         let outcome = match code {
             AttributeCode::MpReach | AttributeCode::MpUnreach => {
@@ -351,11 +323,15 @@ impl<'a> Reading<'a> {
         });
     }
 
-    fn multiprotocol(&mut self, attribute: Attribute<'_>) -> Result<(), Notification> {
+    fn multiprotocol(&mut self, attribute: Attribute<'a>) -> Result<(), Notification> {
         let Attribute { code, value, .. } = attribute;
         // RFC 7606 §§5.3, 7.11, 7.12: without its prefixes the attribute cannot even be withdrawn.
         let reset = |problem| AttributeFault { code, problem }.notification(attribute.whole);
         let (family, content) = value::afi_safi(value).map_err(reset)?;
+        if code == AttributeCode::MpReach && content.len() < 2 {
+            // RFC 7606 §5.3: too short for any family.
+            return Err(reset(Problem::Length(value.len())));
+        }
         let Some(family) = self.carried_family(family) else {
             self.foreign_reach |= code == AttributeCode::MpReach;
             self.discard(code, Problem::Family(family));
@@ -387,16 +363,13 @@ impl<'a> Reading<'a> {
         self.discarded.push(AttributeFault { code, problem });
     }
 
-    fn withdraw(&mut self, code: AttributeCode, problem: Problem, whole: &[u8]) {
+    fn withdraw(&mut self, code: AttributeCode, problem: Problem, whole: &'a [u8]) {
         let fault = AttributeFault { code, problem };
-        if self.withdraw.is_none() {
-            let notification = fault.notification(whole);
-            self.withdraw = Some((fault, notification));
-        }
+        self.withdraw.get_or_insert((fault, whole));
     }
 
     /// Judges the UPDATE as a whole.
-    fn finish(mut self, withdrawn: Vec<Nlri>, announced: Vec<Nlri>, bare: bool) -> UpdateOutcome {
+    fn finish(&mut self, withdrawn: Vec<Nlri>, announced: Vec<Nlri>, bare: bool) -> UpdateOutcome {
         let reaches = !announced.is_empty()
             || self.foreign_reach
             || self
@@ -427,16 +400,17 @@ impl<'a> Reading<'a> {
                 .filter(|(_, prefixes)| !prefixes.is_empty()),
         );
 
-        if let Some((reason, notification)) = self.withdraw {
+        if let Some((reason, attribute)) = self.withdraw.take() {
             if !reaches {
                 // RFC 7606 §5.2: no reachable prefix was found where attributes promise some, so
                 // the fault may have hidden them.
-                return UpdateOutcome::Reset(notification);
+                return UpdateOutcome::Reset(reason.notification(attribute));
             }
             if !announced.is_empty() {
                 gone.push((Family::Ipv4Unicast, announced));
             }
-            gone.extend(self.reach.map(|reach| (reach.family, reach.nlri)));
+            let reach = self.reach.take();
+            gone.extend(reach.map(|reach| (reach.family, reach.nlri)));
             return UpdateOutcome::TreatAsWithdraw {
                 withdrawn: gone,
                 reason,
@@ -467,7 +441,7 @@ impl<'a> Reading<'a> {
         }
         let discarded = std::mem::take(&mut self.discarded);
         let update = Update {
-            attributes: (!reach.is_empty()).then(|| self.into_attributes()),
+            attributes: (!reach.is_empty()).then(|| self.take_attributes()),
             reach,
             withdrawn: gone,
             end_of_rib,
@@ -507,10 +481,10 @@ impl<'a> Reading<'a> {
     }
 
     /// The attributes, with what a two-octet speaker put beside them merged in.
-    fn into_attributes(self) -> PathAttributes {
-        let mut attributes = self.attributes;
+    fn take_attributes(&mut self) -> PathAttributes {
+        let mut attributes = std::mem::take(&mut self.attributes);
         if !self.unknown.is_empty() {
-            attributes.set_unknown(self.unknown);
+            attributes.set_unknown(std::mem::take(&mut self.unknown));
         }
         let aggregator = attributes.aggregator();
         let aggregated_by_trans = aggregator.is_none_or(|by| by.asn == Asn::TRANS);
@@ -522,8 +496,8 @@ impl<'a> Reading<'a> {
         if aggregator.is_some() && self.as4_aggregator.is_some() {
             attributes.set_aggregator(self.as4_aggregator);
         }
-        if let Some(as4_path) = self.as4_path {
-            attributes.as_path = merged(&attributes.as_path, &as4_path);
+        if let Some(as4_path) = &self.as4_path {
+            attributes.as_path = merged(&attributes.as_path, as4_path);
         }
         attributes
     }
@@ -595,9 +569,13 @@ fn expected_flags(code: AttributeCode) -> Option<u8> {
 
 /// RFC 4271 §4.3: the Partial bit must be clear on all that is not optional and transitive.
 fn flags_agree(actual: u8, expected: u8) -> bool {
-    let kind = actual & (flags::OPTIONAL | flags::TRANSITIVE);
     let partial_allowed = expected == TRANSITIVE;
-    kind == expected && (partial_allowed || actual & flags::PARTIAL == 0)
+    kind(actual) == expected && (partial_allowed || actual & flags::PARTIAL == 0)
+}
+
+/// The bits that say which kind an attribute is of.
+fn kind(actual: u8) -> u8 {
+    actual & (flags::OPTIONAL | flags::TRANSITIVE)
 }
 
 /// Whether a fault costs the attribute alone (RFC 7606 §2). A set costs the route wherever it

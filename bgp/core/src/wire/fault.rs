@@ -60,10 +60,11 @@ impl AttributeFault {
                 return Notification::new(UpdateError::MalformedAttributeList, []);
             }
             (Problem::UnrecognizedWellKnown, _) => (UpdateError::UnrecognizedWellKnown, attribute),
-            (Problem::Flags(_), _) => (UpdateError::AttributeFlags, attribute),
+            // RFC 4760 §7: whatever is incorrect in them.
             (_, AttributeCode::MpReach | AttributeCode::MpUnreach) => {
                 (UpdateError::OptionalAttribute, attribute)
             }
+            (Problem::Flags(_), _) => (UpdateError::AttributeFlags, attribute),
             (_, AttributeCode::AsPath) => {
                 return Notification::new(UpdateError::MalformedAsPath, []);
             }

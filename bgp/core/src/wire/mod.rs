@@ -11,6 +11,7 @@
 
 pub mod attributes;
 pub mod capability;
+mod control;
 mod decode;
 mod encode;
 mod fault;
@@ -31,7 +32,8 @@ pub use attributes::{
     RareAttributes, RawAttribute, SortedSet,
 };
 pub use capability::{Capability, GracefulRestart, LongLived};
-pub use decode::{DecodeContext, UpdateOutcome, decode_control, decode_update};
+pub use control::decode_control;
+pub use decode::{DecodeContext, UpdateOutcome, decode_update};
 pub use encode::{
     Announcement, EncodeContext, encode, encode_update, end_of_rib, route_refresh, withdraw,
 };

@@ -79,37 +79,31 @@ where
 
 /// Appends a run of paths that takes `length` octets, with their identifiers where `with_ids`.
 pub(super) fn encode(nlri: &[Nlri], length: usize, with_ids: bool, out: &mut BytesMut) {
-    let start = out.len();
-    // Asked for once: the loop then writes without asking whether there is room.
-    out.resize(start + length, 0);
-    let mut rest = &mut out[start..];
+    let end = out.len() + length;
+    let mut at = out.len();
+    // Room is asked for once, and for one address more: each is written whole, as a store of known
+    // length, and what is no part of the prefix is written over by the next.
+    out.resize(end + 16, 0);
     for path in nlri {
         if with_ids {
-            rest = put(rest, path.id.0.to_be_bytes());
+            at = put(out, at, path.id.0.to_be_bytes(), 4);
         }
         let len = path.prefix.len();
-        rest = put(rest, [len]);
+        at = put(out, at, [len], 1);
         let octets = usize::from(len.div_ceil(8));
-        rest = match path.prefix.addr() {
-            IpAddr::V4(address) => put_some(rest, address.octets(), octets),
-            IpAddr::V6(address) => put_some(rest, address.octets(), octets),
+        at = match path.prefix.addr() {
+            IpAddr::V4(address) => put(out, at, address.octets(), octets),
+            IpAddr::V6(address) => put(out, at, address.octets(), octets),
         };
     }
-    debug_assert!(rest.is_empty(), "the caller has added up the run");
+    debug_assert_eq!(at, end, "the caller has added up the run");
+    out.truncate(end);
 }
 
-fn put<const N: usize>(out: &mut [u8], octets: [u8; N]) -> &mut [u8] {
-    put_some(out, octets, N)
-}
-
-/// Writes the first `count` of `octets`, and the rest too where there is room: what comes next is
-/// written over it, and a copy of known length is a single store.
-fn put_some<const N: usize>(out: &mut [u8], octets: [u8; N], count: usize) -> &mut [u8] {
-    match out.first_chunk_mut::<N>() {
-        Some(room) => *room = octets,
-        None => out[..count].copy_from_slice(&octets[..count]),
-    }
-    &mut out[count..]
+/// Writes `octets` at `at`, of which the first `count` count; where the next go.
+fn put<const N: usize>(out: &mut [u8], at: usize, octets: [u8; N], count: usize) -> usize {
+    out[at..at + N].copy_from_slice(&octets);
+    at + count
 }
 
 /// Octets that a path takes in a run.

@@ -95,10 +95,10 @@ fn sequence(
     Ok(path)
 }
 
-/// A segment's type, its members' octets, and what follows it.
+/// A segment of a path: its type, its numbers, and what follows it.
 type Segment<'a> = (u8, &'a [u8], &'a [u8]);
 
-/// The first segment of `value`: its type, its numbers of `width` octets each, and what follows.
+/// The first segment of `value`, of which each number takes `width` octets.
 fn segment(value: &[u8], width: usize) -> Result<Option<Segment<'_>>, Problem> {
     let (kind, count, tail) = match value {
         [] => return Ok(None),
@@ -201,6 +201,12 @@ pub(super) fn only_to_customer(value: &[u8]) -> Result<Asn, Problem> {
 /// The form of attributes that are carried or dropped without being read.
 pub(super) fn carried(code: AttributeCode, value: &[u8]) -> Result<(), Problem> {
     match code {
+        // RFC 7606 §4: an attribute that is not said to may not be empty.
+        AttributeCode::Aigp | AttributeCode::PrefixSid | AttributeCode::LinkState
+            if value.is_empty() =>
+        {
+            Err(Problem::Length(0))
+        }
         // RFC 7606 §7.15.
         AttributeCode::Ipv6ExtCommunities => list(value, |octets: [u8; 20]| octets).map(|_| ()),
         // RFC 7311 §3: a TLV's length counts its own three octets.

@@ -3,3 +3,4 @@
 mod open;
 mod outcomes;
 mod round_trip;
+mod vectors;
