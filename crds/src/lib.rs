@@ -19,6 +19,8 @@
 )]
 
 mod address;
+mod authentication;
+mod bfd;
 mod bgp_configuration;
 mod bgp_filter;
 mod bgp_peer;
@@ -35,15 +37,24 @@ mod schema;
 pub mod selector;
 
 pub use address::{AddressRange, PeerAddress};
+pub use authentication::{PasswordSource, SecretKeyRef, TcpAo, TcpAoAlgorithm, TcpAoKey};
+pub use bfd::Bfd;
 pub use bgp_configuration::{
-    BgpConfiguration, BgpConfigurationSpec, GracefulRestart, NamedCommunity, PrefixAdvertisement,
+    BgpConfiguration, BgpConfigurationSpec, BindMode, BmpRoutes, BmpStation, GracefulRestart,
+    GracefulShutdown, InvalidRouterId, MrtDump, NamedCommunity, OriginValidation,
+    PrefixAdvertisement, RouterIdSource, ServiceAggregation, ServiceRange,
 };
 pub use bgp_filter::{
-    AddCommunity, BgpFilter, BgpFilterRule, BgpFilterSpec, CommunityMatch, FilterAction,
-    FilterOperation, MatchOperator, PrefixLengthRange, PrependAsPath, RouteSource, SessionType,
-    SetPriority,
+    AddCommunity, AddMed, BgpFilter, BgpFilterRule, BgpFilterSpec, CommunityMatch, EntryOperator,
+    FilterAction, FilterOperation, MatchOperator, NextHopTarget, NoArguments, NumberRange,
+    PrefixEntry, PrefixLengthRange, PrependAsPath, RemoveCommunity, RouteOrigin, RouteSource,
+    SessionType, SetCommunities, SetNextHop, SetNumber, SetOrigin, SetPriority,
 };
-pub use bgp_peer::{BgpPeer, BgpPeerSpec, Family, NextHopMode};
+pub use bgp_peer::{
+    AddPath, AddPathSend, AdminDown, BgpPeer, BgpPeerSpec, Family, MaxPrefixAction, MaxPrefixes,
+    NextHopMode, PeerAs, PeerGracefulRestart, PeerRole, RemovePrivateAs, ReversePeering,
+    SourceAddress,
+};
 pub use duration::DurationString;
 pub use generate::{all, file_name, yaml};
 pub use ip_block::{
@@ -64,6 +75,10 @@ pub const GROUP: &str = "caracal.dev";
 
 /// The only served and stored version.
 pub const VERSION: &str = "v1alpha1";
+
+/// Label or annotation of a Node that makes it a route reflector, with its cluster identifier in
+/// dotted notation (RFC 4456); the label counts where both are there.
+pub const ROUTE_REFLECTOR_CLUSTER_ID: &str = "caracal.dev/route-reflector-cluster-id";
 
 /// Label on an [`IpBlock`] with the name of the node that holds it.
 pub const LABEL_NODE: &str = "caracal.dev/node";

@@ -24,8 +24,8 @@ use crate::{
 use check::Checker;
 use tree::{Located, Value};
 
-/// The objects of one or more files, each kind by name.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The objects of one or more files, each kind by name. `Debug` shows no values of Secrets.
+#[derive(Clone, Default, PartialEq)]
 pub struct Manifests {
     /// IPPools.
     pub ip_pools: BTreeMap<String, IpPool>,
@@ -47,6 +47,35 @@ pub struct Manifests {
     pub secrets: BTreeMap<String, Secret>,
     /// Where each object stands, by `kind/name` as in its map.
     sources: BTreeMap<String, Position>,
+}
+
+impl fmt::Debug for Manifests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ip_pools,
+            ip_blocks,
+            ip_block_requests,
+            bgp_configurations,
+            bgp_peers,
+            bgp_filters,
+            node_network_statuses,
+            nodes,
+            secrets,
+            sources,
+        } = self;
+        f.debug_struct("Manifests")
+            .field("ip_pools", ip_pools)
+            .field("ip_blocks", ip_blocks)
+            .field("ip_block_requests", ip_block_requests)
+            .field("bgp_configurations", bgp_configurations)
+            .field("bgp_peers", bgp_peers)
+            .field("bgp_filters", bgp_filters)
+            .field("node_network_statuses", node_network_statuses)
+            .field("nodes", nodes)
+            .field("secrets", &secrets.keys())
+            .field("sources", sources)
+            .finish()
+    }
 }
 
 /// A line of a file.
@@ -116,9 +145,8 @@ impl Manifests {
         };
         match tree::documents(text) {
             Ok(documents) => {
-                let checker = Checker::new();
                 for document in &documents {
-                    reader.document(document, &checker, &mut next);
+                    reader.document(document, Checker::shared(), &mut next);
                 }
             }
             Err(error) => reader.report(error.line, String::new(), String::new(), error.message),
@@ -297,7 +325,14 @@ impl Reader<'_> {
                 }
                 objects.insert(name, typed);
             }
-            Err(error) => self.report(document.line, object, String::new(), error.to_string()),
+            Err(error) => {
+                // The error of a Secret may quote what stands in it.
+                let message = match kind {
+                    "Secret" => "data is not base64; plain text belongs into stringData".to_owned(),
+                    _ => error.to_string(),
+                };
+                self.report(document.line, object, String::new(), message);
+            }
         }
     }
 

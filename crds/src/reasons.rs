@@ -60,3 +60,19 @@ pub const DUPLICATE_PEER: &str = "DuplicatePeer";
 pub const MATCHES_NOTHING: &str = "MatchesNothing";
 /// A name refers to an object that does not exist.
 pub const REFERENCE_NOT_FOUND: &str = "ReferenceNotFound";
+/// A BGPFilter that a peer names does not exist; nothing passes where it would have stood.
+pub const MISSING_FILTER: &str = "MissingFilter";
+/// A Secret that is named does not exist; the session is held.
+pub const MISSING_SECRET: &str = "MissingSecret";
+/// The Secret exists without the key that is named; the session is held.
+pub const MISSING_SECRET_KEY: &str = "MissingSecretKey";
+/// What the Secret holds is empty or too long; the session is held.
+pub const INVALID_SECRET: &str = "InvalidSecret";
+/// An eBGP peer has no policy in a direction and family: nothing is exchanged there (RFC 8212).
+pub const NO_POLICY: &str = "NoPolicy";
+/// The kernel of the node cannot do it; the session is held.
+pub const NOT_SUPPORTED_BY_KERNEL: &str = "NotSupportedByKernel";
+/// The field is known and nothing acts on it in this version.
+pub const NOT_IMPLEMENTED: &str = "NotImplemented";
+/// Two peers claim the same connections, interface or range; the first one has them.
+pub const CONFLICTING_PEER: &str = "ConflictingPeer";

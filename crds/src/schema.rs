@@ -91,6 +91,54 @@ pub(crate) fn hold_time(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A duration from `least` to `most`, of whole seconds.
+fn seconds(least: &str, most: &str, message: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 16,
+        "x-kubernetes-validations": [
+            {"rule": format!("self.matches('^([0-9]{{1,9}}(s|m|h))+$') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"),
+             "message": message},
+        ],
+    })
+}
+
+/// A third of the longest hold time.
+pub(crate) fn keepalive_time(_: &mut SchemaGenerator) -> Schema {
+    seconds("1s", "21845s", "must be whole seconds, from 1s to 21845s")
+}
+
+/// Up to a day.
+pub(crate) fn whole_seconds(_: &mut SchemaGenerator) -> Schema {
+    seconds("0s", "86400s", "must be whole seconds, at most 86400s")
+}
+
+/// Seconds that fit the 24 bits of the long-lived graceful-restart capability (RFC 9494 §3.2).
+pub(crate) fn long_lived_time(_: &mut SchemaGenerator) -> Schema {
+    seconds(
+        "0s",
+        "16777215s",
+        "must be whole seconds, at most 16777215s",
+    )
+}
+
+/// Files of MRT are not shorter than a minute nor longer than a day.
+pub(crate) fn dump_interval(_: &mut SchemaGenerator) -> Schema {
+    seconds("60s", "86400s", "must be whole seconds, from 60s to 86400s")
+}
+
+/// Between 10 ms, below which no scheduler keeps time, and a minute.
+pub(crate) fn bfd_interval(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 16,
+        "x-kubernetes-validations": [
+            {"rule": "self.matches('^([0-9]{1,9}(ms|s|m|h))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('60s')",
+             "message": "must be from 10ms to 60s"},
+        ],
+    })
+}
+
 /// Seconds that fit the 12 bits of the graceful-restart capability (RFC 4724 §3).
 pub(crate) fn restart_time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -125,16 +173,152 @@ pub(crate) fn address_range(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// `aa:nn` (RFC 1997) or `aa:nn:mm` (RFC 8092).
-pub(crate) fn community(_: &mut SchemaGenerator) -> Schema {
+/// Decimal numbers that fit two octets, and those of up to ten digits: whether the latter fit four
+/// octets is told by a condition, since only the parts of a split could be compared, and a rule in
+/// nested lists has to be cheap.
+const TWO_OCTETS: &str =
+    "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})";
+const FOUR_OCTETS: &str = "[0-9]{1,10}";
+/// Names of communities that IANA has registered.
+const WELL_KNOWN: &str = "graceful-shutdown|llgr-stale|no-llgr|blackhole|no-export|no-advertise|no-export-subconfed|no-peer";
+
+fn matching(pattern: &str, message: &str) -> Schema {
     json_schema!({
         "type": "string",
-        "maxLength": 32,
+        "maxLength": 38,
         "x-kubernetes-validations": [
-            {"rule": "self.matches('^[0-9]{1,5}:[0-9]{1,5}$') || self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$')",
-             "message": "must be a community aa:nn or a large community aa:nn:mm"},
+            {"rule": format!("self.matches('^({pattern})$')"), "message": message},
         ],
     })
+}
+
+fn standard() -> String {
+    format!("{WELL_KNOWN}|{TWO_OCTETS}:{TWO_OCTETS}")
+}
+
+fn large() -> String {
+    format!("{FOUR_OCTETS}:{FOUR_OCTETS}:{FOUR_OCTETS}")
+}
+
+/// The administrator is an AS number or an IPv4 address.
+const EXTENDED: &str = "(rt|soo):[0-9.]{1,15}:[0-9]{1,10}|0x[0-9a-fA-F]{16}";
+
+/// `aa:nn` (RFC 1997) or `aa:nn:mm` (RFC 8092).
+pub(crate) fn community(_: &mut SchemaGenerator) -> Schema {
+    matching(
+        &format!("{}|{}", standard(), large()),
+        "must be a community aa:nn or a large community aa:nn:mm",
+    )
+}
+
+/// A community of any kind.
+pub(crate) fn any_community(_: &mut SchemaGenerator) -> Schema {
+    matching(
+        &format!("{}|{}|{EXTENDED}", standard(), large()),
+        "must be a community aa:nn or its name, a large community aa:nn:mm, or an extended community rt:aa:nn, soo:aa:nn or 0x and 16 digits",
+    )
+}
+
+/// `aa:nn` or a name (RFC 1997).
+pub(crate) fn standard_community(_: &mut SchemaGenerator) -> Schema {
+    matching(&standard(), "must be a community aa:nn or its name")
+}
+
+/// `aa:nn:mm` (RFC 8092).
+pub(crate) fn large_community(_: &mut SchemaGenerator) -> Schema {
+    matching(&large(), "must be a large community aa:nn:mm")
+}
+
+/// `rt:aa:nn`, `soo:aa:nn` or eight octets (RFC 4360).
+pub(crate) fn extended_community(_: &mut SchemaGenerator) -> Schema {
+    matching(
+        EXTENDED,
+        "must be an extended community rt:aa:nn, soo:aa:nn or 0x and 16 digits",
+    )
+}
+
+/// Communities of one kind, with `*` for any part.
+pub(crate) fn community_pattern(_: &mut SchemaGenerator) -> Schema {
+    let two = format!("({TWO_OCTETS}|[*])");
+    let four = format!("({FOUR_OCTETS}|[*])");
+    matching(
+        &format!(
+            "{WELL_KNOWN}|{two}:{two}|{four}:{four}:{four}|(rt|soo):([0-9.]{{1,15}}|[*]):{four}|0x[0-9a-fA-F]{{16}}"
+        ),
+        "must be a community aa:nn or its name, a large community aa:nn:mm, or an extended community rt:aa:nn, soo:aa:nn or 0x and 16 digits; a part may be *",
+    )
+}
+
+/// The name of an interface in Linux.
+pub(crate) fn interface(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 15,
+        "x-kubernetes-validations": [
+            {"rule": "self.matches('^[^ /:*]+$')", "message": "must be the name of an interface, such as eth0"},
+        ],
+    })
+}
+
+/// A path from the root, without `..`.
+pub(crate) fn absolute_path(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 256,
+        "x-kubernetes-validations": [
+            {"rule": "self.startsWith('/') && !self.contains('..')", "message": "must be a path from the root, without .."},
+        ],
+    })
+}
+
+/// A router identifier, or `hash`.
+pub(crate) fn router_id_source(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 15,
+        "x-kubernetes-validations": [
+            {"rule": "self == 'hash' || (isIP(self) && ip(self).family() == 4 && self != '0.0.0.0')",
+             "message": "must be four octets as in an IPv4 address, not 0.0.0.0, or hash"},
+        ],
+    })
+}
+
+/// A list of `LEAST` to `MOST` entries.
+fn list<const LEAST: usize, const MOST: usize>(entry: Schema) -> Schema {
+    let mut list = json_schema!({"type": "array", "maxItems": MOST, "items": entry});
+    if LEAST > 0 {
+        list.insert("minItems".to_owned(), LEAST.into());
+    }
+    list
+}
+
+macro_rules! lists {
+    ($($name:ident of $entry:ident;)*) => {
+        $(
+            #[doc = concat!("A list of `LEAST` to `MOST` entries, each as in [`", stringify!($entry), "`].")]
+            pub(crate) fn $name<const LEAST: usize, const MOST: usize>(
+                generator: &mut SchemaGenerator,
+            ) -> Schema {
+                list::<LEAST, MOST>($entry(generator))
+            }
+        )*
+    };
+}
+
+lists! {
+    ips of ip;
+    cidrs of cidr;
+    asns of asn;
+    standard_communities of standard_community;
+    extended_communities of extended_community;
+    large_communities of large_community;
+    community_patterns of community_pattern;
+}
+
+/// Any number of four octets.
+pub(crate) fn number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int64", "minimum": 0, "maximum": 4_294_967_295_u64})
 }
 
 /// A selector; whether it parses is told by a condition, since CEL has no grammar for it.

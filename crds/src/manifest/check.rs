@@ -2,9 +2,11 @@
 //! kinds use, then the CEL rules.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::cel::{CompiledSchema, ValidationErrors, Validator, compile_schema};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value as Json;
 
@@ -23,8 +25,14 @@ pub(super) const KINDS: [&str; 7] = [
 
 /// The schemas of every kind that a manifest may hold.
 pub(super) struct Checker {
-    kinds: BTreeMap<String, Json>,
+    kinds: BTreeMap<String, Kind>,
     metadata: Json,
+}
+
+struct Kind {
+    schema: Json,
+    /// The CEL rules of our kinds; compiling them takes longer than all else.
+    rules: Option<LazyLock<CompiledSchema, Box<dyn FnOnce() -> CompiledSchema + Send>>>,
 }
 
 /// One violation.
@@ -36,7 +44,13 @@ pub(super) struct Finding {
 }
 
 impl Checker {
-    pub(super) fn new() -> Self {
+    /// The one checker of the process: schemas are constants.
+    pub(super) fn shared() -> &'static Self {
+        static SHARED: LazyLock<Checker> = LazyLock::new(Checker::new);
+        &SHARED
+    }
+
+    fn new() -> Self {
         let mut kinds = BTreeMap::new();
         for definition in crate::all() {
             let version = definition.spec.versions.into_iter().next();
@@ -44,10 +58,19 @@ impl Checker {
                 .and_then(|v| v.schema)
                 .and_then(|s| s.open_api_v3_schema);
             let schema = serde_json::to_value(schema).expect("a schema is plain data");
-            kinds.insert(definition.spec.names.kind, schema);
+            let source = schema.clone();
+            let compile: Box<dyn FnOnce() -> CompiledSchema + Send> =
+                Box::new(move || compile_schema(&source));
+            let rules = Some(LazyLock::new(compile));
+            kinds.insert(definition.spec.names.kind, Kind { schema, rules });
         }
-        kinds.insert("Node".to_owned(), root_schema::<Node>());
-        kinds.insert("Secret".to_owned(), root_schema::<Secret>());
+        for (kind, schema) in [
+            ("Node", root_schema::<Node>()),
+            ("Secret", root_schema::<Secret>()),
+        ] {
+            let rules = None;
+            kinds.insert(kind.to_owned(), Kind { schema, rules });
+        }
         Checker {
             kinds,
             metadata: root_schema::<ObjectMeta>(),
@@ -57,27 +80,31 @@ impl Checker {
     /// Everything in `document` that the schema of `kind` refuses. CEL rules run only on what the
     /// schema accepts: they may rely on it.
     pub(super) fn check(&self, kind: &str, document: &Located) -> Vec<Finding> {
-        let Some(schema) = self.kinds.get(kind) else {
+        let Some(Kind { schema, rules }) = self.kinds.get(kind) else {
             return Vec::new();
         };
         let mut walk = Walk {
             root: schema,
+            confidential: kind == "Secret",
             findings: Vec::new(),
         };
-        let ours = KINDS.contains(&kind);
+        let ours = rules.is_some();
         walk.document(document, schema, ours);
         let mut findings = walk.findings;
         if ours {
             if let Some(metadata) = document.get("metadata") {
                 let mut walk = Walk {
                     root: &self.metadata,
+                    confidential: false,
                     findings: Vec::new(),
                 };
                 walk.value(metadata, &self.metadata, "metadata");
                 findings.append(&mut walk.findings);
             }
-            if findings.is_empty() {
-                findings = rules(schema, document);
+            if findings.is_empty()
+                && let Some(rules) = rules
+            {
+                findings = violations(rules, document);
             }
         }
         findings
@@ -90,13 +117,11 @@ fn root_schema<T: JsonSchema>() -> Json {
         .to_value()
 }
 
-fn rules(schema: &Json, document: &Located) -> Vec<Finding> {
-    let object = document.to_json();
-    let Err(errors) = kube::core::cel::Validator::new().validate(schema, &object, None) else {
-        return Vec::new();
-    };
+fn violations(rules: &CompiledSchema, document: &Located) -> Vec<Finding> {
+    let validated = Validator::new().validate_compiled(rules, &document.to_json(), None);
+    let errors = validated.err().map(ValidationErrors::into_vec);
     errors
-        .into_vec()
+        .unwrap_or_default()
         .into_iter()
         .map(|error| {
             let path = error.field_path.trim_start_matches('.').to_owned();
@@ -134,6 +159,8 @@ fn line_of(document: &Located, path: &str) -> u64 {
 
 struct Walk<'a> {
     root: &'a Json,
+    /// Messages go to logs: they name the kind of a value, not the value.
+    confidential: bool,
     findings: Vec<Finding>,
 }
 
@@ -186,7 +213,7 @@ impl<'a> Walk<'a> {
             self.report(
                 located.line,
                 path,
-                format!("expected {expected}, found {}", found(&located.value)),
+                format!("expected {expected}, found {}", self.found(&located.value)),
             );
             return;
         }
@@ -201,7 +228,10 @@ impl<'a> Walk<'a> {
                 self.report(
                     located.line,
                     path,
-                    format!("expected one of {list}, found {}", found(&located.value)),
+                    format!(
+                        "expected one of {list}, found {}",
+                        self.found(&located.value)
+                    ),
                 );
                 return;
             }
@@ -355,6 +385,17 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn found(&self, value: &Value) -> String {
+        match value {
+            value if self.confidential => value.kind().to_owned(),
+            Value::Bool(value) => format!("the boolean {value}"),
+            Value::Integer(value) => format!("the integer {value}"),
+            Value::Float(value) => format!("the number {value}"),
+            Value::String(text) => format!("{text:?}"),
+            other => other.kind().to_owned(),
+        }
+    }
+
     fn report(&mut self, line: u64, path: &str, message: String) {
         self.findings.push(Finding {
             line,
@@ -404,16 +445,6 @@ fn name_of(expected: &str) -> &str {
     }
 }
 
-fn found(value: &Value) -> String {
-    match value {
-        Value::Bool(value) => format!("the boolean {value}"),
-        Value::Integer(value) => format!("the integer {value}"),
-        Value::Float(value) => format!("the number {value}"),
-        Value::String(text) => format!("{text:?}"),
-        other => other.kind().to_owned(),
-    }
-}
-
 fn unknown(key: &str, mut known: Vec<&str>) -> String {
     known.sort_unstable();
     match known
@@ -422,5 +453,39 @@ fn unknown(key: &str, mut known: Vec<&str>) -> String {
     {
         Some(meant) => format!("unknown field; did you mean {meant}?"),
         None => format!("unknown field; expected one of {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(schema: &CompiledSchema, path: &str, found: &mut Vec<String>) {
+        for error in schema.compilation_errors() {
+            found.push(format!("{path}: {error:?}"));
+        }
+        for (name, property) in &schema.properties {
+            errors(property, &format!("{path}.{name}"), found);
+        }
+        for inner in schema.items.iter().chain(&schema.additional_properties) {
+            errors(inner, &format!("{path}[]"), found);
+        }
+        for option in schema.all_of.iter().chain(&schema.any_of) {
+            errors(option, path, found);
+        }
+    }
+
+    #[test]
+    fn every_rule_of_every_definition_compiles() {
+        let mut found = Vec::new();
+        let mut seen = 0;
+        for (name, kind) in &Checker::shared().kinds {
+            if let Some(rules) = &kind.rules {
+                errors(rules, name, &mut found);
+                seen += 1;
+            }
+        }
+        assert_eq!(found, [""; 0]);
+        assert_eq!(seen, KINDS.len());
     }
 }
