@@ -1,13 +1,15 @@
 //! BGP messages, sessions and routes as pure state machines.
 //!
 //! Owns what a BGP speaker knows and decides: [`wire`] turns octets into messages and back, [`fsm`]
-//! runs the session with one peer, [`rib`] holds routes and picks the best. Does not own sockets,
-//! clocks, randomness or the kernel: time and chance come in as arguments, so that the same code
-//! runs in the speaker, in tests, in fuzzers and in simulation.
+//! runs the session with one peer, [`ra`] finds the peer of an unnumbered link, [`rib`] holds
+//! routes and picks the best. Does not own sockets, clocks, randomness or the kernel: time and
+//! chance come in as arguments, so that the same code runs in the speaker, in tests, in fuzzers
+//! and in simulation.
 
 pub mod error;
 pub mod fsm;
 pub mod policy;
+pub mod ra;
 pub mod rib;
 pub mod role;
 pub mod types;
