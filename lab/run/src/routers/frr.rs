@@ -43,12 +43,15 @@ pub(super) fn launches(folder: &Path) -> Vec<Launch> {
     };
     let mut zebra = common("zebra");
     // -K keeps the kernel's routes over a restart until BGP has relearnt them; -r keeps them at the end.
+    // --v6-rr-semantics changes IPv6 routes in place, as the kernel has long been able to; without it
+    // zebra deletes each and adds it anew, and packets fall in between.
     zebra.extend([
         "-P".to_owned(),
         "0".to_owned(),
         "-K".to_owned(),
         RESTART_SECONDS.to_string(),
         "-r".to_owned(),
+        "--v6-rr-semantics".to_owned(),
     ]);
     let mut bgpd = common("bgpd");
     bgpd.extend(["-P".to_owned(), "0".to_owned()]);
@@ -84,6 +87,7 @@ fn bgpd_conf(plan: &Plan, node: &PlannedNode) -> String {
     let mut text = String::new();
     let out = &mut text;
     line(out, 0, format_args!("hostname {}", node.name));
+    route_maps(out);
     line(out, 0, format_args!("router bgp {}", node.asn));
     line(out, 1, format_args!("bgp router-id {}", node.loopback_v4));
     line(out, 1, format_args!("no bgp ebgp-requires-policy"));
@@ -146,16 +150,31 @@ fn bgpd_conf(plan: &Plan, node: &PlannedNode) -> String {
                     2,
                     format_args!("neighbor {peer} route-map prefer-global in"),
                 );
+                line(
+                    out,
+                    2,
+                    format_args!("neighbor {peer} route-map announce out"),
+                );
             }
         }
         line(out, 1, format_args!("exit-address-family"));
     }
+    text
+}
+
+/// Route maps stand before whoever uses them: bgpd refuses every route while a map is unknown, and looks
+/// again 5 s later.
+fn route_maps(out: &mut String) {
+    line(out, 0, format_args!("bgp route-map delay-timer 0"));
     line(out, 0, format_args!("route-map silence deny 10"));
     // bgpd 8 does not notice that a link-local next hop went with its interface, so routes that it retains
     // for a peer that restarts would outlive the cable; a global next hop is tracked.
     line(out, 0, format_args!("route-map prefer-global permit 10"));
     line(out, 1, format_args!("set ipv6 next-hop prefer-global"));
-    text
+    line(out, 0, format_args!("exit"));
+    // bgpd takes the mark that this leaves on a route for a next hop set on the way out, and ignores
+    // next-hop-self; a route map on the way out, of whatever content, takes the mark off first.
+    line(out, 0, format_args!("route-map announce permit 10"));
 }
 
 fn activate(out: &mut String, session: &Session<'_>) {
