@@ -6,6 +6,7 @@
 //! chance come in as arguments, so that the same code runs in the speaker, in tests, in fuzzers
 //! and in simulation.
 
+pub mod bfd;
 pub mod error;
 pub mod fsm;
 pub mod policy;
