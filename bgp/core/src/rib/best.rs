@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use crate::rib::path::{Path, PeerIndex, Source};
-use crate::types::{PathId, RouterId};
+use crate::types::{Asn, PathId, RouterId};
 use crate::wire::Origin;
 
 /// The steps of the decision, in order.
@@ -85,39 +85,20 @@ pub struct Selection {
 /// What the decision knows of a path; worked out once for all prefixes that share the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {
-    own: bool,
-    last_resort: bool,
     local_pref: u32,
-    as_path_len: u16,
-    origin: Origin,
-    /// Paths among which MED counts: those that the same neighbouring AS told, and those born in
-    /// our own AS together (RFC 4271 §9.1.2.2 c).
-    med_group: MedGroup,
+    /// The first AS of the path; AS 0, which no path holds (RFC 7607), where it is empty.
+    neighbour: Asn,
     /// RFC 4271 §9.1.2.2 c: absent counts as the lowest.
     med: u32,
-    internal: bool,
-    /// RFC 4456 §9: the ORIGINATOR_ID stands in for the router ID of the one who reflected.
-    originator: Option<RouterId>,
+    /// RFC 4456 §9: the ORIGINATOR_ID stands in for the router ID of the one who reflected. Of own
+    /// routes zero; there is but one to a prefix.
+    originator: RouterId,
+    as_path_len: u16,
     cluster_list_len: u16,
-}
-
-/// The neighbouring AS that told a path, in the form that takes the least room: AS 0 stands for the
-/// one of no AS (RFC 7607), and the numbers above for our own routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MedGroup(u64);
-
-impl MedGroup {
-    fn of(path: &Path) -> Self {
-        match path.source {
-            Source::Local => Self(u64::MAX),
-            Source::Peer(_) => Self(
-                path.attributes
-                    .as_path
-                    .first()
-                    .map_or(0, |asn| asn.0.into()),
-            ),
-        }
-    }
+    origin: Origin,
+    own: bool,
+    last_resort: bool,
+    internal: bool,
 }
 
 impl Rank {
@@ -132,14 +113,21 @@ impl Rank {
             local_pref: path.local_pref(),
             as_path_len: len(attributes.as_path.len()),
             origin: attributes.origin,
-            med_group: MedGroup::of(path),
+            neighbour: attributes.as_path.first().unwrap_or(Asn::ZERO),
             med: attributes.med.unwrap_or(0),
             internal: peer.is_some_and(|peer| peer.internal),
             originator: attributes
                 .originator_id
-                .or_else(|| peer.map(|peer| peer.router_id)),
+                .or_else(|| peer.map(|peer| peer.router_id))
+                .unwrap_or(RouterId(0)),
             cluster_list_len: len(attributes.cluster_list.len()),
         }
+    }
+
+    /// Paths among which MED counts: those that the same neighbouring AS told, and those that
+    /// peers told which were born in our own AS (RFC 4271 §9.1.2.2 c).
+    fn med_group(&self) -> (bool, Asn) {
+        (self.own, self.neighbour)
     }
 }
 
@@ -170,7 +158,7 @@ pub fn best_path(paths: &[Option<Candidate<'_>>], multipath: Multipath) -> Optio
         let champion = champions
             .iter()
             .copied()
-            .find(|champion| candidates[*champion].rank.med_group == candidate.rank.med_group)
+            .find(|champion| candidates[*champion].rank.med_group() == candidate.rank.med_group())
             .unwrap_or(best);
         let beaten_by = if champion == index { best } else { champion };
         if index != best {
@@ -213,7 +201,7 @@ pub(super) fn sharing(
         sharing.retain(|index| {
             champions.iter().all(|champion| {
                 champion == index
-                    || candidates[*champion].rank.med_group != candidates[*index].rank.med_group
+                    || candidates[*champion].rank.med_group() != candidates[*index].rank.med_group()
                     || prefer(&candidates[*champion], &candidates[*index])
                         .1
                         .is_none_or(|step| step > Step::External)
@@ -245,10 +233,10 @@ fn med_matters(candidates: &[Candidate<'_>]) -> bool {
 fn champions(candidates: &[Candidate<'_>]) -> SmallVec<[usize; 8]> {
     let mut champions: SmallVec<[usize; 8]> = SmallVec::new();
     for (index, candidate) in candidates.iter().enumerate() {
-        let group = candidate.rank.med_group;
+        let group = candidate.rank.med_group();
         match champions
             .iter_mut()
-            .find(|champion| candidates[**champion].rank.med_group == group)
+            .find(|champion| candidates[**champion].rank.med_group() == group)
         {
             None => champions.push(index),
             Some(champion) if prefer(candidate, &candidates[*champion]).0 == Ordering::Less => {
@@ -295,7 +283,7 @@ fn step(step: Step, ordering: Ordering) -> Option<(Ordering, Option<Step>)> {
 }
 
 fn compare_med(a: &Rank, b: &Rank) -> Ordering {
-    if a.med_group == b.med_group {
+    if a.med_group() == b.med_group() {
         a.med.cmp(&b.med)
     } else {
         Ordering::Equal

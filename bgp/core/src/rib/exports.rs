@@ -1,18 +1,17 @@
 //! What the peers of a group are told about paths, each told thing once.
 //!
-//! Owns the encoded form, behind handles of four octets, and the memory of which path became which.
-//! Does not own who was told what ([`super::adj_out`]).
+//! Owns the encoded form, behind handles of four octets, and how a path becomes one. Does not own who
+//! was told what ([`super::adj_out`]).
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
-use smallvec::SmallVec;
 
-use crate::policy::{Decision, Narrowed, Operations};
-use crate::rib::egress::{EgressConfig, Exported, Withheld, changed, permitted};
+use crate::policy::Decision;
+use crate::rib::accounts::{Accounts, Outcome, VaryingRef};
+use crate::rib::egress::{EgressConfig, Exported, changed, permitted};
 use crate::rib::hash::Seed;
 use crate::rib::path::PeerIndex;
 use crate::rib::paths::{PathKey, PathRef, Paths};
@@ -53,30 +52,8 @@ pub(super) struct Exports {
     free: Vec<ExportRef>,
     index: HashTable<ExportRef>,
     seed: Seed,
-    /// What became of paths, by their places in `accounts`.
-    known: HashMap<KnownKey, usize, Seed>,
-    accounts: Vec<Account>,
-    /// The last lookup: neighbours in the journal mostly share their path.
-    last: Option<(KnownKey, usize)>,
-    /// Entries of `known` that were of living paths when it was last swept.
-    living: usize,
+    accounts: Accounts,
 }
-
-/// What became of one path.
-#[derive(Debug)]
-struct Account {
-    /// What is left of the policy; `None` when the path may not be told whatever the prefix.
-    narrowed: Option<Narrowed>,
-    /// What was made of the path, by the operations that did it; held. `None` when it cannot be told
-    /// so.
-    exports: SmallVec<[(Operations, Option<ExportRef>); 1]>,
-}
-
-/// One path leads to prefixes of both families, and looks different to peers in each.
-type KnownKey = (PathKey, Family);
-
-/// `known` may exceed twice its living entries by this before it is swept.
-const SWEEP_SLACK: usize = 1024;
 
 impl Exports {
     pub(super) fn new(seed: Seed) -> Self {
@@ -85,10 +62,7 @@ impl Exports {
             free: Vec::new(),
             index: HashTable::new(),
             seed,
-            known: HashMap::with_hasher(seed),
-            accounts: Vec::new(),
-            last: None,
-            living: 0,
+            accounts: Accounts::default(),
         }
     }
 
@@ -100,39 +74,16 @@ impl Exports {
         paths: &Paths,
         config: &EgressConfig,
     ) -> Option<ExportRef> {
-        let key = (paths.key(path), prefix.family());
-        let at = match self.last {
-            Some((last, at)) if last == key => at,
-            _ => match self.known.get(&key) {
-                Some(at) => *at,
-                None => self.learn(key, paths, config),
-            },
+        let family = prefix.family();
+        let key = paths.key(path);
+        let outcome = match self.accounts.get(key, family) {
+            Outcome::Unknown => self.judge(key, family, paths, config),
+            known => known,
         };
-        self.last = Some((key, at));
-        let account = &self.accounts[at];
-        let narrowed = account.narrowed.as_ref()?;
-        let undecided;
-        let decision = match narrowed.settled() {
-            Some(decision) => decision,
-            None => {
-                let facts = config.facts(paths.get(path));
-                undecided = config.policy.decide(narrowed, prefix, &facts);
-                &undecided
-            }
-        };
-        if !decision.accepts() {
-            return None;
-        }
-        let made = account
-            .exports
-            .iter()
-            .find(|(operations, _)| *operations == decision.operations);
-        let export = match made {
-            Some((_, export)) => *export,
-            None => {
-                let decision = decision.clone();
-                self.make(at, path, prefix.family(), &decision, paths, config)
-            }
+        let export = match outcome {
+            Outcome::Unknown | Outcome::Withheld => None,
+            Outcome::Told(export) => Some(export),
+            Outcome::Varying(at) => self.decide(at, prefix, path, paths, config),
         };
         if let Some(export) = export {
             self.hold(export);
@@ -142,10 +93,15 @@ impl Exports {
 
     /// Forgets what became of paths, for another configuration: what is held stays.
     pub(super) fn forget_paths(&mut self) {
-        self.last = None;
-        self.known = HashMap::with_hasher(self.seed);
-        for account in std::mem::take(&mut self.accounts) {
-            self.close(account);
+        for export in std::mem::take(&mut self.accounts).dissolve() {
+            self.release(export);
+        }
+    }
+
+    /// Forgets what became of paths that are gone, once it is worth the work.
+    pub(super) fn tidy(&mut self, paths: &Paths) {
+        if self.accounts.is_sweep_due(paths) {
+            self.sweep(paths);
         }
     }
 
@@ -214,82 +170,95 @@ impl Exports {
         self.index.len()
     }
 
-    /// Drops what became of paths that are gone.
+    /// Forgets what became of paths that are gone.
     pub(super) fn sweep(&mut self, paths: &Paths) {
-        self.last = None;
-        let mut accounts: Vec<Option<Account>> = std::mem::take(&mut self.accounts)
-            .into_iter()
-            .map(Some)
-            .collect();
-        let kept = &mut self.accounts;
-        self.known.retain(|key, at| {
-            let account = paths.lives(key.0).then(|| accounts[*at].take()).flatten();
-            account.is_some_and(|account| {
-                *at = kept.len();
-                kept.push(account);
-                true
-            })
-        });
-        self.known.shrink_to(2 * self.known.len());
-        for account in accounts.into_iter().flatten() {
-            self.close(account);
-        }
-        self.living = self.known.len();
-    }
-
-    fn close(&mut self, account: Account) {
-        for export in account.exports.into_iter().filter_map(|(_, export)| export) {
+        let mut released = Vec::new();
+        self.accounts.sweep(paths, &mut released);
+        for export in released {
             self.release(export);
         }
     }
 
-    /// Opens the account of a path.
-    fn learn(&mut self, key: KnownKey, paths: &Paths, config: &EgressConfig) -> usize {
-        // Doubling before each sweep keeps its cost constant per path.
-        if self.known.len() >= 2 * self.living + SWEEP_SLACK {
-            self.sweep(paths);
+    /// What becomes of a path that was not asked for yet.
+    fn judge(
+        &mut self,
+        key: PathKey,
+        family: Family,
+        paths: &Paths,
+        config: &EgressConfig,
+    ) -> Outcome {
+        self.tidy(paths);
+        let path = paths.get(key.0);
+        let outcome = if permitted(family, path, config).is_err() {
+            Outcome::Withheld
+        } else {
+            let narrowed = config.policy.narrow(family, &config.facts(path));
+            match narrowed.settled() {
+                Some(decision) => self
+                    .make(key.0, family, decision, paths, config)
+                    .map_or(Outcome::Withheld, Outcome::Told),
+                None => Outcome::Varying(self.accounts.add_varying(narrowed)),
+            }
+        };
+        let mut released = Vec::new();
+        self.accounts.set(key, family, outcome, &mut released);
+        for export in released {
+            self.release(export);
         }
-        let ((path, _), family) = key;
-        let path = paths.get(path);
-        let permitted = permitted(family, path, config).is_ok();
-        let narrowed = permitted.then(|| config.policy.narrow(family, &config.facts(path)));
-        self.accounts.push(Account {
-            narrowed,
-            exports: SmallVec::new(),
-        });
-        let at = self.accounts.len() - 1;
-        self.known.insert(key, at);
-        at
+        outcome
     }
 
-    /// Makes of a path what a decision says.
+    /// What becomes of a path where it leads to `prefix`.
+    fn decide(
+        &mut self,
+        at: VaryingRef,
+        prefix: &Prefix,
+        path: PathRef,
+        paths: &Paths,
+        config: &EgressConfig,
+    ) -> Option<ExportRef> {
+        let facts = config.facts(paths.get(path));
+        let varying = self.accounts.varying(at);
+        let decision = config.policy.decide(&varying.narrowed, prefix, &facts);
+        if !decision.accepts() {
+            return None;
+        }
+        let made = varying
+            .made
+            .iter()
+            .find(|(operations, _)| *operations == decision.operations);
+        if let Some((_, export)) = made {
+            return *export;
+        }
+        let export = self.make(path, prefix.family(), &decision, paths, config);
+        let made = &mut self.accounts.varying(at).made;
+        made.push((decision.operations, export));
+        export
+    }
+
+    /// Makes of a path what a decision says; `None` when that is nothing, or cannot be told.
     fn make(
         &mut self,
-        at: usize,
         path: PathRef,
         family: Family,
         decision: &Decision,
         paths: &Paths,
         config: &EgressConfig,
     ) -> Option<ExportRef> {
+        if !decision.accepts() {
+            return None;
+        }
         let told = paths.get(path);
-        let export = changed(family, told, decision, config).and_then(|exported| {
-            let Exported {
-                attributes,
-                next_hop,
-            } = exported;
-            let announcement = Announcement::new(&attributes, &next_hop, family, config.encode)
-                .map_err(|_| Withheld::TooLong)?;
-            Ok(Export {
-                announcement,
-                source: told.source.index(),
-                next_hop: next_hop.addr(),
-            })
-        });
-        let export = export.ok().map(|export| self.intern(export));
-        let operations = decision.operations.clone();
-        self.accounts[at].exports.push((operations, export));
-        export
+        let Exported {
+            attributes,
+            next_hop,
+        } = changed(family, told, decision, config).ok()?;
+        let announcement = Announcement::new(&attributes, &next_hop, family, config.encode).ok()?;
+        Some(self.intern(Export {
+            announcement,
+            source: told.source.index(),
+            next_hop: next_hop.addr(),
+        }))
     }
 
     fn slot(&self, at: ExportRef) -> &Slot {

@@ -16,9 +16,10 @@ use crate::rib::adj_out::{AdjOut, Told};
 use crate::rib::egress::EgressConfig;
 use crate::rib::exports::{Export, ExportRef, Exports};
 use crate::rib::hash::Seed;
+use crate::rib::installs::Fib;
 use crate::rib::path::PeerIndex;
 use crate::rib::path_ids::PathIds;
-use crate::rib::table::{DestId, Fib, Table};
+use crate::rib::table::{DestId, Table};
 use crate::types::{Family, FamilySet, Nlri, PathId};
 use crate::wire;
 
@@ -393,6 +394,7 @@ impl Group {
             visit.dest(dest, resend);
         }
         if deltas.is_empty() {
+            self.exports.tidy(&sources.table.paths);
             return false;
         }
         let left = reader.members.len();
@@ -720,7 +722,8 @@ impl Visit<'_, '_> {
     fn exportable(&mut self, id: DestId) -> Told {
         let table = &self.sources.table;
         let dest = table.dest(id);
-        let waiting = matches!(dest.fib, Fib::Pending | Fib::Failed);
+        let fib = table.fib(id);
+        let waiting = matches!(fib, Fib::Pending | Fib::Failed);
         let mut told = Told::new();
         for entry in dest.paths.iter().filter(|entry| !entry.marks.rejected) {
             let peer = table.paths.peer(entry.told);
@@ -732,12 +735,10 @@ impl Visit<'_, '_> {
                     .several(id)
                     .iter()
                     .find(|(told, _)| *told == path_id);
-                before
-                    .filter(|_| dest.fib == Fib::Pending)
-                    .map(|(_, export)| {
-                        self.exports.hold(*export);
-                        *export
-                    })
+                before.filter(|_| fib == Fib::Pending).map(|(_, export)| {
+                    self.exports.hold(*export);
+                    *export
+                })
             } else {
                 self.exports
                     .of(&dest.prefix, entry.used, &table.paths, self.config)

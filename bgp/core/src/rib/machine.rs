@@ -309,7 +309,7 @@ impl Rib {
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
-        let Some(limit) = peer.policy.max_prefixes[family as usize] else {
+        let Some(limit) = peer.policy.max_prefixes[family.index()] else {
             return;
         };
         let count = u32::try_from(peer.counts(family).received).unwrap_or(u32::MAX);

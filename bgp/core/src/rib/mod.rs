@@ -17,15 +17,18 @@
 //!                                      export once, encode once ──> chunks of octets, pulled by each
 //! ```
 
+mod accounts;
 mod adj_out;
 mod best;
 mod dest_set;
 mod egress;
+mod entries;
 mod event;
 mod exports;
 mod group;
 mod groups;
 mod hash;
+mod installs;
 mod intake;
 mod journal;
 mod machine;
@@ -45,12 +48,13 @@ pub use egress::{EgressConfig, Exported, NextHopMode, Withheld, export};
 pub use event::{
     Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
 };
+pub use installs::FibState;
 pub use machine::Rib;
 pub use origin::{BlockOwner, BlockOwners, OriginValidity};
 pub use path::{
     DEFAULT_LOCAL_PREF, Path, PathPeer, PeerId, PeerIndex, Rejection, Source, TablePath,
 };
-pub use table::FibState;
+
 pub use view::{FamilyView, RouteView};
 
 #[cfg(test)]

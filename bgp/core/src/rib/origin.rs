@@ -30,7 +30,7 @@ impl FromIterator<(Prefix, BlockOwner)> for BlockOwners {
     fn from_iter<I: IntoIterator<Item = (Prefix, BlockOwner)>>(blocks: I) -> Self {
         let mut owners = Self::default();
         for (block, owner) in blocks {
-            owners.lengths[block.family() as usize].insert(block.len());
+            owners.lengths[block.family().index()].insert(block.len());
             owners.owners.insert(block, owner);
         }
         owners
@@ -71,7 +71,7 @@ impl BlockOwners {
 
     /// The longest block that holds `prefix`.
     pub fn covering(&self, prefix: &Prefix) -> Option<(Prefix, &BlockOwner)> {
-        let lengths = &self.lengths[prefix.family() as usize];
+        let lengths = &self.lengths[prefix.family().index()];
         lengths.range(..=prefix.len()).rev().find_map(|len| {
             let block = Prefix::new(prefix.addr(), *len).ok()?;
             self.owners.get(&block).map(|owner| (block, owner))

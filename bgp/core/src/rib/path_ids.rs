@@ -52,7 +52,7 @@ impl PathIds {
     }
 
     fn sweep(&mut self, table: &Table) {
-        let entries = table.iter().flat_map(|(_, dest)| &dest.paths);
+        let entries = table.iter().flat_map(|(_, dest)| dest.paths.iter());
         let living: HashSet<Origin> = entries
             .map(|entry| (table.paths.peer(entry.told), entry.id))
             .collect();

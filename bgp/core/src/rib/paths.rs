@@ -22,7 +22,8 @@ impl PathRef {
         Self(number.expect("memory ends before four billion paths do"))
     }
 
-    fn slot(self) -> usize {
+    /// Its place in a list of all paths, which another path may take later.
+    pub(super) fn slot(self) -> usize {
         self.0.get() as usize - 1
     }
 }
@@ -136,9 +137,9 @@ impl Paths {
         (at, self.lives[at.slot()])
     }
 
-    /// Whether a path of that name is still held.
-    pub(super) fn lives(&self, (at, life): PathKey) -> bool {
-        self.lives[at.slot()] == life
+    /// Whether the path that had a slot in a life of it is still held.
+    pub(super) fn slot_lives(&self, slot: usize, life: u32) -> bool {
+        self.slots[slot].is_some() && self.lives[slot] == life
     }
 
     /// How many are held.

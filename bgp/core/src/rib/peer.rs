@@ -92,12 +92,12 @@ impl Peer {
     }
 
     pub(super) fn counts(&self, family: Family) -> Counts {
-        self.counts[family as usize]
+        self.counts[family.index()]
     }
 
     /// Counts a path that has come to the table.
     pub(super) fn count(&mut self, family: Family, marks: Marks) {
-        let counts = &mut self.counts[family as usize];
+        let counts = &mut self.counts[family.index()];
         counts.received += 1;
         counts.rejected += usize::from(marks.rejected);
         counts.stale += usize::from(marks.stale);
@@ -105,7 +105,7 @@ impl Peer {
 
     /// Counts a path that has left the table.
     pub(super) fn uncount(&mut self, family: Family, marks: Marks) {
-        let counts = &mut self.counts[family as usize];
+        let counts = &mut self.counts[family.index()];
         counts.received -= 1;
         counts.rejected -= usize::from(marks.rejected);
         counts.stale -= usize::from(marks.stale);

@@ -1,26 +1,25 @@
 //! The Adj-RIBs-In and the Loc-RIB in one: all paths by prefix, and what was made of them.
 //!
-//! Owns storage, and where a route stands on its way to the FIB. Does not own what happens when.
+//! Owns storage. Does not own what happens when.
 //!
 //! A destination is one slot of a vector, found by hash; its number stays as long as it has paths
-//! or somebody was told about it. The slot is small on purpose, a cache line: a full table has a
-//! million of them, and each route passes through its slot a handful of times.
+//! or somebody was told about it. The slot is small on purpose: a full table has a million of them,
+//! and each route passes through its slot a handful of times.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::rib::best::{Candidate, Multipath, pick, sharing};
+use crate::rib::entries::Entries;
 use crate::rib::event::{Action, Forward};
 use crate::rib::hash::Seed;
+use crate::rib::installs::{Fib, FibState, Installs};
 use crate::rib::journal::Journal;
 use crate::rib::origin::OriginValidity;
 use crate::rib::path::{PeerIndex, Source};
 use crate::rib::paths::{PathRef, Paths};
-use crate::rib::ways::{WaysRef, WaysTable};
 use crate::types::{PathId, Prefix};
 
 /// Names a destination as long as it is in the table.
@@ -59,42 +58,13 @@ pub(super) struct Marks {
 #[derive(Debug)]
 pub(super) struct Dest {
     pub(super) prefix: Prefix,
-    pub(super) fib: Fib,
     /// How many Adj-RIBs-Out have a word about it.
     holders: u16,
-    pub(super) paths: SmallVec<[Entry; 1]>,
+    pub(super) paths: Entries,
     /// What peers are told, policies permitting.
     pub(super) announced: Option<PathRef>,
-    /// What the FIB was last asked for.
-    ways: Option<WaysRef>,
-    /// The number of that request, its low half.
-    seq: u32,
     /// See [`Journal`].
     pub(super) journal: u32,
-}
-
-/// Where a route stands on its way to the FIB, without the words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Fib {
-    #[default]
-    None,
-    Pending,
-    Installed,
-    Failed,
-}
-
-/// Where a route stands on its way to the FIB.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FibState {
-    /// Own routes and unusable ones have nothing to install; a speaker that does not forward has
-    /// none at all.
-    None,
-    /// Handed over, not yet acknowledged.
-    Pending,
-    /// The FIB has it.
-    Installed,
-    /// The FIB refused it, for the reason.
-    Failed(String),
 }
 
 /// Which selections may run.
@@ -118,14 +88,9 @@ pub(super) struct Table {
     index: HashTable<DestId>,
     seed: Seed,
     pub(super) paths: Paths,
-    ways: WaysTable,
     pub(super) journal: Journal,
-    /// Routes are installed before peers are told about them.
-    forwarding: bool,
-    /// How many routes the FIB has not yet answered for.
-    pending: usize,
-    failures: HashMap<DestId, String>,
-    last_seq: u64,
+    /// Routes are installed before peers are told about them; `None` where there is no FIB.
+    installs: Option<Installs>,
 }
 
 impl Table {
@@ -137,12 +102,8 @@ impl Table {
             index: HashTable::new(),
             seed,
             paths: Paths::new(seed),
-            ways: WaysTable::new(seed),
             journal: Journal::default(),
-            forwarding,
-            pending: 0,
-            failures: HashMap::new(),
-            last_seq: 0,
+            installs: forwarding.then(|| Installs::new(seed)),
         }
     }
 
@@ -175,12 +136,9 @@ impl Table {
         }
         let dest = Dest {
             prefix,
-            fib: Fib::None,
             holders: 0,
-            paths: SmallVec::new(),
+            paths: Entries::default(),
             announced: None,
-            ways: None,
-            seq: 0,
             journal: 0,
         };
         let id = match self.free.pop() {
@@ -259,22 +217,13 @@ impl Table {
         if let Some(at) = found {
             return Some(std::mem::replace(&mut paths[at], entry));
         }
-        if paths.len() == paths.capacity() && paths.spilled() {
-            // Doubling would waste half of what most destinations of a mesh need.
-            paths.reserve_exact(paths.len() / 2);
-        }
         paths.push(entry);
         None
     }
 
     /// Takes away the path at a place in the list.
     pub(super) fn remove_at(&mut self, dest: DestId, at: usize) -> Entry {
-        let paths = &mut self.dests[dest.slot()].paths;
-        let entry = paths.remove(at);
-        if paths.is_empty() {
-            paths.shrink_to_fit();
-        }
-        entry
+        self.dests[dest.slot()].paths.remove(at)
     }
 
     /// Puts `entry` in the place of another of the same source, which it gives back. The holds that
@@ -307,10 +256,10 @@ impl Table {
             // The prefix may just have lost our own route: that withdrawal does not wait.
             return self.announce(id, None);
         }
-        if self.forwarding {
-            self.forward(id, ways.as_deref(), out);
+        if let Some(installs) = &mut self.installs {
+            installs.ask(id, self.dests[id.slot()].prefix, ways.as_deref(), out);
         }
-        let told = match (self.dests[id.slot()].fib, best) {
+        let told = match (self.fib(id), best) {
             // Traffic for a route that the kernel lacks would be lost here: peers keep what they
             // were told before until the FIB answers. A withdrawal never waits.
             (Fib::Pending, Some(_)) => return false,
@@ -336,7 +285,7 @@ impl Table {
         };
         let path = self.paths.get(usable[best].used);
         // Own routes are delivered here; the FIB is not asked for them.
-        if !self.forwarding || path.source == Source::Local {
+        if self.installs.is_none() || path.source == Source::Local {
             return (Some(usable[best].used), None);
         }
         let mut ways = SmallVec::new();
@@ -350,40 +299,6 @@ impl Table {
         (Some(usable[best].used), Some(ways))
     }
 
-    /// Asks the FIB for a destination's ways, if they are others than before.
-    fn forward(&mut self, id: DestId, ways: Option<&[Forward]>, out: &mut Vec<Action>) {
-        let dest = &mut self.dests[id.slot()];
-        let before = dest.ways.map(|old| &**self.ways.get(old));
-        if before == ways {
-            return;
-        }
-        if let Some(old) = dest.ways.take() {
-            self.ways.release(old);
-        }
-        self.last_seq += 1;
-        dest.seq = low_half(self.last_seq);
-        if dest.fib == Fib::Pending {
-            self.pending -= 1;
-        }
-        if dest.fib == Fib::Failed {
-            self.failures.remove(&id);
-        }
-        let mut forward = None;
-        dest.fib = Fib::None;
-        if let Some(ways) = ways {
-            let held = self.ways.intern(ways);
-            dest.ways = Some(held);
-            dest.fib = Fib::Pending;
-            self.pending += 1;
-            forward = Some(Arc::clone(self.ways.get(held)));
-        }
-        out.push(Action::Fib {
-            prefix: dest.prefix,
-            forward,
-            seq: self.last_seq,
-        });
-    }
-
     /// The FIB's answer; whether what peers are told has changed. Answers to changes that were
     /// replaced since are ignored.
     pub(super) fn answer(
@@ -394,39 +309,26 @@ impl Table {
         multipath: Multipath,
         out: &mut Vec<Action>,
     ) -> bool {
-        let dest = &mut self.dests[id.slot()];
-        if dest.seq != low_half(seq) || dest.ways.is_none() {
-            return false;
-        }
-        if dest.fib == Fib::Pending {
-            self.pending -= 1;
-        }
-        match failed {
-            Some(why) => {
-                dest.fib = Fib::Failed;
-                self.failures.insert(id, why);
-            }
-            None => {
-                dest.fib = Fib::Installed;
-                self.failures.remove(&id);
-            }
-        }
-        self.reselect(id, multipath, Scope::All, out)
+        let installs = self.installs.as_mut();
+        installs.is_some_and(|installs| installs.answer(id, seq, failed))
+            && self.reselect(id, multipath, Scope::All, out)
+    }
+
+    /// Where a route stands on its way to the FIB, without the words.
+    pub(super) fn fib(&self, id: DestId) -> Fib {
+        let installs = self.installs.as_ref();
+        installs.map_or(Fib::None, |installs| installs.state(id))
     }
 
     /// Where a route stands on its way to the FIB.
     pub(super) fn fib_state(&self, id: DestId) -> FibState {
-        match self.dests[id.slot()].fib {
-            Fib::None => FibState::None,
-            Fib::Pending => FibState::Pending,
-            Fib::Installed => FibState::Installed,
-            Fib::Failed => FibState::Failed(self.failures.get(&id).cloned().unwrap_or_default()),
-        }
+        let installs = self.installs.as_ref();
+        installs.map_or(FibState::None, |installs| installs.describe(id))
     }
 
     /// How many routes the FIB has not yet answered for.
     pub(super) fn pending(&self) -> usize {
-        self.pending
+        self.installs.as_ref().map_or(0, Installs::pending)
     }
 
     /// Sets what peers are told; whether that is something else than before.
@@ -466,8 +368,11 @@ impl Table {
         let dest = &self.dests[id.slot()];
         let empty = dest.paths.is_empty()
             && dest.holders == 0
-            && dest.ways.is_none()
-            && dest.announced.is_none();
+            && dest.announced.is_none()
+            && !self
+                .installs
+                .as_ref()
+                .is_some_and(|installs| installs.wants(id));
         if !empty {
             return;
         }
@@ -497,17 +402,14 @@ fn forward(paths: &Paths, path: PathRef) -> Option<Forward> {
     })
 }
 
-fn low_half(number: u64) -> u32 {
-    (number & u64::from(u32::MAX)) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_fits_a_cache_line() {
-        assert!(size_of::<Dest>() <= 64, "{}", size_of::<Dest>());
+    fn a_destination_takes_little() {
         assert_eq!(size_of::<Entry>(), 16);
+        assert_eq!(size_of::<Entries>(), 16);
+        assert_eq!(size_of::<Dest>(), 48);
     }
 }

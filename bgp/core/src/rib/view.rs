@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use crate::rib::best::{Selection, best_path};
 use crate::rib::egress::{EgressConfig, Exported, Withheld, export};
+use crate::rib::installs::FibState;
 use crate::rib::machine::Rib;
 use crate::rib::path::{Path, PeerIndex, TablePath};
 use crate::rib::peer::Session;
-use crate::rib::table::{DestId, FibState, candidate};
+use crate::rib::table::{DestId, candidate};
 use crate::types::{Family, Prefix};
 
 /// One prefix.

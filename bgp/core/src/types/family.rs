@@ -21,6 +21,11 @@ impl Family {
     /// Every family, in the order in which it is announced.
     pub const ALL: [Self; 2] = [Self::Ipv4Unicast, Self::Ipv6Unicast];
 
+    /// Its place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// Width of an address of the family, in bits.
     pub fn address_bits(self) -> u8 {
         match self {
