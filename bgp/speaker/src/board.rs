@@ -3,11 +3,12 @@
 //! Owns the latest status per peer. Does not own routes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use caracal_bgp_core::fsm::Negotiated;
+use caracal_bgp_core::types::Asn;
 use tokio::sync::watch;
 
 use crate::config::{PeerConfig, PeerName};
@@ -91,15 +92,19 @@ impl Status {
         self,
         name: &PeerName,
         config: &PeerConfig,
+        local: Asn,
         families: Vec<FamilySnapshot>,
     ) -> PeerSnapshot {
         let negotiated = self.negotiated.as_ref();
         PeerSnapshot {
             name: name.0.clone(),
-            remote: config.remote,
+            remote: config.remote.address().unwrap_or(NO_ADDRESS),
             local_address: self.local_address.or(config.local_address),
             interface: self.interface.map(|interface| interface.name),
-            asn: config.asn,
+            asn: negotiated.map_or_else(
+                || config.peer_as.number(local).unwrap_or(Asn::ZERO),
+                |terms| terms.peer_asn,
+            ),
             router_id: negotiated.map(|terms| terms.peer_router_id.to_string()),
             state: self.state,
             since_ms: self.since_ms,
@@ -113,6 +118,9 @@ impl Status {
         }
     }
 }
+
+/// Shown for a peer that is known by its interface or its range.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Milliseconds since the Unix epoch; zero on a clock that stands before it.
 pub(crate) fn now_ms() -> u64 {

@@ -7,6 +7,7 @@
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use caracal_bgp_core::fsm::{
     Role, State,
 };
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
+use caracal_bgp_core::types::Asn;
 use caracal_bgp_core::wire::{
     self, DecodeContext, EncodeContext, Frame, Message, MessageType, RefreshKind, Update,
     UpdateOutcome,
@@ -25,7 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::board::{Board, now_ms};
-use crate::config::{PeerConfig, PeerName, SpeakerConfig};
+use crate::config::{PeerConfig, PeerName, SpeakerConfig, Ttl};
 use crate::connection::{ConnEvent, Connection, close_why};
 use crate::net;
 use crate::rib_thread::{Input, RibHandle, sleep_until};
@@ -56,6 +58,7 @@ pub(crate) struct Setup {
     pub(crate) name: PeerName,
     pub(crate) index: PeerIndex,
     pub(crate) config: PeerConfig,
+    pub(crate) remote: SocketAddr,
     pub(crate) machine: Config,
     pub(crate) rib: RibHandle,
     pub(crate) board: Board,
@@ -68,6 +71,7 @@ pub(crate) struct Setup {
 pub(crate) fn machine_config(
     speaker: &SpeakerConfig,
     peer: &PeerConfig,
+    asn: Asn,
     index: PeerIndex,
     restarting: bool,
 ) -> Config {
@@ -78,10 +82,10 @@ pub(crate) fn machine_config(
     Config {
         local_asn: speaker.asn,
         router_id: speaker.router_id,
-        peer_asn: peer.asn,
+        peer_asn: asn,
         graceful_restart: (restart.enabled && peer.graceful_restart).then(|| {
             LocalGracefulRestart {
-                restart_time: restart.restart_time,
+                restart_time: peer.restart_time.unwrap_or(restart.restart_time),
                 restarting,
                 // RFC 4724 §3: the F bit claims that forwarding survived *this* restart.
                 families: families.iter().map(|f| (*f, restarting)).collect(),
@@ -283,7 +287,7 @@ impl Session {
     }
 
     fn connected(&mut self, stream: TcpStream, role: Role) {
-        let remote = self.setup.config.remote.ip();
+        let remote = self.setup.remote.ip();
         let prepared = net::prepare(&stream, remote, self.ttl()).and_then(|()| stream.local_addr());
         let local = match prepared {
             Ok(local) => local.ip().to_canonical(),
@@ -414,11 +418,8 @@ impl Session {
 
     fn dial(&mut self) {
         self.cancel_dial();
-        let PeerConfig {
-            remote,
-            local_address,
-            ..
-        } = self.setup.config;
+        let remote = self.setup.remote;
+        let local_address = self.setup.config.local_address;
         let ttl = self.ttl();
         let events = self.events.clone();
         let task = tokio::spawn(async move {
@@ -442,10 +443,15 @@ impl Session {
         let external = machine.local_asn != machine.peer_asn;
         let automatic = || {
             external
-                .then(|| net::external_ttl(self.setup.config.remote.ip()))
+                .then(|| net::external_ttl(self.setup.remote.ip()))
                 .flatten()
         };
-        self.setup.config.ttl.or_else(automatic)
+        match self.setup.config.ttl {
+            Ttl::Automatic => automatic(),
+            Ttl::Send(ttl) => Some(ttl),
+            // RFC 5082 §3: what is sent starts with the greatest.
+            Ttl::Security { .. } => Some(u8::MAX),
+        }
     }
 
     fn send(&mut self, conn: ConnId, message: &Message) {
@@ -477,7 +483,6 @@ impl Session {
             index: self.setup.index,
             generation: self.generation,
         };
-        let config = &self.setup.config;
         let Some(local) = self
             .connections
             .get(&conn)
@@ -485,7 +490,7 @@ impl Session {
         else {
             return;
         };
-        let (ends, interface) = net::ends(local, config.remote.ip());
+        let (ends, interface) = net::ends(local, self.setup.remote.ip());
         let kind = self.setup.machine.peer_kind();
         self.established = Some(Established {
             conn,

@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use caracal_bgp_core::fsm::Admin;
 use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, PeerIndex, RibOptions};
-use caracal_bgp_core::types::Prefix;
+use caracal_bgp_core::types::{Asn, Prefix};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::board::Board;
-use crate::config::{ListenConfig, PeerConfig, PeerName, SpeakerConfig};
+use crate::config::{Activation, Change, ListenConfig, PeerConfig, PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::explain;
 use crate::fib::{FibEvent, Forwarding};
@@ -227,18 +227,15 @@ impl Supervisor {
 
     async fn apply(&mut self, new: SpeakerConfig) -> Result<(), Error> {
         let old = std::mem::replace(&mut self.config, new);
-        let everyone = (old.asn, old.router_id, &old.graceful_restart)
-            != (
-                self.config.asn,
-                self.config.router_id,
-                &self.config.graceful_restart,
-            );
+        let everyone = old
+            .change(&self.config)
+            .includes(Change::NEW_SESSION.and(Change::NEXT_SESSION));
         let stays = |name: &PeerName, config: &PeerConfig, new: &SpeakerConfig| {
             !everyone
                 && new
                     .peers
                     .get(name)
-                    .is_some_and(|peer| !config.needs_new_session(peer))
+                    .is_some_and(|peer| stays_up(config, peer))
         };
         for (name, config) in &old.peers {
             if !stays(name, config, &self.config) {
@@ -294,11 +291,19 @@ impl Supervisor {
             return;
         };
         let restarting = *self.restarting.borrow();
+        let (remote, asn) = match startable(config, self.config.asn) {
+            Ok(ends) => ends,
+            Err(why) => {
+                self.board.update(name, |status| status.why = why);
+                return;
+            }
+        };
         let setup = Setup {
             name: name.clone(),
             index: *index,
             config: config.clone(),
-            machine: session::machine_config(&self.config, config, *index, restarting),
+            remote,
+            machine: session::machine_config(&self.config, config, asn, *index, restarting),
             rib: self.rib.clone(),
             board: self.board.clone(),
             restarting: self.restarting.clone(),
@@ -339,7 +344,7 @@ impl Supervisor {
         let from = remote.ip().to_canonical();
         let local = stream.local_addr().map(|local| local.ip().to_canonical());
         let peer = self.config.peers.iter().find(|(_, peer)| {
-            peer.remote.ip() == from
+            peer.remote.address().map(|address| address.ip()) == Some(from)
                 && peer
                     .local_address
                     .is_none_or(|wanted| local.as_ref().is_ok_and(|local| *local == wanted))
@@ -412,7 +417,9 @@ impl Supervisor {
                 .iter()
                 .map(|(name, peer)| {
                     let families = families.remove(name).unwrap_or_default();
-                    board.status(name).snapshot(name, peer, families)
+                    board
+                        .status(name)
+                        .snapshot(name, peer, config.asn, families)
                 })
                 .collect();
             let _ = answer.send(SpeakerSnapshot {
@@ -568,6 +575,38 @@ async fn accept(listener: TcpListener, intake: mpsc::Sender<Arrival>) {
             }
         }
     }
+}
+
+/// Address and AS of the peer.
+///
+/// # Errors
+/// Why there can be no session, for people.
+fn startable(config: &PeerConfig, local: Asn) -> Result<(SocketAddr, Asn), String> {
+    match &config.activation {
+        Activation::Run => {}
+        Activation::Down { message } if message.is_empty() => {
+            return Err("administratively down".to_owned());
+        }
+        Activation::Down { message } => return Err(format!("administratively down: {message}")),
+        Activation::Held { why } => return Err(why.clone()),
+    }
+    let remote = config.remote.address();
+    let remote = remote.ok_or("peers without an address are not supported yet")?;
+    let asn = config.peer_as.number(local);
+    let asn = asn.ok_or("peers of any other AS are not supported yet")?;
+    if config.authentication.is_some() {
+        // Without the key the session would run unprotected.
+        return Err("authentication is not supported yet".to_owned());
+    }
+    Ok((remote, asn))
+}
+
+/// Whether a living session can take over `to`: the table does what concerns routes, and a client
+/// is one from its next session on.
+fn stays_up(from: &PeerConfig, to: &PeerConfig) -> bool {
+    from.change(to)
+        .only(Change::REFRESH_IN.and(Change::REEXPORT))
+        && from.route_reflector_client == to.route_reflector_client
 }
 
 fn interface_of_config(config: &PeerConfig) -> Option<net::Interface> {

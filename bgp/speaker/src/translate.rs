@@ -37,12 +37,12 @@ pub(crate) fn rib_config(
         .filter_map(|(name, index)| {
             let peer = config.peers.get(name)?;
             let policy = PeerPolicy {
-                import: Arc::new(peer.import.clone()),
-                export: Arc::new(peer.export.clone()),
+                import: Arc::clone(&peer.import),
+                export: Arc::clone(&peer.export),
                 next_hop_mode: peer.next_hop_mode,
                 next_hop_v4: peer.next_hop_v4,
                 next_hop_v6: peer.next_hop_v6,
-                client: peer.route_reflector_client && peer.asn == config.asn,
+                client: peer.route_reflector_client && peer.peer_as.is_internal(config.asn),
                 graceful_restart: config.graceful_restart.enabled && peer.graceful_restart,
             };
             Some((*index, policy))
