@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use caracal_bgp_core::fsm::Negotiated;
 use caracal_bgp_core::policy::Policy;
 use caracal_bgp_core::rib::{
-    Ends, Event, Multipath, NextHopMode, PeerId, PeerIndex, PeerPolicy, Rib, RibConfig, RibOptions,
+    Ends, Event, Multipath, NextHopMode, OriginCheck, PeerId, PeerIndex, PeerPolicy, PrivateAs,
+    Rib, RibConfig, RibOptions,
 };
 use caracal_bgp_core::types::{Asn, Family, NextHop, Nlri, Prefix, RouterId};
 use caracal_bgp_core::wire::{AsPath, PathAttributes, Reach, Update};
@@ -32,8 +33,10 @@ fn rib() -> Rib {
         export: Arc::new(Policy::accept_all()),
         allowed_own_as: 0,
         as_override: false,
-        remove_private_as: false,
-        validate_origin: false,
+        private_as: PrivateAs::Keep,
+        cluster_id: None,
+        told_paths: [None; 2],
+        validate_origin: OriginCheck::Off,
         max_prefixes: [None; 2],
         next_hop_mode: NextHopMode::Auto,
         next_hop_v4: None,

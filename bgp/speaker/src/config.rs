@@ -2,19 +2,33 @@
 //!
 //! Owns the shape of the whole desired state: [`crate::SpeakerHandle::apply`] compares an old and
 //! a new value and touches only the peers whose part differs. Does not own where it comes from
-//! (resources, files) nor its text form.
+//! (resources, files) nor its text form. What a change costs is in [`Change`].
+
+mod change;
+mod peer;
+mod secret;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use caracal_bgp_core::policy::InterfaceGlob;
 pub use caracal_bgp_core::policy::{
     ExportPolicy, ImportPolicy, Policy, PrefixMatch, Rule, Verdict,
 };
-pub use caracal_bgp_core::rib::NextHopMode;
-use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
+pub use caracal_bgp_core::rib::{NextHopMode, OriginCheck, PrivateAs};
+use caracal_bgp_core::types::{Asn, Prefix, RouterId};
+pub use caracal_bgp_core::types::{BgpRole, PeerAs};
 use caracal_bgp_core::wire::{Community, LargeCommunity};
+
+pub use change::Change;
+pub use peer::{
+    Activation, AddPath, AddPathSend, BfdConfig, Endpoint, MaxPrefixAction, MaxPrefixes,
+    PeerConfig, PeerName, Ttl,
+};
+pub use secret::{AoAlgorithm, AoKey, AoKeychain, Authentication, Secret};
 
 /// The port that IANA gave BGP.
 pub const BGP_PORT: u16 = 179;
@@ -50,6 +64,16 @@ pub struct SpeakerConfig {
     /// Prefixes that are ours alone: they and everything inside them are never accepted from a
     /// peer (own blocks, own loopbacks).
     pub protected: Vec<Prefix>,
+    /// Blocks and who holds them, by prefix: what a peer with [`PeerConfig::validate_origin`] may
+    /// announce of them. Empty where nobody asks.
+    pub blocks: Vec<(Prefix, Arc<BlockOwner>)>,
+    /// Interfaces whose addresses are never named as next hop and whose subnets count as shared
+    /// with nobody.
+    pub ignored_interfaces: Vec<InterfaceGlob>,
+    /// Stations that watch.
+    pub bmp: Vec<BmpStation>,
+    /// Dumps to files.
+    pub mrt: Option<MrtDump>,
 }
 
 impl SpeakerConfig {
@@ -68,6 +92,10 @@ impl SpeakerConfig {
             peers: BTreeMap::new(),
             originate: BTreeMap::new(),
             protected: Vec::new(),
+            blocks: Vec::new(),
+            ignored_interfaces: Vec::new(),
+            bmp: Vec::new(),
+            mrt: None,
         }
     }
 }
@@ -102,6 +130,9 @@ pub struct GracefulRestartConfig {
     /// How long our own selection waits for the End-of-RIB of our peers after a restart
     /// (RFC 4724 §4.1, Selection_Deferral_Timer).
     pub selection_deferral: Duration,
+    /// How long routes are kept, at the lowest preference, beyond the restart time (RFC 9494);
+    /// zero does not offer it.
+    pub long_lived_stale_time: Duration,
 }
 
 impl Default for GracefulRestartConfig {
@@ -111,107 +142,56 @@ impl Default for GracefulRestartConfig {
             restart_time: Duration::from_secs(120),
             stale_time: Duration::from_secs(360),
             selection_deferral: Duration::from_secs(30),
+            long_lived_stale_time: Duration::ZERO,
         }
     }
 }
 
-/// What a peer is called: the key of everything kept about it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerName(pub String);
-
-impl From<&str> for PeerName {
-    fn from(name: &str) -> Self {
-        Self(name.to_owned())
-    }
+/// Who holds a block of addresses, for judging who may announce it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockOwner {
+    /// Name of the node.
+    pub node: String,
+    /// Identifiers that its speaker may have; they count behind a reflector.
+    pub router_ids: Vec<RouterId>,
+    /// Addresses of the node; they count on sessions with the node itself.
+    pub addresses: Vec<IpAddr>,
+    /// The node is not there any more, or another one of the same name took its place: the
+    /// record may be out of date, so nobody is refused for it.
+    pub stale: bool,
 }
 
-impl fmt::Display for PeerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for PeerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// One session.
+/// A station that is told about sessions and routes by BMP (RFC 7854).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// Address and port to dial; connections from the address are this peer's, whatever their
-    /// port.
-    pub remote: SocketAddr,
-    /// Address to dial from; also restricts which incoming connections are this peer's.
-    pub local_address: Option<IpAddr>,
-    /// The AS that the peer must name in its OPEN.
-    pub asn: Asn,
-    /// Families to offer; one session carries them all.
-    pub families: Vec<Family>,
-    /// Hold time to offer: zero or at least 3 s (RFC 4271 §4.2).
-    pub hold_time: Duration,
-    /// Pause before the peer is dialled again.
-    pub connect_retry: Duration,
-    /// Wait for the peer to connect; never dial.
-    pub passive: bool,
-    /// Which next hop the peer is told.
-    pub next_hop_mode: NextHopMode,
-    /// Next hop to name for IPv4 routes where the rules say "self"; otherwise the session's local
-    /// address, or an IPv4 address of its interface.
-    pub next_hop_v4: Option<Ipv4Addr>,
-    /// Next hop to name for IPv6 routes where the rules say "self"; otherwise the session's local
-    /// address, or a global IPv6 address of its interface.
-    pub next_hop_v6: Option<Ipv6Addr>,
-    /// Whether the peer is a client of this route reflector (RFC 4456). Internal peers only.
-    pub route_reflector_client: bool,
-    /// Which of its routes are accepted.
-    pub import: ImportPolicy,
-    /// Which routes it is told, among those that the protocol's rules allow.
-    pub export: ExportPolicy,
-    /// Whether the graceful restart capability is offered to this peer.
-    pub graceful_restart: bool,
-    /// TTL or hop limit of outgoing packets. `None`: 1 for an external peer on a connected subnet,
-    /// as routers expect, so that the session dies with its link; else the system's default.
-    pub ttl: Option<u8>,
+pub struct BmpStation {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it is told, ascending and without duplicates.
+    pub routes: Vec<BmpRoutes>,
 }
 
-impl PeerConfig {
-    /// A session with both families, hold time 90 s, retries within 1 s, that accepts and exports
-    /// everything.
-    pub fn new(remote: SocketAddr, asn: Asn) -> Self {
-        Self {
-            remote,
-            local_address: None,
-            asn,
-            families: Family::ALL.to_vec(),
-            hold_time: Duration::from_secs(90),
-            connect_retry: Duration::from_secs(1),
-            passive: false,
-            next_hop_mode: NextHopMode::Auto,
-            next_hop_v4: None,
-            next_hop_v6: None,
-            route_reflector_client: false,
-            import: Policy::accept_all(),
-            export: Policy::accept_all(),
-            graceful_restart: true,
-            ttl: None,
-        }
-    }
+/// Routes that a BMP station is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BmpRoutes {
+    /// What peers tell, before any policy (RFC 7854 §5).
+    PrePolicy,
+    /// What of it is used (RFC 7854 §5).
+    PostPolicy,
+    /// What was picked (RFC 9069).
+    LocRib,
+    /// What peers are told, after any policy (RFC 8671).
+    AdjRibOut,
+}
 
-    /// Whether going from `self` to `other` needs a new session. Policies and next hops change
-    /// under a living one.
-    pub fn needs_new_session(&self, other: &Self) -> bool {
-        let session_part = |peer: &Self| Self {
-            import: Policy::accept_all(),
-            export: Policy::accept_all(),
-            next_hop_mode: NextHopMode::Auto,
-            next_hop_v4: None,
-            next_hop_v6: None,
-            ..peer.clone()
-        };
-        session_part(self) != session_part(other)
-    }
+/// Dumps in MRT format (RFC 6396).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MrtDump {
+    /// Existing folder for the files.
+    pub directory: PathBuf,
+    /// Whether messages and state changes are written, and when a new file of them begins.
+    pub updates: Option<Duration>,
+    /// How often the whole table is written.
+    pub tables: Option<Duration>,
 }
 
 /// What an own route carries.

@@ -9,13 +9,14 @@
 mod inbound;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
-    Action, Admin, Config, ConnId, DownWhy, Event, Incoming, LocalGracefulRestart, Note, PathWhy,
-    Peer, Retention, Role, State,
+    Action, Admin, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer, Retention, Role,
+    State,
 };
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::PeerKind;
@@ -24,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::{PeerConfig, PeerName, SpeakerConfig};
+use crate::config::{PeerConfig, PeerName, Ttl};
 use crate::connection::{ConnEvent, Connection, close_why};
 use crate::net;
 use crate::rib_thread::{self, Input, RibHandle, sleep_until};
@@ -56,42 +57,12 @@ pub(crate) struct Setup {
     pub(crate) name: PeerName,
     pub(crate) index: PeerIndex,
     pub(crate) config: PeerConfig,
+    pub(crate) remote: SocketAddr,
     pub(crate) machine: Config,
     pub(crate) rib: RibHandle,
     pub(crate) board: Arc<PeerBoard>,
     /// True until our own restart is over.
     pub(crate) restarting: watch::Receiver<bool>,
-}
-
-/// The machine's configuration for `peer`. `restarting`: we come from a restart during which the
-/// kernel kept our routes, and have not yet selected anew.
-pub(crate) fn machine_config(
-    speaker: &SpeakerConfig,
-    peer: &PeerConfig,
-    index: PeerIndex,
-    restarting: bool,
-) -> Config {
-    let restart = &speaker.graceful_restart;
-    let mut families = peer.families.clone();
-    families.sort_unstable();
-    families.dedup();
-    Config {
-        graceful_restart: (restart.enabled && peer.graceful_restart).then(|| {
-            LocalGracefulRestart {
-                restart_time: restart.restart_time,
-                restarting,
-                // RFC 4724 §3: the F bit claims that forwarding survived *this* restart.
-                families: families.iter().map(|f| (*f, restarting)).collect(),
-            }
-        }),
-        families,
-        hold_time: peer.hold_time,
-        connect_retry: peer.connect_retry,
-        passive: peer.passive,
-        // Spreads the timers of our peers, and those of speakers that start together.
-        jitter_seed: u64::from(speaker.router_id.0) << 32 | u64::from(index.0),
-        ..Config::new(speaker.asn, speaker.router_id, peer.asn)
-    }
 }
 
 /// Starts the task.
@@ -281,7 +252,7 @@ impl Session {
     }
 
     fn connected(&mut self, stream: TcpStream, role: Role) {
-        let remote = self.setup.config.remote.ip();
+        let remote = self.setup.remote.ip();
         let prepared = net::prepare(&stream, remote, self.ttl()).and_then(|()| stream.local_addr());
         let local = match prepared {
             Ok(local) => local.ip().to_canonical(),
@@ -347,11 +318,8 @@ impl Session {
 
     fn dial(&mut self) {
         self.cancel_dial();
-        let PeerConfig {
-            remote,
-            local_address,
-            ..
-        } = self.setup.config;
+        let remote = self.setup.remote;
+        let local_address = self.setup.config.local_address;
         let ttl = self.ttl();
         let events = self.events.clone();
         let task = tokio::spawn(async move {
@@ -375,10 +343,15 @@ impl Session {
         let external = machine.peer_kind() == PeerKind::External;
         let automatic = || {
             external
-                .then(|| net::external_ttl(self.setup.config.remote.ip()))
+                .then(|| net::external_ttl(self.setup.remote.ip()))
                 .flatten()
         };
-        self.setup.config.ttl.or_else(automatic)
+        match self.setup.config.ttl {
+            Ttl::Automatic => automatic(),
+            Ttl::Send(ttl) => Some(ttl),
+            // RFC 5082 §3: what is sent starts with the greatest.
+            Ttl::Security { .. } => Some(u8::MAX),
+        }
     }
 
     fn send(&mut self, conn: ConnId, message: &Message) {
@@ -428,7 +401,6 @@ impl Session {
             index: self.setup.index,
             generation: self.generation,
         };
-        let config = &self.setup.config;
         let Some(local) = self
             .connections
             .get(&conn)
@@ -436,7 +408,7 @@ impl Session {
         else {
             return;
         };
-        let (ends, interface) = net::ends(local, config.remote.ip());
+        let (ends, interface) = net::ends(local, self.setup.remote.ip());
         self.established = Some(Established {
             conn,
             id,

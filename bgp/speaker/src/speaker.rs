@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
-use crate::config::{ListenConfig, PeerConfig, PeerName, SpeakerConfig};
+use crate::config::{Activation, Change, ListenConfig, PeerConfig, PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::explain;
 use crate::fib::{FibEvent, Forwarding};
@@ -35,7 +35,7 @@ use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::{self, Command, Setup};
 use crate::snapshot::{Explanation, FamilySnapshot, RouteSnapshot, SpeakerSnapshot};
 use crate::status::Board;
-use crate::translate::{families, rib_config};
+use crate::translate::{families, machine_config, rib_config};
 
 /// Connections and link events that may wait for the supervisor, which only sorts them.
 const INTAKE_DEPTH: usize = 64;
@@ -97,8 +97,11 @@ impl Speaker {
             changes: Arc::clone(&changed),
             restarting: restarting_sender,
         };
-        let (rib, rib_thread) =
-            rib_thread::spawn(rib_config(&config, &peers.indices), rib_options, outlets)?;
+        let (rib, rib_thread) = rib_thread::spawn(
+            rib_config(&config, &peers.configs(&config)),
+            rib_options,
+            outlets,
+        )?;
         let mut threads = vec![rib_thread];
         let mut tasks = Vec::new();
         let (intake, arrivals) = mpsc::channel(INTAKE_DEPTH);
@@ -158,6 +161,14 @@ impl Peers {
         self.indices
             .insert(name.clone(), PeerIndex(self.next_index));
         self.next_index += 1;
+    }
+
+    /// What is configured for each index.
+    fn configs<'a>(&self, config: &'a SpeakerConfig) -> BTreeMap<PeerIndex, &'a PeerConfig> {
+        let peers = self.indices.iter();
+        peers
+            .filter_map(|(name, index)| Some((*index, config.peers.get(name)?)))
+            .collect()
     }
 
     fn names(&self) -> BTreeMap<PeerIndex, PeerName> {
@@ -231,18 +242,15 @@ impl Supervisor {
 
     async fn apply(&mut self, new: SpeakerConfig) -> Result<(), Error> {
         let old = std::mem::replace(&mut self.config, new);
-        let everyone = (old.asn, old.router_id, &old.graceful_restart)
-            != (
-                self.config.asn,
-                self.config.router_id,
-                &self.config.graceful_restart,
-            );
+        let everyone = old
+            .change(&self.config)
+            .includes(Change::NEW_SESSION.and(Change::NEXT_SESSION));
         let stays = |name: &PeerName, config: &PeerConfig, new: &SpeakerConfig| {
             !everyone
                 && new
                     .peers
                     .get(name)
-                    .is_some_and(|peer| !config.needs_new_session(peer))
+                    .is_some_and(|peer| stays_up(config, peer))
         };
         for (name, config) in &old.peers {
             if !stays(name, config, &self.config) {
@@ -260,7 +268,7 @@ impl Supervisor {
         for name in &new_names {
             self.peers.name(name);
         }
-        let config = rib_config(&self.config, &self.peers.indices);
+        let config = rib_config(&self.config, &self.peers.configs(&self.config));
         self.rib.event(RibEvent::Configure(config)).await;
         for name in &new_names {
             self.start_peer(name);
@@ -298,11 +306,19 @@ impl Supervisor {
             return;
         };
         let restarting = *self.restarting.borrow();
+        let remote = match startable(config) {
+            Ok(ends) => ends,
+            Err(why) => {
+                self.board.open(name).update(|status| status.why = why);
+                return;
+            }
+        };
         let setup = Setup {
             name: name.clone(),
             index: *index,
             config: config.clone(),
-            machine: session::machine_config(&self.config, config, *index, restarting),
+            remote,
+            machine: machine_config(&self.config, config, *index, restarting),
             rib: self.rib.clone(),
             board: self.board.open(name),
             restarting: self.restarting.clone(),
@@ -342,7 +358,7 @@ impl Supervisor {
         let from = remote.ip().to_canonical();
         let local = stream.local_addr().map(|local| local.ip().to_canonical());
         let peer = self.config.peers.iter().find(|(_, peer)| {
-            peer.remote.ip() == from
+            peer.remote.address().map(|address| address.ip()) == Some(from)
                 && peer
                     .local_address
                     .is_none_or(|wanted| local.as_ref().is_ok_and(|local| *local == wanted))
@@ -415,7 +431,7 @@ impl Supervisor {
                 .iter()
                 .map(|(name, peer)| {
                     let families = families.remove(name).unwrap_or_default();
-                    board.snapshot(name, peer, families)
+                    board.snapshot(name, peer, config.asn, families)
                 })
                 .collect();
             let _ = answer.send(SpeakerSnapshot {
@@ -571,6 +587,36 @@ async fn accept(listener: TcpListener, intake: mpsc::Sender<Arrival>) {
             }
         }
     }
+}
+
+/// Address of the peer.
+///
+/// # Errors
+/// Why there can be no session, for people.
+fn startable(config: &PeerConfig) -> Result<SocketAddr, String> {
+    match &config.activation {
+        Activation::Run => {}
+        Activation::Down { message } if message.is_empty() => {
+            return Err("administratively down".to_owned());
+        }
+        Activation::Down { message } => return Err(format!("administratively down: {message}")),
+        Activation::Held { why } => return Err(why.clone()),
+    }
+    let remote = config.remote.address();
+    let remote = remote.ok_or("peers without an address are not supported yet")?;
+    if config.authentication.is_some() {
+        // Without the key the session would run unprotected.
+        return Err("authentication is not supported yet".to_owned());
+    }
+    Ok(remote)
+}
+
+/// Whether a living session can take over `to`: the table does what concerns routes, and a client
+/// is one from its next session on.
+fn stays_up(from: &PeerConfig, to: &PeerConfig) -> bool {
+    from.change(to)
+        .only(Change::REFRESH_IN.and(Change::REEXPORT))
+        && from.route_reflector_client == to.route_reflector_client
 }
 
 fn interface_of_config(config: &PeerConfig) -> Option<net::Interface> {

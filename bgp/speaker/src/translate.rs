@@ -1,15 +1,21 @@
-//! From configuration to the RIB's terms, and from the RIB's to snapshots.
+//! From configuration to the terms of the machines, and from the RIB's to snapshots.
 //!
 //! Owns the translation and its defaults. Does not own either side.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use caracal_bgp_core::rib::{FamilyView, Multipath, PeerIndex, PeerPolicy, RibConfig};
-use caracal_bgp_core::types::Family;
+use caracal_bgp_core::fsm::{
+    AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole,
+};
+use caracal_bgp_core::rib::{
+    BlockOwner, BlockOwners, FamilyView, MaxPrefixes, Multipath, PeerIndex, PeerPolicy, RibConfig,
+};
+use caracal_bgp_core::types::{Family, FamilySet};
 use caracal_bgp_core::wire::PathAttributes;
 
-use crate::config::{Origination, PeerName, SpeakerConfig};
+use crate::config::{self, AddPathSend, MaxPrefixAction, Origination, PeerConfig, SpeakerConfig};
 use crate::snapshot::FamilySnapshot;
 
 /// Counts per family, as a snapshot shows them.
@@ -28,33 +34,84 @@ pub(crate) fn families(views: Vec<FamilyView>) -> Vec<FamilySnapshot> {
         .collect()
 }
 
+/// The session machine's configuration for `peer`. `restarting`: we come from a restart during which
+/// the kernel kept our routes, and have not yet selected anew.
+pub(crate) fn machine_config(
+    speaker: &SpeakerConfig,
+    peer: &PeerConfig,
+    index: PeerIndex,
+    restarting: bool,
+) -> Config {
+    let families: FamilySet = peer.families.iter().copied().collect();
+    let restart = &speaker.graceful_restart;
+    let restarts = restart.enabled && peer.graceful_restart;
+    let long_lived_time = peer
+        .long_lived_stale_time
+        .unwrap_or(restart.long_lived_stale_time);
+    Config {
+        families: families.iter().collect(),
+        hold_time: peer.hold_time,
+        keepalive: peer.keepalive_time,
+        send_hold_time: Some(peer.send_hold_time),
+        connect_retry: peer.connect_retry,
+        passive: peer.passive,
+        prefix_limit_restart: prefix_limit_restart(peer),
+        graceful_restart: restarts.then(|| LocalGracefulRestart {
+            restart_time: peer.restart_time.unwrap_or(restart.restart_time),
+            restarting,
+            // RFC 4724 §3: the F bit claims that forwarding survived *this* restart.
+            families: families.iter().map(|f| (f, restarting)).collect(),
+        }),
+        long_lived: (restarts && long_lived_time > Duration::ZERO).then(|| LocalLongLived {
+            stale_times: families.iter().map(|f| (f, long_lived_time)).collect(),
+            longest: Some(long_lived_time),
+        }),
+        add_path: add_path(peer),
+        extended_next_hop: peer.extended_next_hop,
+        extended_messages: peer.extended_messages,
+        role: peer.role.map(|role| LocalRole {
+            role,
+            strict: peer.role_strict,
+        }),
+        identity: Identity::default(),
+        // Spreads the timers of our peers, and those of speakers that start together.
+        jitter_seed: u64::from(speaker.router_id.0) << 32 | u64::from(index.0),
+        ..Config::new(
+            peer.local_asn.unwrap_or(speaker.asn),
+            speaker.router_id,
+            peer.peer_as,
+        )
+    }
+}
+
+/// The shortest wait that a limit asks for; for ever where one asks for that.
+fn prefix_limit_restart(peer: &PeerConfig) -> Option<Duration> {
+    let waits = peer
+        .max_prefixes
+        .values()
+        .filter_map(|max| match max.action {
+            MaxPrefixAction::Warn => None,
+            MaxPrefixAction::Terminate { restart_after } => Some(restart_after),
+        });
+    waits.collect::<Option<Vec<Duration>>>()?.into_iter().min()
+}
+
+fn add_path(peer: &PeerConfig) -> AddPath {
+    let families = |wanted: fn(&config::AddPath) -> bool| {
+        let found = peer.add_path.iter().filter(|(_, mode)| wanted(mode));
+        found.map(|(family, _)| *family).collect()
+    };
+    AddPath {
+        send: families(|mode| mode.send != AddPathSend::None),
+        receive: families(|mode| mode.receive),
+    }
+}
+
 /// The part of the configuration that concerns routes.
 pub(crate) fn rib_config(
     config: &SpeakerConfig,
-    indices: &BTreeMap<PeerName, PeerIndex>,
+    peers: &BTreeMap<PeerIndex, &PeerConfig>,
 ) -> RibConfig {
-    let peers = indices
-        .iter()
-        .filter_map(|(name, index)| {
-            let peer = config.peers.get(name)?;
-            let policy = PeerPolicy {
-                local_asn: None,
-                import: Arc::new(peer.import.clone()),
-                export: Arc::new(peer.export.clone()),
-                allowed_own_as: 0,
-                as_override: false,
-                remove_private_as: false,
-                validate_origin: false,
-                max_prefixes: [None; Family::ALL.len()],
-                next_hop_mode: peer.next_hop_mode,
-                next_hop_v4: peer.next_hop_v4,
-                next_hop_v6: peer.next_hop_v6,
-                client: peer.route_reflector_client && peer.asn == config.asn,
-                graceful_restart: config.graceful_restart.enabled && peer.graceful_restart,
-            };
-            Some((*index, policy))
-        })
-        .collect();
     RibConfig {
         asn: config.asn,
         router_id: config.router_id,
@@ -66,14 +123,61 @@ pub(crate) fn rib_config(
         },
         stale_time: config.graceful_restart.stale_time,
         protected: config.protected.clone(),
-        blocks: Arc::default(),
+        blocks: Arc::new(blocks(config)),
         originate: config
             .originate
             .iter()
             .map(|(prefix, origination)| (*prefix, attributes(origination)))
             .collect(),
-        peers,
+        peers: peers
+            .iter()
+            .map(|(index, peer)| (*index, peer_policy(config, peer)))
+            .collect(),
     }
+}
+
+fn peer_policy(config: &SpeakerConfig, peer: &PeerConfig) -> PeerPolicy {
+    PeerPolicy {
+        local_asn: peer.local_asn,
+        import: Arc::clone(&peer.import),
+        export: Arc::clone(&peer.export),
+        allowed_own_as: peer.allowed_local_as,
+        as_override: peer.as_override,
+        private_as: peer.private_as,
+        cluster_id: peer.cluster_id,
+        told_paths: Family::ALL.map(|family| match peer.add_path.get(&family)?.send {
+            AddPathSend::Best(count) => Some(count.max(1)),
+            AddPathSend::None | AddPathSend::All => None,
+        }),
+        validate_origin: peer.validate_origin,
+        max_prefixes: Family::ALL.map(|family| peer.max_prefixes.get(&family).map(max_prefixes)),
+        next_hop_mode: peer.next_hop_mode,
+        next_hop_v4: peer.next_hop_v4,
+        next_hop_v6: peer.next_hop_v6,
+        client: peer.route_reflector_client && peer.peer_as.is_internal(config.asn),
+        graceful_restart: config.graceful_restart.enabled && peer.graceful_restart,
+    }
+}
+
+fn max_prefixes(max: &config::MaxPrefixes) -> MaxPrefixes {
+    let share = u64::from(max.limit) * u64::from(max.warning_percent.min(100)) / 100;
+    MaxPrefixes {
+        limit: max.limit,
+        warn_at: u32::try_from(share).unwrap_or(max.limit).max(1),
+    }
+}
+
+fn blocks(config: &SpeakerConfig) -> BlockOwners {
+    let owner = |owner: &config::BlockOwner| BlockOwner {
+        node: owner.node.clone(),
+        addresses: owner.addresses.clone(),
+        routers: owner.router_ids.clone(),
+        stale: owner.stale,
+    };
+    let blocks = config.blocks.iter();
+    blocks
+        .map(|(prefix, held_by)| (*prefix, owner(held_by)))
+        .collect()
 }
 
 fn attributes(origination: &Origination) -> PathAttributes {

@@ -20,7 +20,8 @@ use caracal_bgp_speaker::{
 };
 use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
 use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
-use caracal_resolve::{Finding, Inputs, Resolved, resolve};
+use caracal_resolve::{Finding, Inputs, KernelFeatures, Resolved, Secrets, resolve};
+use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -28,6 +29,8 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::error::Error;
 use crate::world::World;
+
+static NO_SECRETS: BTreeMap<String, Secret> = BTreeMap::new();
 
 /// Pause between two accounts of the speaker: a table that converges changes all the time.
 const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -162,6 +165,13 @@ impl Routing {
             nodes: world.nodes.by_name(),
             configurations: world.bgp_configurations.by_name(),
             peers: world.bgp_peers.by_name(),
+            filters: world.bgp_filters.by_name(),
+            // Secrets are not watched yet: sessions with a password are held and say so.
+            secrets: Secrets {
+                objects: &NO_SECRETS,
+                namespace: None,
+            },
+            kernel: KernelFeatures::default(),
             pools: world.ip_pools.by_name(),
             blocks,
             taken_up: &taken_up,

@@ -1,75 +1,93 @@
-//! The node-to-node mesh: one session with every other node.
+//! The node-to-node mesh: one session with every other node, but for route reflectors.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::config::{ImportPolicy, PeerConfig, PeerName, Policy, PrefixMatch};
+use caracal_bgp_core::policy::PrefixMatch;
+use caracal_bgp_core::types::Prefix;
+use caracal_bgp_speaker::config::{Activation, Endpoint, OriginCheck, PeerAs, PeerName};
 use ipnetwork::IpNetwork;
 
+use crate::finding::{Findings, ObjectRef};
+use crate::nodes::endpoints;
 use crate::origin::prefix_of;
+use crate::peers::{Sessions, name_own_addresses};
 use crate::resolve::{Inputs, internal_ips};
-use crate::settings::Settings;
+use crate::secrets::Missing;
+use crate::session::Found;
+use crate::settings::DEFAULT;
 
 /// What precedes a node's name in the name of its mesh session; no BGPPeer can be called so, as
 /// names of objects have no colon.
 const MESH_PREFIX: &str = "mesh:";
 
 /// Adds a session with every other node, unless a BGPPeer names its address already.
-pub(crate) fn add(
-    inputs: &Inputs<'_>,
-    settings: &Settings,
-    own: &[IpAddr],
-    sessions: &mut BTreeMap<PeerName, PeerConfig>,
-) {
-    let import = import_policy(inputs);
-    for (name, node) in inputs.nodes {
-        if name == inputs.node_name {
+pub(crate) fn add(sessions: &mut Sessions<'_>, findings: &mut Findings) {
+    // As in Calico, reflectors have their sessions by BGPPeers alone.
+    if sessions.cluster().is_some() {
+        return;
+    }
+    let ground = sessions.ground;
+    let settings = ground.settings;
+    let object = ObjectRef::new("BGPConfiguration", DEFAULT);
+    let mut found = Found {
+        object: &object,
+        findings,
+    };
+    let mut activation = Activation::Run;
+    let mut hold = |field, missing: Missing| found.hold(&mut activation, field, missing);
+    let password = settings.mesh_password.as_ref();
+    let authentication = password.and_then(|source| {
+        let key = ground.md5(&source.secret_key_ref);
+        key.map_err(|missing| hold("spec.nodeMeshPassword", missing))
+            .ok()
+    });
+    let bfd = settings.mesh_bfd.as_ref().and_then(|bfd| {
+        let config = ground.bfd_config(bfd, true);
+        config
+            .map_err(|missing| hold("spec.nodeMeshBfd.password", missing))
+            .ok()
+            .flatten()
+    });
+    let speakers = sessions.speakers;
+    for (name, other) in speakers {
+        if *name == sessions.inputs.node_name
+            || other.reflects_for.is_some()
+            || !other.identity.mesh
+        {
             continue;
         }
-        let theirs = internal_ips(node);
-        let Some((local, remote)) = endpoints(own, &theirs) else {
+        let Some((local, remote, _)) = endpoints(ground.addresses, &other.addresses) else {
             continue;
         };
-        let configured = sessions
-            .values()
-            .any(|session| theirs.contains(&session.remote.ip()));
-        if configured {
+        if other.addresses.iter().any(|ip| sessions.has_host(ip)) {
             continue;
         }
-        let their_settings = Settings::of(name, inputs.configurations);
-        if !their_settings.mesh {
-            continue;
-        }
-        let remote = SocketAddr::new(remote, their_settings.listen_port);
-        let session = PeerConfig {
-            local_address: Some(local),
-            hold_time: settings.hold_time,
-            connect_retry: settings.connect_retry,
-            // One dialler per pair, the lower address, compared as a number: both sides come to
-            // the same answer, and nothing collides.
-            passive: local > remote.ip(),
-            import: import.clone(),
-            graceful_restart: settings.graceful_restart.enabled,
-            ..PeerConfig::new(remote, their_settings.asn)
+        let remote = SocketAddr::new(remote, other.identity.listen_port);
+        let peer_as = PeerAs::Number(other.identity.asn);
+        let mut session = ground.plain(Endpoint::Address(remote), peer_as);
+        session.local_address = Some(local);
+        // One dialler per pair, the lower address, compared as a number: both sides come to the
+        // same answer, and nothing collides.
+        session.passive = local > remote.ip();
+        session.activation = activation.clone();
+        session.authentication = authentication.clone();
+        session.bfd = bfd.clone();
+        session.restart_time = settings.mesh_restart_time;
+        session.validate_origin = if sessions.validates_origin {
+            OriginCheck::Direct
+        } else {
+            OriginCheck::Off
         };
-        sessions.insert(PeerName(format!("{MESH_PREFIX}{name}")), session);
+        name_own_addresses(&mut session, ground.addresses);
+        sessions.give_mesh_policies(&mut session);
+        let name = format!("{MESH_PREFIX}{name}");
+        sessions.claim_node(&other.addresses, &name);
+        sessions.made.insert(PeerName(name), session);
     }
 }
 
-/// Addresses of one family for both ends, IPv4 where both have it.
-fn endpoints(own: &[IpAddr], theirs: &[IpAddr]) -> Option<(IpAddr, IpAddr)> {
-    Family::ALL.into_iter().find_map(|family| {
-        let of_family = |address: &&IpAddr| Family::of(**address) == family;
-        let local = own.iter().find(of_family)?;
-        let remote = theirs.iter().find(of_family)?;
-        Some((*local, *remote))
-    })
-}
-
-/// Nodes speak for pods and for themselves: nothing outside the pools and the nodes' addresses is
-/// believed from one.
-fn import_policy(inputs: &Inputs<'_>) -> ImportPolicy {
+/// What nodes may say: prefixes of the pools and addresses of nodes.
+pub(crate) fn pools_and_nodes(inputs: &Inputs<'_>) -> Vec<PrefixMatch> {
     let subnets = inputs.pools.values().flat_map(|pool| &pool.spec.subnets);
     let pools = subnets.flat_map(|subnet| {
         let (v4, v6) = (
@@ -81,5 +99,5 @@ fn import_policy(inputs: &Inputs<'_>) -> ImportPolicy {
     let nodes = inputs.nodes.values().flat_map(internal_ips);
     let mut accepted: Vec<PrefixMatch> = pools.map(PrefixMatch::orlonger).collect();
     accepted.extend(nodes.map(|address| PrefixMatch::exact(Prefix::host(address))));
-    Policy::only("pools and nodes", accepted)
+    accepted
 }

@@ -131,7 +131,7 @@ fn origination(
     origination
 }
 
-fn prefixes_of(block: &IpBlock) -> impl Iterator<Item = Prefix> {
+pub(crate) fn prefixes_of(block: &IpBlock) -> impl Iterator<Item = Prefix> {
     let v4 = block.spec.ipv4.map(IpNetwork::V4);
     let v6 = block.spec.ipv6.map(IpNetwork::V6);
     [v4, v6].into_iter().flatten().filter_map(prefix_of)

@@ -3,15 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::config::{ListenConfig, SpeakerConfig};
+use caracal_bgp_speaker::config::{ListenConfig, OriginCheck, SpeakerConfig};
 use caracal_crds::manifest::Manifests;
-use caracal_crds::{BgpConfiguration, BgpPeer, IpBlock, IpPool, reasons};
+use caracal_crds::{
+    BgpConfiguration, BgpFilter, BgpPeer, BindMode, IpBlock, IpPool, OriginValidation, reasons,
+};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::finding::{Finding, Findings, ObjectRef};
-use crate::settings::Settings;
-use crate::{mesh, origin, peers};
+use crate::peers::Sessions;
+use crate::policies::Policies;
+use crate::secrets::Secrets;
+use crate::session::Ground;
+use crate::settings::{Settings, note_unused};
+use crate::{blocks, filters, mesh, nodes, origin, watch};
 
 /// All that decides what one speaker does; objects by name.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +31,12 @@ pub struct Inputs<'a> {
     pub configurations: &'a BTreeMap<String, BgpConfiguration>,
     /// BGPPeers.
     pub peers: &'a BTreeMap<String, BgpPeer>,
+    /// BGPFilters.
+    pub filters: &'a BTreeMap<String, BgpFilter>,
+    /// Secrets that BGPPeers and BGPConfigurations name.
+    pub secrets: Secrets<'a>,
+    /// What the kernel of the node can do.
+    pub kernel: KernelFeatures,
     /// IPPools.
     pub pools: &'a BTreeMap<String, IpPool>,
     /// IPBlocks of all nodes, or at least of this one.
@@ -48,6 +61,12 @@ impl<'a> Inputs<'a> {
             nodes: &manifests.nodes,
             configurations: &manifests.bgp_configurations,
             peers: &manifests.bgp_peers,
+            filters: &manifests.bgp_filters,
+            secrets: Secrets {
+                objects: &manifests.secrets,
+                namespace: None,
+            },
+            kernel: KernelFeatures::default(),
             pools: &manifests.ip_pools,
             blocks: &manifests.ip_blocks,
             taken_up: &NO_NAMES,
@@ -58,6 +77,24 @@ impl<'a> Inputs<'a> {
 
     pub(crate) fn node(&self) -> Option<&'a Node> {
         self.nodes.get(self.node_name)
+    }
+}
+
+/// What a kernel may lack. By default it has everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelFeatures {
+    /// TCP-MD5 signatures (`CONFIG_TCP_MD5SIG`).
+    pub tcp_md5: bool,
+    /// The TCP authentication option (`CONFIG_TCP_AO`).
+    pub tcp_ao: bool,
+}
+
+impl Default for KernelFeatures {
+    fn default() -> Self {
+        Self {
+            tcp_md5: true,
+            tcp_ao: true,
+        }
     }
 }
 
@@ -87,29 +124,32 @@ pub struct PreferredSource {
 /// Resolves the resources. The same inputs give the same result; nothing is read or written.
 pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
     let mut findings = Findings::default();
-    let settings = Settings::of(inputs.node_name, inputs.configurations);
     let addresses = inputs.node().map(internal_ips).unwrap_or_default();
+    let settings = Settings::of(inputs.node_name, &addresses, inputs.configurations);
+    let speakers = nodes::speakers(inputs.nodes, inputs.configurations, &mut findings);
+    let reflects_for = speakers
+        .get(inputs.node_name)
+        .and_then(|speaker| speaker.reflects_for);
     let loopbacks: Vec<IpAddr> = addresses
         .iter()
         .copied()
         .filter(|address| inputs.loopbacks.contains(address))
         .collect();
-    if settings.router_id.is_some() && settings.shared_router_id && inputs.nodes.len() > 1 {
-        let object = ObjectRef::new("BGPConfiguration", "default");
+    let shared = ObjectRef::new("BGPConfiguration", "default");
+    if settings.shared_router_id && inputs.nodes.len() > 1 {
         let message = "every node has this router ID; set it in node.<name> instead";
-        findings.add(&object, "spec.routerID", reasons::INVALID_SPEC, message);
+        findings.add(&shared, "spec.routerID", reasons::INVALID_SPEC, message);
     }
-    let router_id = settings.router_id(inputs.node_name, &addresses);
+    note_unused(inputs.node_name, inputs.configurations, &mut findings);
     let own = origin::own_blocks(inputs, &mut findings);
     let own_blocks = own.prefixes();
 
-    let mut config = SpeakerConfig::new(settings.asn, router_id);
-    config.cluster_id = settings.cluster_id;
+    let mut config = SpeakerConfig::new(settings.identity.asn, settings.identity.router_id);
+    config.cluster_id = settings.cluster_id.or(reflects_for);
     config.listen = Some(ListenConfig {
-        addrs: Vec::new(),
-        port: settings.listen_port,
+        addrs: listen_addresses(&settings, &addresses, &mut findings),
+        port: settings.identity.listen_port,
     });
-    config.transit = settings.transit;
     config.maximum_paths = settings.maximum_paths;
     config.multipath_relax = settings.multipath_relax;
     config.graceful_restart = settings.graceful_restart.clone();
@@ -119,9 +159,45 @@ pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
     let hosts = loopbacks.iter().copied().map(Prefix::host);
     config.protected = own_blocks.iter().copied().chain(hosts).collect();
     config.protected.sort_unstable();
-    config.peers = peers::configured(inputs, &settings, &addresses, &mut findings);
-    if settings.mesh {
-        mesh::add(inputs, &settings, &addresses, &mut config.peers);
+    config.ignored_interfaces = settings
+        .ignored_interfaces
+        .iter()
+        .map(InterfaceGlob::new)
+        .collect();
+    config.bmp = watch::stations(&settings);
+    config.mrt = settings.mrt.as_ref().map(watch::dump);
+
+    let ground = Ground {
+        settings: &settings,
+        secrets: inputs.secrets,
+        kernel: inputs.kernel,
+        addresses: &addresses,
+        reflects_for,
+    };
+    let policies = Policies::new(
+        filters::translated(inputs.filters, &mut findings),
+        mesh::pools_and_nodes(inputs),
+        settings.honor_graceful_shutdown,
+    );
+    let mut sessions = Sessions::new(inputs, &ground, &speakers, policies);
+    sessions.validates_origin = match settings.origin_validation {
+        Some(choice) => choice == OriginValidation::Enabled,
+        None => !inputs.nodes.is_empty(),
+    };
+    sessions.configured(&mut findings);
+    if settings.identity.mesh {
+        mesh::add(&mut sessions, &mut findings);
+    }
+    // One who reflects passes on what it learnt; whom RFC 4456 does not name, its policies keep
+    // from hearing it.
+    config.transit = settings.transit || reflects_for.is_some() || sessions.reflects();
+    config.peers = sessions.made;
+    if config
+        .peers
+        .values()
+        .any(|peer| peer.validate_origin != OriginCheck::Off)
+    {
+        config.blocks = blocks::owners(inputs.blocks, &speakers);
     }
     if config.peers.is_empty() {
         let object = ObjectRef::new("Node", inputs.node_name);
@@ -134,6 +210,23 @@ pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
         preferred_source: preferred_source(&loopbacks),
         own_blocks,
     }
+}
+
+/// Where to listen; nowhere in particular means everywhere.
+fn listen_addresses(
+    settings: &Settings,
+    addresses: &[IpAddr],
+    findings: &mut Findings,
+) -> Vec<IpAddr> {
+    if settings.bind_mode == BindMode::None {
+        return settings.listen_addresses.clone();
+    }
+    if addresses.is_empty() {
+        let object = ObjectRef::new("BGPConfiguration", "default");
+        let message = "the node has no InternalIP: the speaker listens on all addresses";
+        findings.add(&object, "spec.bindMode", reasons::INVALID_SPEC, message);
+    }
+    addresses.to_vec()
 }
 
 /// The node's addresses of type InternalIP, in the order of its status; others are no addresses of

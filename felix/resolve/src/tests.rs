@@ -1,14 +1,21 @@
 //! Resources as people write them, and what comes of them.
 
+mod nodes;
+mod policies;
+mod secrets;
+mod sessions;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use caracal_bgp_core::types::{Asn, Family, Prefix};
-use caracal_bgp_core::wire::{Community, LargeCommunity};
-use caracal_bgp_speaker::config::{NextHopMode, PeerConfig, PeerName, Verdict};
+use caracal_bgp_core::policy::{Amendment, RouteFacts, RouteSource};
+use caracal_bgp_core::types::{Asn, Family, PeerKind, Prefix};
+use caracal_bgp_core::wire::{Community, LargeCommunity, PathAttributes};
+use caracal_bgp_speaker::config::{NextHopMode, PeerAs, PeerConfig, PeerName, Policy, Verdict};
 use caracal_crds::manifest::Manifests;
 use caracal_crds::reasons;
 
@@ -122,6 +129,28 @@ fn peer<'a>(resolved: &'a Resolved, name: &str) -> &'a PeerConfig {
     &resolved.config.peers[&PeerName::from(name)]
 }
 
+/// What becomes of a route that carries nothing, learnt from the peer.
+fn taken(peer: &PeerConfig, to: &str) -> Verdict {
+    let none = PathAttributes::default();
+    let route = RouteFacts {
+        source: RouteSource::Peer(PeerKind::External),
+        ..RouteFacts::own(&none, PeerKind::External)
+    };
+    peer.import.evaluate(&prefix(to), &route).verdict
+}
+
+/// What becomes of an own route, and of one that another peer told, towards the peer.
+fn told(peer: &PeerConfig, to: &str) -> (Verdict, Verdict) {
+    let none = PathAttributes::default();
+    let own = RouteFacts::own(&none, PeerKind::External);
+    let learnt = RouteFacts {
+        source: RouteSource::Peer(PeerKind::Internal),
+        ..own
+    };
+    let verdict = |route| peer.export.evaluate(&prefix(to), &route).verdict;
+    (verdict(own), verdict(learnt))
+}
+
 #[test]
 fn a_nodes_configuration_lies_over_the_default_field_by_field() {
     let n1 = resolved(CLUSTER, "n1", &[], &[]).config;
@@ -218,9 +247,14 @@ fn the_mesh_has_one_dialler_per_pair_and_believes_pools_and_nodes_only() {
     let (at_n1, at_n2) = (peer(&n1, "mesh:n2"), peer(&n2, "mesh:n1"));
     assert!(!at_n1.passive && at_n2.passive);
     assert_eq!(at_n1.remote.to_string(), "10.0.0.2:179");
+    assert_eq!(at_n1.next_hop_v6, Some("fd00::1".parse().unwrap()));
     assert_eq!(at_n1.local_address, Some("10.0.0.1".parse().unwrap()));
-    assert_eq!((at_n1.asn, at_n2.asn), (Asn(64512), Asn(4_200_000_001)));
-    let verdict = |text| at_n1.import.evaluate(&prefix(text)).0;
+    let asns = (
+        PeerAs::Number(Asn(64512)),
+        PeerAs::Number(Asn(4_200_000_001)),
+    );
+    assert_eq!((at_n1.peer_as, at_n2.peer_as), asns);
+    let verdict = |text| taken(at_n1, text);
     for accepted in [
         "10.244.3.0/26",
         "fd00:244::100/122",
@@ -410,6 +444,7 @@ fn a_standalone_speaker_runs_from_files_alone() {
         hold_time: Duration::from_secs(240),
         next_hop_mode: NextHopMode::Self_,
         passive: true,
+        import: Arc::new(Policy::accept_all().amended(Amendment::honour_graceful_shutdown())),
         ..PeerConfig::new("10.0.1.1:1790".parse().unwrap(), Asn(65001))
     };
     assert_eq!(*peer(&resolved, "leaf-1"), expected);

@@ -1,6 +1,6 @@
 //! Policies that standards name.
 //!
-//! Owns what RFC 8212, RFC 8326 and RFC 7999 ask of a policy, and Calico's priorities. Does not
+//! Owns what RFC 8212 and RFC 8326 ask of a policy, and Calico's priorities. Does not
 //! own when they are in force: that is configuration.
 
 use crate::policy::community::CommunityPattern;
@@ -8,11 +8,10 @@ use crate::policy::condition::{Condition, SourceMatch};
 use crate::policy::operation::Operation;
 use crate::policy::rule::{Action, Amendment, Rule};
 use crate::policy::{AnyCommunity, Policy, Verdict};
-use crate::types::PeerKind;
+use crate::types::{Family, PeerKind};
 use crate::wire::Community;
 
-/// What rejects, and what drained routes are told to others with: lower than any other
-/// (RFC 8326 §4.2).
+/// The preference of routes that are about to go: lower than any other (RFC 8326 §4.2).
 const LOWEST: u32 = 0;
 
 /// The LOCAL_PREF that stands for one of Calico's priorities: there, the lower number is preferred.
@@ -20,27 +19,34 @@ pub fn priority_as_local_pref(priority: u32) -> u32 {
     2_147_483_647_u32.saturating_sub(priority)
 }
 
+/// The name of the rule that stands in for a policy.
+const NOT_CONFIGURED: &str = "no policy is configured (RFC 8212)";
+
 impl Policy {
     /// The policy of an external session for which nobody has configured one: nothing passes
     /// (RFC 8212 §2), and `explain` says why.
     pub fn not_configured() -> Self {
-        let rule = Rule::new(NOT_CONFIGURED, Vec::new(), Action::Reject);
+        let rule = Rule::reject_rest(NOT_CONFIGURED);
         Self::new(vec![rule], Verdict::Reject)
     }
 
     /// Whether this is [`Policy::not_configured`].
     pub fn is_not_configured(&self) -> bool {
-        matches!(&*self.rules, [rule] if rule.name == NOT_CONFIGURED)
+        matches!(&*self.rules, [rule] if rule.name == NOT_CONFIGURED && rule.conditions.is_empty())
     }
 }
-
-/// The name of the rule that stands in for a policy.
-const NOT_CONFIGURED: &str = "no policy is configured (RFC 8212)";
 
 impl Rule {
     /// Rejects everything that comes this far, for the reason that `name` gives.
     pub fn reject_rest(name: impl Into<String>) -> Self {
         Self::new(name, Vec::new(), Action::Reject)
+    }
+
+    /// The same as [`Policy::not_configured`] for one family of a session, where the other one has
+    /// a policy.
+    pub fn not_configured(family: Family) -> Self {
+        let family = vec![Condition::Family(family)];
+        Self::new(NOT_CONFIGURED, family, Action::Reject)
     }
 
     /// Rejects what other peers told, so that only own routes go on.

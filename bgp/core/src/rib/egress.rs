@@ -29,6 +29,18 @@ pub enum NextHopMode {
     Keep,
 }
 
+/// What becomes of AS numbers for private use (RFC 6996) in paths that an external peer is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrivateAs {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They go.
+    Remove,
+    /// Ours stands in their place, so that the path keeps its length.
+    Replace,
+}
+
 /// Everything that decides what a peer is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EgressConfig {
@@ -42,8 +54,11 @@ pub struct EgressConfig {
     pub role: Option<BgpRole>,
     /// The peer's AS, which ours stands for in what it is told.
     pub replaced_asn: Option<Asn>,
-    /// Whether AS numbers for private use are left out.
-    pub remove_private_as: bool,
+    /// What becomes of AS numbers for private use.
+    pub private_as: PrivateAs,
+    /// How many of the best paths to a prefix are told, by family, where the session carries several;
+    /// `None` for all of them.
+    pub told_paths: [Option<u8>; Family::ALL.len()],
     /// Whether the peer knows what to do with routes kept beyond their time (RFC 9494).
     pub long_lived: bool,
     /// Whether IPv4 prefixes may lead to IPv6 next hops (RFC 8950).
@@ -322,18 +337,23 @@ fn into_internal(attributes: &mut PathAttributes, path: &Path, egress: &EgressCo
 
 /// The path with our AS in front, and without what the peer is not to see.
 fn told_as_path(learnt: &AsPath, egress: &EgressConfig) -> AsPath {
-    if egress.replaced_asn.is_none() && !egress.remove_private_as {
+    if egress.replaced_asn.is_none() && egress.private_as == PrivateAs::Keep {
         return learnt.prepended(egress.local_asn, 1);
     }
-    let shown = learnt
+    let private = |asn: &Asn| asn.is_private() && *asn != egress.local_asn;
+    let shown: Vec<Asn> = learnt
         .asns()
         .iter()
         .map(|asn| match egress.replaced_asn {
             Some(replaced) if *asn == replaced => egress.local_asn,
             _ => *asn,
         })
-        .filter(|asn| !egress.remove_private_as || !asn.is_private() || *asn == egress.local_asn);
-    let shown: Vec<Asn> = shown.collect();
+        .filter_map(|asn| match egress.private_as {
+            PrivateAs::Remove if private(&asn) => None,
+            PrivateAs::Replace if private(&asn) => Some(egress.local_asn),
+            _ => Some(asn),
+        })
+        .collect();
     AsPath::new(shown).prepended(egress.local_asn, 1)
 }
 

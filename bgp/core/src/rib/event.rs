@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::fsm::{Negotiated, Retention};
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::rib::best::Multipath;
-use crate::rib::egress::NextHopMode;
-use crate::rib::origin::BlockOwners;
+use crate::rib::egress::{NextHopMode, PrivateAs};
+use crate::rib::origin::{BlockOwners, OriginCheck};
 use crate::rib::path::{PeerId, PeerIndex};
 use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
@@ -65,10 +65,15 @@ pub struct PeerPolicy {
     pub allowed_own_as: u8,
     /// Whether its AS is replaced by ours in what it is told, so that its other sites accept it.
     pub as_override: bool,
-    /// Whether AS numbers for private use are removed from what it is told.
-    pub remove_private_as: bool,
+    /// What becomes of AS numbers for private use in what it is told.
+    pub private_as: PrivateAs,
+    /// The cluster towards it, where it is not [`RibConfig::cluster_id`].
+    pub cluster_id: Option<RouterId>,
+    /// How many of the best paths to a prefix it is told, by family, where the session carries
+    /// several; `None` for all of them.
+    pub told_paths: [Option<u8>; Family::ALL.len()],
     /// Whether its routes must come from the node that holds their block.
-    pub validate_origin: bool,
+    pub validate_origin: OriginCheck,
     /// How many paths it may tell.
     pub max_prefixes: [Option<MaxPrefixes>; Family::ALL.len()],
     /// Which next hop it is told.
@@ -77,7 +82,7 @@ pub struct PeerPolicy {
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Ourselves for IPv6 routes, instead of what the session's interface says.
     pub next_hop_v6: Option<Ipv6Addr>,
-    /// Whether we reflect for it. Takes effect with its next session.
+    /// Whether we reflect for it.
     pub client: bool,
     /// Whether a restart of ours waits for its End-of-RIB.
     pub graceful_restart: bool,

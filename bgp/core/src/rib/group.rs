@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::rib::adj_out::{AdjOut, Told};
 use crate::rib::egress::EgressConfig;
@@ -19,7 +20,7 @@ use crate::rib::hash::Seed;
 use crate::rib::installs::Fib;
 use crate::rib::path::PeerIndex;
 use crate::rib::path_ids::PathIds;
-use crate::rib::table::{DestId, Table};
+use crate::rib::table::{DestId, Entry, Table};
 use crate::types::{Family, FamilySet, Nlri, PathId};
 use crate::wire;
 
@@ -725,7 +726,16 @@ impl Visit<'_, '_> {
         let fib = table.fib(id);
         let waiting = matches!(fib, Fib::Pending | Fib::Failed);
         let mut told = Told::new();
-        for entry in dest.paths.iter().filter(|entry| !entry.marks.rejected) {
+        let limit = self.config.told_paths[dest.prefix.family().index()];
+        let entries: SmallVec<[&Entry; 4]> = match limit {
+            Some(limit) if !waiting => table.best(id, limit.into()),
+            _ => dest
+                .paths
+                .iter()
+                .filter(|entry| !entry.marks.rejected)
+                .collect(),
+        };
+        for entry in entries {
             let peer = table.paths.peer(entry.told);
             let path_id = self.sources.path_ids.of(peer, entry.id, table);
             let export = if waiting {

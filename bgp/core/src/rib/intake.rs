@@ -11,12 +11,12 @@ use crate::policy::{
     RouteSource,
 };
 use crate::rib::machine::Rib;
-use crate::rib::origin::OriginValidity;
+use crate::rib::origin::{OriginCheck, OriginValidity, Originator};
 use crate::rib::path::{Path, PathPeer, PeerIndex, Rejection};
 use crate::rib::paths::{PathRef, Paths};
 use crate::rib::table::Marks;
 use crate::role;
-use crate::types::{Family, NextHop, PeerKind, Prefix, RouterId};
+use crate::types::{Family, NextHop, PeerKind, Prefix};
 
 /// One path on its way in: what needs no prefix is worked out, once for all that it leads to.
 pub(super) struct Intake {
@@ -27,7 +27,7 @@ pub(super) struct Intake {
     /// It must not be used, whatever the prefix.
     unusable: bool,
     peer: PeerIndex,
-    originator: RouterId,
+    originator: Originator,
     policy: Arc<ImportPolicy>,
     narrowed: Narrowed,
     /// What rules made of it, each held; `None` where they left it without a next hop.
@@ -50,8 +50,9 @@ impl Rib {
     pub(super) fn intake(&mut self, told: Path, family: Family) -> Option<Intake> {
         let peer = told.source.peer()?;
         let index = peer.index;
-        let originator = originator(&told, peer);
-        let policy = Arc::clone(&self.peers.get(&index)?.policy.import);
+        let policy = &self.peers.get(&index)?.policy;
+        let originator = originator(&told, peer, policy.validate_origin);
+        let policy = Arc::clone(&policy.import);
         let unusable = self.judge_path(&told).is_some();
         let taken = taken(&told);
         let narrowed = policy.narrow(family, &facts(&taken)?);
@@ -133,13 +134,14 @@ impl Rib {
         if let Some(rejection) = self.judge_path(told) {
             return Some(rejection);
         }
-        let originator = originator(told, peer);
+        let check = self.peers.get(&peer.index)?.policy.validate_origin;
+        let originator = originator(told, peer, check);
         if self.validity(peer.index, originator, prefix) == OriginValidity::Foreign {
             let (block, owner) = self.config.blocks.covering(prefix)?;
             return Some(Rejection::ForeignBlock {
                 block,
                 owner: owner.node.clone(),
-                originator,
+                originator: originator.router(),
             });
         }
         if let Some(own) = self.protector(prefix) {
@@ -181,7 +183,7 @@ impl Rib {
             }
         } else if attributes.originator_id == Some(self.config.router_id) {
             return Some(Rejection::OriginatorIsSelf);
-        } else if attributes.cluster_list.contains(&self.config.cluster_id) {
+        } else if self.is_own_cluster(&attributes.cluster_list) {
             return Some(Rejection::ClusterLoop);
         }
         let next_hop = path.next_hop.as_ref()?;
@@ -194,9 +196,9 @@ impl Rib {
         protected.find(|own| own.contains(prefix)).copied()
     }
 
-    fn validity(&self, peer: PeerIndex, originator: RouterId, prefix: &Prefix) -> OriginValidity {
+    fn validity(&self, peer: PeerIndex, originator: Originator, prefix: &Prefix) -> OriginValidity {
         let checked = self.peers.get(&peer);
-        if checked.is_some_and(|peer| peer.policy.validate_origin) {
+        if checked.is_some_and(|peer| peer.policy.validate_origin != OriginCheck::Off) {
             self.config.blocks.validate(prefix, originator)
         } else {
             OriginValidity::Unchecked
@@ -263,6 +265,12 @@ fn apply(policy: &ImportPolicy, decision: &Decision, taken: &Path) -> Option<Pat
 }
 
 /// Who brought the route into the AS: a reflector names it, else it is the peer.
-fn originator(path: &Path, peer: &PathPeer) -> RouterId {
-    path.attributes.originator_id.unwrap_or(peer.router_id)
+fn originator(path: &Path, peer: &PathPeer, check: OriginCheck) -> Originator {
+    if check == OriginCheck::Relayed {
+        return Originator::Router(path.attributes.originator_id.unwrap_or(peer.router_id));
+    }
+    Originator::Peer {
+        address: peer.address,
+        router: peer.router_id,
+    }
 }

@@ -14,13 +14,13 @@ use crate::rib::event::{Action, Event, FibAnswer, PeerPolicy, RibConfig, RibOpti
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
 use crate::rib::intake::Intake;
-use crate::rib::path::{Path, PeerId, PeerIndex, Source};
+use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
 use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
 use crate::rib::sessions::{Deferral, Stale};
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
-use crate::types::{Family, Nlri, PathId, Prefix};
+use crate::types::{Family, Nlri, PathId, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
 
 /// Time for each peer that is woken before all are woken again. A peer has to be woken, to pull and
@@ -45,6 +45,8 @@ pub struct Rib {
     next_round: Option<Instant>,
     /// Peers that went idle since the journal was last trimmed.
     pub(super) untrimmed: usize,
+    /// Every cluster that we are, ascending.
+    own_clusters: Vec<RouterId>,
 }
 
 impl Rib {
@@ -70,6 +72,7 @@ impl Rib {
             woken_until: 0,
             next_round: None,
             untrimmed: 0,
+            own_clusters: own_clusters(&config),
             config,
         };
         for (prefix, attributes) in rib.config.originate.clone() {
@@ -146,6 +149,7 @@ impl Rib {
 
     fn configure(&mut self, config: RibConfig, out: &mut Vec<Action>) {
         let old = std::mem::replace(&mut self.config, config);
+        let old_clusters = std::mem::replace(&mut self.own_clusters, own_clusters(&self.config));
         let removed: Vec<PeerIndex> = self
             .peers
             .keys()
@@ -165,9 +169,11 @@ impl Rib {
                 .policy = policy.clone();
         }
 
-        let rejudge = self.import_differs(&old);
+        let renewed = self.renew_path_peers();
+        let rejudge =
+            !renewed.is_empty() || self.own_clusters != old_clusters || self.import_differs(&old);
         if rejudge {
-            self.rejudge();
+            self.rejudge(&renewed);
         }
         for prefix in old.originate.keys() {
             if !self.config.originate.contains_key(prefix) {
@@ -188,8 +194,7 @@ impl Rib {
     /// Whether a path may be judged otherwise than under `old`.
     fn import_differs(&self, old: &RibConfig) -> bool {
         let config = &self.config;
-        (config.asn, config.router_id, config.cluster_id)
-            != (old.asn, old.router_id, old.cluster_id)
+        (config.asn, config.router_id) != (old.asn, old.router_id)
             || config.protected != old.protected
             || config.blocks != old.blocks
             || config.peers.iter().any(|(index, policy)| {
@@ -392,8 +397,32 @@ impl Rib {
         }
     }
 
-    /// Judges every learnt path again after a change of configuration.
-    fn rejudge(&mut self) {
+    /// Takes over what paths say of their peer where that has changed under a living session: what
+    /// they said before and what they say now.
+    fn renew_path_peers(&mut self) -> Vec<(Arc<PathPeer>, Arc<PathPeer>)> {
+        let mut renewed = Vec::new();
+        for peer in self.peers.values_mut() {
+            let client = peer.policy.client;
+            let Some(session) = &mut peer.session else {
+                continue;
+            };
+            if session.path_peer.client != client {
+                let new = Arc::new(PathPeer {
+                    client,
+                    ..PathPeer::clone(&session.path_peer)
+                });
+                renewed.push((
+                    std::mem::replace(&mut session.path_peer, Arc::clone(&new)),
+                    new,
+                ));
+            }
+        }
+        renewed
+    }
+
+    /// Judges every learnt path again after a change of configuration. Paths of peers in `renewed`
+    /// become paths of their new selves.
+    fn rejudge(&mut self, renewed: &[(Arc<PathPeer>, Arc<PathPeer>)]) {
         let mut intakes: HashMap<(PathRef, Family), Intake> = HashMap::new();
         for id in self.table.sorted() {
             for at in 0..self.table.dest(id).paths.len() {
@@ -403,13 +432,20 @@ impl Rib {
                 let intake = match intakes.entry(key) {
                     hash_map::Entry::Occupied(known) => known.into_mut(),
                     hash_map::Entry::Vacant(unknown) => {
-                        let told = self.table.paths.get(entry.told).clone();
+                        let mut told = self.table.paths.get(entry.told).clone();
+                        let new = renewed
+                            .iter()
+                            .find(|(old, _)| told.source.peer() == Some(&**old));
+                        if let Some((_, new)) = new {
+                            told.source = Source::Peer(Arc::clone(new));
+                        }
                         let Some(intake) = self.intake(told, prefix.family()) else {
                             continue;
                         };
                         unknown.insert(intake)
                     }
                 };
+                let told = intake.told;
                 let (used, marks) = self.admit(intake, &prefix);
                 let marks = Marks {
                     stale: entry.marks.stale,
@@ -419,6 +455,7 @@ impl Rib {
                     id,
                     at,
                     Entry {
+                        told,
                         used,
                         marks,
                         ..entry
@@ -429,6 +466,12 @@ impl Rib {
         for intake in intakes.into_values() {
             intake.end(&mut self.table.paths);
         }
+    }
+
+    /// Whether we are one of these clusters.
+    pub(super) fn is_own_cluster(&self, clusters: &[RouterId]) -> bool {
+        let own = |cluster| self.own_clusters.binary_search(cluster).is_ok();
+        clusters.iter().any(own)
     }
 
     /// Puts an entry in the place of another of the same source and identifier.
@@ -553,6 +596,15 @@ impl Rib {
             self.groups.len(),
         ]
     }
+}
+
+/// Every cluster that the speaker is, ascending: to clients it may be another one each.
+fn own_clusters(config: &RibConfig) -> Vec<RouterId> {
+    let of_peers = config.peers.values().filter_map(|peer| peer.cluster_id);
+    let mut clusters: Vec<RouterId> = of_peers.chain([config.cluster_id]).collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    clusters
 }
 
 fn new_peers(config: &RibConfig) -> BTreeMap<PeerIndex, Peer> {

@@ -44,13 +44,13 @@ mod view;
 mod ways;
 
 pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
-pub use egress::{EgressConfig, Exported, NextHopMode, Withheld, export};
+pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, export};
 pub use event::{
     Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
 };
 pub use installs::FibState;
 pub use machine::Rib;
-pub use origin::{BlockOwner, BlockOwners, OriginValidity};
+pub use origin::{BlockOwner, BlockOwners, OriginCheck, OriginValidity, Originator};
 pub use path::{
     DEFAULT_LOCAL_PREF, Path, PathPeer, PeerId, PeerIndex, Rejection, Source, TablePath,
 };

@@ -4,6 +4,7 @@
 //! Owns the lookup. Does not own which sessions are checked.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use crate::types::{Family, Prefix, RouterId};
 
@@ -12,7 +13,10 @@ use crate::types::{Family, Prefix, RouterId};
 pub struct BlockOwner {
     /// The node, for people.
     pub node: String,
-    /// Its identifiers: a route to the block has to come from one of them.
+    /// Its addresses: a route to the block has to come from one of them, where it comes straight from
+    /// the node.
+    pub addresses: Vec<IpAddr>,
+    /// Its identifiers: a route to the block has to come from one of them where others relay it.
     pub routers: Vec<RouterId>,
     /// What is known may be out of date, as while a block changes hands: nobody is refused.
     pub stale: bool,
@@ -34,6 +38,55 @@ impl FromIterator<(Prefix, BlockOwner)> for BlockOwners {
             owners.owners.insert(block, owner);
         }
         owners
+    }
+}
+
+/// Whether a peer's routes must come from the node that holds their block, and how that is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OriginCheck {
+    /// They need not.
+    #[default]
+    Off,
+    /// The peer brings its own routes alone: its address tells. What it says of its identifier, or of
+    /// who originated a route, proves nothing.
+    Direct,
+    /// The peer relays routes of others: ORIGINATOR_ID tells, else the peer's identifier.
+    Relayed,
+}
+
+/// Where a route comes from, as far as that can be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Originator {
+    /// From the peer itself.
+    Peer {
+        /// Where its session ends.
+        address: IpAddr,
+        /// What it calls itself.
+        router: RouterId,
+    },
+    /// From the router of this name.
+    Router(RouterId),
+}
+
+impl Originator {
+    /// What it calls itself.
+    pub fn router(self) -> RouterId {
+        match self {
+            Self::Peer { router, .. } | Self::Router(router) => router,
+        }
+    }
+}
+
+impl BlockOwner {
+    fn is(&self, originator: Originator) -> bool {
+        match originator {
+            Originator::Peer { address, .. } if !self.addresses.is_empty() => {
+                self.addresses.contains(&address)
+            }
+            Originator::Peer { router, .. } | Originator::Router(router) => {
+                self.routers.contains(&router)
+            }
+        }
     }
 }
 
@@ -60,10 +113,10 @@ impl BlockOwners {
     }
 
     /// How a route to `prefix` that comes from `originator` agrees with the blocks.
-    pub fn validate(&self, prefix: &Prefix, originator: RouterId) -> OriginValidity {
+    pub fn validate(&self, prefix: &Prefix, originator: Originator) -> OriginValidity {
         match self.covering(prefix) {
             None => OriginValidity::Unknown,
-            Some((_, owner)) if owner.routers.contains(&originator) => OriginValidity::Valid,
+            Some((_, owner)) if owner.is(originator) => OriginValidity::Valid,
             Some((_, owner)) if owner.stale => OriginValidity::Stale,
             Some(_) => OriginValidity::Foreign,
         }
@@ -85,8 +138,10 @@ mod tests {
 
     #[test]
     fn a_block_and_everything_inside_belongs_to_its_owner_alone() {
+        let address = |router| IpAddr::from([192, 0, 2, router as u8]);
         let owner = |node: &str, router, stale| BlockOwner {
             node: node.into(),
+            addresses: vec![address(router)],
             routers: vec![RouterId(router)],
             stale,
         };
@@ -111,8 +166,15 @@ mod tests {
             ("192.0.2.0/24", 1, OriginValidity::Unknown),
         ];
         for (prefix, router, expected) in cases {
-            let found = blocks.validate(&prefix.parse().unwrap(), RouterId(router));
-            assert_eq!(found, expected, "{prefix} from {router}");
+            let prefix: Prefix = prefix.parse().unwrap();
+            let liar = Originator::Peer {
+                address: address(router),
+                router: RouterId(3 - router),
+            };
+            for originator in [Originator::Router(RouterId(router)), liar] {
+                let found = blocks.validate(&prefix, originator);
+                assert_eq!(found, expected, "{prefix} from {originator:?}");
+            }
         }
     }
 }

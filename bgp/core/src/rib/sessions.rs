@@ -481,11 +481,12 @@ pub(super) fn egress_config(
 ) -> EgressConfig {
     EgressConfig {
         local_asn: negotiated.local_asn,
-        cluster_id: config.cluster_id,
+        cluster_id: policy.cluster_id.unwrap_or(config.cluster_id),
         peer: negotiated.peer_kind(),
         role: negotiated.role,
         replaced_asn: policy.as_override.then_some(negotiated.peer_asn),
-        remove_private_as: policy.remove_private_as,
+        private_as: policy.private_as,
+        told_paths: policy.told_paths,
         long_lived: negotiated.long_lived.is_some(),
         extended_next_hop: negotiated.extended_next_hop,
         client: policy.client,

@@ -271,11 +271,7 @@ impl Table {
 
     /// The best path to a destination, and where its packets go: nowhere where there is no way.
     fn decide(&self, id: DestId, multipath: Multipath) -> (Option<PathRef>, Option<Ways>) {
-        let usable: SmallVec<[&Entry; 4]> = self.dests[id.slot()]
-            .paths
-            .iter()
-            .filter(|entry| !entry.marks.rejected)
-            .collect();
+        let usable = self.usable(id);
         let candidates: SmallVec<[Candidate<'_>; 4]> = usable
             .iter()
             .map(|entry| candidate(&self.paths, entry))
@@ -329,6 +325,28 @@ impl Table {
     /// How many routes the FIB has not yet answered for.
     pub(super) fn pending(&self) -> usize {
         self.installs.as_ref().map_or(0, Installs::pending)
+    }
+
+    /// The best `limit` paths to a destination, most preferred first.
+    pub(super) fn best(&self, id: DestId, limit: usize) -> SmallVec<[&Entry; 4]> {
+        let mut left: SmallVec<[&Entry; 4]> = self.usable(id);
+        let mut best = SmallVec::new();
+        while best.len() < limit {
+            let candidates: SmallVec<[Candidate<'_>; 4]> = left
+                .iter()
+                .map(|entry| candidate(&self.paths, entry))
+                .collect();
+            match pick(&candidates) {
+                Some(at) => best.push(left.remove(at)),
+                None => break,
+            }
+        }
+        best
+    }
+
+    fn usable(&self, id: DestId) -> SmallVec<[&Entry; 4]> {
+        let paths = self.dests[id.slot()].paths.iter();
+        paths.filter(|entry| !entry.marks.rejected).collect()
     }
 
     /// Sets what peers are told; whether that is something else than before.

@@ -41,6 +41,11 @@ impl PeerAs {
         }
     }
 
+    /// Whether the session is within our AS, `local`.
+    pub fn is_internal(self, local: Asn) -> bool {
+        self.kind(local) == PeerKind::Internal
+    }
+
     /// The number, where one is configured.
     pub fn number(self) -> Option<Asn> {
         match self {

@@ -428,7 +428,7 @@ async fn a_new_configuration_touches_only_the_peers_concerned() {
     reachable(&a, prefix).await;
     established(&a, 3).await;
 
-    next.peers.get_mut(&name(2)).unwrap().import = Policy::reject_all();
+    next.peers.get_mut(&name(2)).unwrap().import = Policy::reject_all().into();
     a.apply(next.clone()).await.unwrap();
     let rejected = |route: &Option<RouteSnapshot>| {
         route

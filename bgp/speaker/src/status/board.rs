@@ -1,14 +1,15 @@
 //! The latest status of every peer.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use caracal_bgp_core::fsm::Negotiated;
+use caracal_bgp_core::types::Asn;
 use tokio::sync::watch;
 
-use crate::config::{PeerConfig, PeerName};
+use crate::config::{PeerAs, PeerConfig, PeerName};
 use crate::net::Interface;
 use crate::snapshot::{ErrorSnapshot, FamilySnapshot, PeerSnapshot, SessionState};
 use crate::status::counters::{CounterSnapshot, Counters, Direction};
@@ -99,12 +100,13 @@ impl Board {
         &self,
         peer: &PeerName,
         config: &PeerConfig,
+        local: Asn,
         families: Vec<FamilySnapshot>,
     ) -> PeerSnapshot {
         let board = self.get(peer);
         let counters = board.as_ref().map(|board| board.counters.snapshot());
         let status = board.map(|board| board.status()).unwrap_or_default();
-        status.snapshot(peer, config, counters.unwrap_or_default(), families)
+        status.snapshot(peer, config, local, counters.unwrap_or_default(), families)
     }
 
     /// The status of `peer`.
@@ -154,16 +156,24 @@ impl Status {
         self,
         name: &PeerName,
         config: &PeerConfig,
+        local: Asn,
         counters: CounterSnapshot,
         families: Vec<FamilySnapshot>,
     ) -> PeerSnapshot {
         let negotiated = self.negotiated.as_ref();
         PeerSnapshot {
             name: name.0.clone(),
-            remote: config.remote,
+            remote: config.remote.address().unwrap_or(NO_ADDRESS),
             local_address: self.local_address.or(config.local_address),
             interface: self.interface.map(|interface| interface.name),
-            asn: config.asn,
+            asn: negotiated.map_or_else(
+                || match config.peer_as {
+                    PeerAs::Number(asn) => asn,
+                    PeerAs::Internal => local,
+                    PeerAs::External => Asn::ZERO,
+                },
+                |terms| terms.peer_asn,
+            ),
             router_id: negotiated.map(|terms| terms.peer_router_id.to_string()),
             state: self.state,
             since_ms: self.since_ms,
@@ -178,6 +188,9 @@ impl Status {
         }
     }
 }
+
+/// Shown for a peer that is known by its interface or its range.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Milliseconds since the Unix epoch; zero on a clock that stands before it.
 pub(crate) fn now_ms() -> u64 {

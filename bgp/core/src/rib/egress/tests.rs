@@ -23,7 +23,8 @@ fn config(peer: PeerKind) -> EgressConfig {
         replaced_asn: None,
 
         role: None,
-        remove_private_as: false,
+        private_as: PrivateAs::Keep,
+        told_paths: [None; 2],
         long_lived: false,
         extended_next_hop: false,
         encode: EncodeContext::default(),

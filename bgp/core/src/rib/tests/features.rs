@@ -147,6 +147,7 @@ fn a_refresh_that_was_asked_for_is_enclosed_where_the_peer_knows_that() {
 fn a_node_cannot_announce_the_block_of_another_nor_a_part_of_it() {
     let owner = |node: &str, router, stale| BlockOwner {
         node: node.into(),
+        addresses: Vec::new(),
         routers: vec![RouterId(router)],
         stale,
     };
@@ -155,7 +156,7 @@ fn a_node_cannot_announce_the_block_of_another_nor_a_part_of_it() {
         (prefix(2), owner("n103", 103, false)),
         (prefix(3), owner("n103", 103, true)),
     ];
-    let mut checked = with_peer(2, |peer| peer.validate_origin = true);
+    let mut checked = with_peer(2, |peer| peer.validate_origin = OriginCheck::Direct);
     checked.blocks = Arc::new(blocks.into_iter().collect());
     let mut world = World::new(checked.clone(), None);
     world.up(2);
@@ -182,10 +183,15 @@ fn a_node_cannot_announce_the_block_of_another_nor_a_part_of_it() {
         assert_eq!(path.validity, validity, "{prefix}");
         assert_eq!(world.fib.contains_key(&prefix), rejected.is_none());
     }
-    // Behind a reflector, the originator that it names counts.
+    // It does not help to name somebody else as the originator.
     let mut reflected = announcement(2, &[prefix(2)], &[]);
     reflected.attributes.as_mut().unwrap().originator_id = Some(RouterId(103));
     world.tell(2, reflected);
+    assert!(rejection(&world, prefix(2)).is_some());
+    // Of a reflector it is believed.
+    let peer = checked.peers.get_mut(&PeerIndex(2)).unwrap();
+    peer.validate_origin = OriginCheck::Relayed;
+    world.handle(Event::Configure(checked.clone()));
     assert_eq!(rejection(&world, prefix(2)), None);
     // The block changes hands: what was accepted is judged again.
     checked.blocks = Arc::new([(prefix(1), owner("n9", 9, false))].into_iter().collect());
@@ -330,7 +336,7 @@ fn private_ases_are_left_out_and_the_peers_own_is_replaced_where_asked() {
     let change = |peer: &mut PeerPolicy| {
         peer.export = Arc::default();
         peer.as_override = true;
-        peer.remove_private_as = true;
+        peer.private_as = PrivateAs::Remove;
     };
     let mut world = World::new(with_peer(1, change), None);
     world.up(0);

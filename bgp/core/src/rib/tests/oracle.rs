@@ -160,9 +160,9 @@ fn egress(peer: u32) -> EgressConfig {
         subnets: Vec::new(),
         policy: config.peers[&PeerIndex(peer)].export.clone(),
         replaced_asn: None,
-
         role: None,
-        remove_private_as: false,
+        private_as: PrivateAs::Keep,
+        told_paths: [None; 2],
         long_lived: false,
         extended_next_hop: false,
         encode: EncodeContext::default(),

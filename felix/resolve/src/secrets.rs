@@ -1,0 +1,100 @@
+//! Keys of sessions from Secrets.
+//!
+//! Owns finding them and saying what is wrong with one. A message names the Secret and its key,
+//! never what it holds.
+
+use std::collections::BTreeMap;
+
+use caracal_bgp_speaker::config;
+use caracal_crds::{SecretKeyRef, reasons};
+use k8s_openapi::api::core::v1::Secret;
+
+/// What the kernel takes as a key (`TCP_MD5SIG_MAXKEYLEN`, `TCP_AO_MAXKEYLEN`).
+pub(crate) const LONGEST_TCP_KEY: usize = 80;
+
+/// What keyed SHA1 takes (RFC 5880 §4.4).
+pub(crate) const LONGEST_BFD_KEY: usize = 20;
+
+/// Secrets, as the agent or the files have them.
+#[derive(Clone, Copy)]
+pub struct Secrets<'a> {
+    /// By `namespace/name`.
+    pub objects: &'a BTreeMap<String, Secret>,
+    /// Where names are looked up; anywhere when absent, as long as a name is unique.
+    pub namespace: Option<&'a str>,
+}
+
+impl std::fmt::Debug for Secrets<'_> {
+    /// Names only.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.objects.keys()).finish()
+    }
+}
+
+/// Why a key cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl Secrets<'_> {
+    /// The octets that `reference` names, 1 to `longest` of them.
+    pub(crate) fn find(
+        &self,
+        reference: &SecretKeyRef,
+        longest: usize,
+    ) -> Result<config::Secret, Missing> {
+        let SecretKeyRef { name, key } = reference;
+        let missing = |reason, message| Err(Missing { reason, message });
+        let mut candidates = self
+            .objects
+            .iter()
+            .filter(|(full, _)| match self.namespace {
+                Some(namespace) => full.split_once('/') == Some((namespace, name)),
+                None => {
+                    full.rsplit_once('/')
+                        .map_or(full.as_str(), |(_, name)| name)
+                        == name
+                }
+            });
+        let Some((_, secret)) = candidates.next() else {
+            let place = self.namespace.map_or_else(String::new, |namespace| {
+                format!(" in namespace {namespace}")
+            });
+            return missing(
+                reasons::MISSING_SECRET,
+                format!("there is no Secret {name}{place}"),
+            );
+        };
+        if candidates.next().is_some() {
+            return missing(
+                reasons::MISSING_SECRET,
+                format!("there are several Secrets {name}, in different namespaces"),
+            );
+        }
+        // Where both have the key, stringData wins, as in the API server.
+        let text = secret.string_data.as_ref().and_then(|data| data.get(key));
+        let data = secret.data.as_ref().and_then(|data| data.get(key));
+        let octets = match (text, data) {
+            (Some(text), _) => text.as_bytes(),
+            (None, Some(data)) => &data.0,
+            (None, None) => {
+                return missing(
+                    reasons::MISSING_SECRET_KEY,
+                    format!("Secret {name} has no key {key}"),
+                );
+            }
+        };
+        if octets.is_empty() || octets.len() > longest {
+            return missing(
+                reasons::INVALID_SECRET,
+                format!(
+                    "key {key} of Secret {name} has {} octets: there must be 1 to {longest}",
+                    octets.len()
+                ),
+            );
+        }
+        Ok(config::Secret::new(octets))
+    }
+}
