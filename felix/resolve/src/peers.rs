@@ -215,14 +215,15 @@ impl<'a> Sessions<'a> {
             .and_then(|remote| self.node_at(remote.ip()));
         let cluster = node.and_then(|node| node.reflects_for);
         let mut session = self.ground.session(spec, remote, peer_as, cluster, found);
-        session.validate_origin = self.validates(internal, node.is_some(), &session);
+        session.validate_origin = self.validates(internal, node.is_some());
         self.give_policies(peer, &mut session, node.is_some(), found);
         self.made.insert(PeerName(name.to_owned()), session);
     }
 
-    /// Whether the originator of a block is visible: on sessions with nodes, and on a reflector.
-    fn validates(&self, internal: bool, node: bool, session: &PeerConfig) -> bool {
-        self.validates_origin && internal && (node || session.route_reflector_client)
+    /// Whether the originator of a block is visible, by its identifier or by ORIGINATOR_ID: on
+    /// sessions with nodes. A router may bring in what nodes told it from another AS.
+    fn validates(&self, internal: bool, node: bool) -> bool {
+        self.validates_origin && internal && node
     }
 
     fn node_at(&self, address: IpAddr) -> Option<&'a Speaker<'a>> {
@@ -360,7 +361,7 @@ impl<'a> Sessions<'a> {
             (false, passive) => passive,
         };
         let internal = peer_as.is_internal(self.asn());
-        session.validate_origin = self.validates(internal, true, &session);
+        session.validate_origin = self.validates(internal, true);
         self.give_policies(peer, &mut session, true, found);
         let first = format!("{name}{NODE_SEPARATOR}{}", other.name);
         self.claim_node(&other.addresses, &first);
