@@ -180,12 +180,15 @@ const TWO_OCTETS: &str =
     "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})";
 const FOUR_OCTETS: &str = "[0-9]{1,10}";
 /// Names of communities that IANA has registered.
-const WELL_KNOWN: &str = "graceful-shutdown|llgr-stale|no-llgr|blackhole|no-export|no-advertise|no-export-subconfed|no-peer";
+const WELL_KNOWN: &str =
+    "graceful-shutdown|llgr-stale|blackhole|no-(llgr|export|export-subconfed|advertise|peer)";
 
-fn matching(pattern: &str, message: &str) -> Schema {
+/// An API server prices a match by the product of both lengths, and multiplies it by the sizes of
+/// the lists around it.
+fn matching(pattern: &str, longest: usize, message: &str) -> Schema {
     json_schema!({
         "type": "string",
-        "maxLength": 38,
+        "maxLength": longest,
         "x-kubernetes-validations": [
             {"rule": format!("self.matches('^({pattern})$')"), "message": message},
         ],
@@ -207,6 +210,7 @@ const EXTENDED: &str = "(rt|soo):[0-9.]{1,15}:[0-9]{1,10}|0x[0-9a-fA-F]{16}";
 pub(crate) fn community(_: &mut SchemaGenerator) -> Schema {
     matching(
         &format!("{}|{}", standard(), large()),
+        32,
         "must be a community aa:nn or a large community aa:nn:mm",
     )
 }
@@ -215,24 +219,26 @@ pub(crate) fn community(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn any_community(_: &mut SchemaGenerator) -> Schema {
     matching(
         &format!("{}|{}|{EXTENDED}", standard(), large()),
+        32,
         "must be a community aa:nn or its name, a large community aa:nn:mm, or an extended community rt:aa:nn, soo:aa:nn or 0x and 16 digits",
     )
 }
 
 /// `aa:nn` or a name (RFC 1997).
 pub(crate) fn standard_community(_: &mut SchemaGenerator) -> Schema {
-    matching(&standard(), "must be a community aa:nn or its name")
+    matching(&standard(), 19, "must be a community aa:nn or its name")
 }
 
 /// `aa:nn:mm` (RFC 8092).
 pub(crate) fn large_community(_: &mut SchemaGenerator) -> Schema {
-    matching(&large(), "must be a large community aa:nn:mm")
+    matching(&large(), 32, "must be a large community aa:nn:mm")
 }
 
 /// `rt:aa:nn`, `soo:aa:nn` or eight octets (RFC 4360).
 pub(crate) fn extended_community(_: &mut SchemaGenerator) -> Schema {
     matching(
         EXTENDED,
+        30,
         "must be an extended community rt:aa:nn, soo:aa:nn or 0x and 16 digits",
     )
 }
@@ -245,6 +251,7 @@ pub(crate) fn community_pattern(_: &mut SchemaGenerator) -> Schema {
         &format!(
             "{WELL_KNOWN}|{two}:{two}|{four}:{four}:{four}|(rt|soo):([0-9.]{{1,15}}|[*]):{four}|0x[0-9a-fA-F]{{16}}"
         ),
+        32,
         "must be a community aa:nn or its name, a large community aa:nn:mm, or an extended community rt:aa:nn, soo:aa:nn or 0x and 16 digits; a part may be *",
     )
 }

@@ -215,28 +215,20 @@ impl<'a> Sessions<'a> {
             .and_then(|remote| self.node_at(remote.ip()));
         let cluster = node.and_then(|node| node.reflects_for);
         let mut session = self.ground.session(spec, remote, peer_as, cluster, found);
-        session.validate_origin = self.origin_check(internal, node, &session);
+        session.validate_origin = self.origin_check(internal, node);
         self.give_policies(peer, &mut session, node.is_some(), found);
         self.made.insert(PeerName(name.to_owned()), session);
     }
 
-    /// How the originator of a block is told from others: it is visible on sessions with nodes, and
-    /// on a reflector.
-    fn origin_check(
-        &self,
-        internal: bool,
-        node: Option<&Speaker<'_>>,
-        session: &PeerConfig,
-    ) -> OriginCheck {
-        if !self.validates_origin || !internal {
-            return OriginCheck::Off;
-        }
+    /// How the originator of a block is told from others: it is visible on sessions with nodes. A
+    /// router may bring in what nodes told it from another AS.
+    fn origin_check(&self, internal: bool, node: Option<&Speaker<'_>>) -> OriginCheck {
         match node {
-            Some(node) if node.reflects_for.is_none() => OriginCheck::Direct,
-            Some(_) => OriginCheck::Relayed,
-            // Who it is, nobody knows; what it relays may come from behind it.
-            None if session.route_reflector_client => OriginCheck::Relayed,
-            None => OriginCheck::Off,
+            Some(node) if self.validates_origin && internal => match node.reflects_for {
+                None => OriginCheck::Direct,
+                Some(_) => OriginCheck::Relayed,
+            },
+            _ => OriginCheck::Off,
         }
     }
 
@@ -375,7 +367,7 @@ impl<'a> Sessions<'a> {
             (false, passive) => passive,
         };
         let internal = peer_as.is_internal(self.asn());
-        session.validate_origin = self.origin_check(internal, Some(other), &session);
+        session.validate_origin = self.origin_check(internal, Some(other));
         self.give_policies(peer, &mut session, true, found);
         let first = format!("{name}{NODE_SEPARATOR}{}", other.name);
         self.claim_node(&other.addresses, &first);
