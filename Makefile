@@ -28,7 +28,7 @@ lint:
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
-PEERS := nftables bird2 frr iproute2 iputils-ping procps
+PEERS := nftables bird2 frr iproute2 iputils-ping procps tshark python3-mrtparse
 peers:
 	tests/peers.sh $(PEERS)
 

@@ -5,12 +5,14 @@
 //! clocks, randomness or the kernel: time and chance come in as arguments, so that the same code
 //! runs in the speaker, in tests, in fuzzers and in simulation.
 
+pub mod bmp;
 pub mod error;
 pub mod fsm;
+pub mod mrt;
 pub mod policy;
 pub mod rib;
 pub mod role;
 pub mod types;
-#[cfg(any(test, feature = "test-vectors"))]
+#[cfg(any(test, feature = "test-support"))]
 pub mod vectors;
 pub mod wire;
