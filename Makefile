@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := x86_64-unknown-linux-gnu
 ARGS ?=
 
-.PHONY: build demo test lint deny crds peers clean
+.PHONY: build demo test lint deny crds fuzz peers clean
 
 # The plugin must start in any root filesystem, so it is linked statically; the rest is built as usual.
 build:
@@ -35,6 +35,12 @@ peers:
 # Writes deploy/crds from the types.
 crds:
 	UPDATE_CRDS=1 $(CARGO) test -p caracal-crds
+
+# Every fuzz target for FUZZ_SECONDS each, from the seeds and what earlier runs have found; fails on a
+# crash. FUZZ_TARGETS chooses some of them. See fuzz/README.md.
+FUZZ_SECONDS ?= 60
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh $(FUZZ_TARGETS)
 
 # Licences and sources of the dependencies.
 deny:

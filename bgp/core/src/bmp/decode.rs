@@ -115,6 +115,9 @@ fn peer(input: &[u8]) -> Parsed<'_, PeerHeader> {
     let (input, address) = be_u128(input)?;
     let (input, (asn, router_id, seconds, micros)) =
         (be_u32, be_u32, be_u32, be_u32).parse(input)?;
+    if micros >= 1_000_000 {
+        return Err(failure(input));
+    }
     let post_policy = flags & 0x40 != 0;
     let table = match kind {
         3 => Table::LocRib {

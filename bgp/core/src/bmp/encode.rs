@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::bmp::peer::{Instance, PeerDownReason, PeerHeader, PeerUp, Table};
 use crate::bmp::statistics::{Statistic, Value};
 use crate::bmp::{HEADER_LEN, Initiation, Message, VERSION, info, message_type};
-use crate::wire::{self, EncodeContext, MessageType, Notification};
+use crate::wire::{self, EncodeContext, MAX_EXTENDED_LEN, MessageType, Notification};
 
 impl Message {
     /// Appends the message to `out`.
@@ -181,8 +181,11 @@ fn put_reason(reason: &PeerDownReason, out: &mut BytesMut) {
 fn notification_octets(notification: &Notification) -> Bytes {
     let mut octets = BytesMut::new();
     let message = wire::Message::Notification(notification.clone());
-    wire::encode(&message, EncodeContext::default(), &mut octets)
-        .expect("only UPDATEs can be too long");
+    let context = EncodeContext {
+        max_len: MAX_EXTENDED_LEN,
+        ..EncodeContext::default()
+    };
+    wire::encode(&message, context, &mut octets).expect("only UPDATEs can be too long");
     octets.freeze()
 }
 

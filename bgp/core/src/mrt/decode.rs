@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use nom::bytes::complete::take;
-use nom::combinator::{all_consuming, map};
+use nom::combinator::{all_consuming, map, map_res};
 use nom::multi::{count, length_count, length_data};
 use nom::number::complete::{be_u8, be_u16, be_u32, be_u128};
 use nom::{IResult, Parser};
@@ -118,11 +118,12 @@ fn prefix(family: Family, octets: &[u8], length: u8) -> Option<Prefix> {
 
 fn peers(input: &[u8]) -> Parsed<'_, PeerTable> {
     let (input, collector) = be_u32(input)?;
-    let (input, view) = length_data(be_u16).parse(input)?;
+    let view = map_res(length_data(be_u16), str::from_utf8);
+    let (input, view) = map(view, str::to_owned).parse(input)?;
     let (input, peers) = length_count(be_u16, peer).parse(input)?;
     let table = PeerTable {
         collector: RouterId(collector),
-        view: String::from_utf8_lossy(view).into_owned(),
+        view,
         peers,
     };
     Ok((input, table))
@@ -189,6 +190,8 @@ fn read_attributes(octets: &[u8], prefix: Prefix) -> Option<(PathAttributes, Nex
         rest = tail;
     }
     rest.is_empty().then_some(())?;
+    // The classic NEXT_HOP speaks of IPv4 prefixes only.
+    (!classic || afi == 1).then_some(())?;
     let mut body = vec![0, 0];
     body.extend_from_slice(&u16::try_from(attributes.len()).ok()?.to_be_bytes());
     body.append(&mut attributes);
@@ -211,6 +214,7 @@ fn read_attributes(octets: &[u8], prefix: Prefix) -> Option<(PathAttributes, Nex
 fn trace(seconds: Duration, subtype: u16, body: &Bytes) -> Option<Record> {
     let micros: Parsed<'_, u32> = be_u32(&body[..]);
     let (rest, micros) = micros.ok()?;
+    (micros < 1_000_000).then_some(())?;
     let time = seconds + Duration::from_micros(micros.into());
     if subtype == trace_subtype::STATE_CHANGE_AS4 {
         let (rest, session) = session(rest, true).ok()?;
