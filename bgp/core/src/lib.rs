@@ -1,7 +1,8 @@
 //! BGP messages, sessions and routes as pure state machines.
 //!
 //! Owns what a BGP speaker knows and decides: [`wire`] turns octets into messages and back, [`fsm`]
-//! runs the session with one peer, [`rib`] holds routes and picks the best. Does not own sockets,
+//! runs the session with one peer, [`rib`] holds routes and picks the best, [`role`] keeps them from
+//! leaking, [`bmp`] and [`mrt`] write down what happens for others to read. Does not own sockets,
 //! clocks, randomness or the kernel: time and chance come in as arguments, so that the same code
 //! runs in the speaker, in tests, in fuzzers and in simulation.
 

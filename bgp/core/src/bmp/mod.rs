@@ -132,8 +132,8 @@ mod info {
     pub(super) const REASON: u16 = 1;
     pub(super) const SYSTEM_DESCRIPTION: u16 = 1;
     pub(super) const SYSTEM_NAME: u16 = 2;
-    /// RFC 9069 §5.3.
+    /// RFC 9069 §5.2.1.
     pub(super) const TABLE_NAME: u16 = 3;
-    /// RFC 8671 §5.
+    /// RFC 8671 §6.3.1.
     pub(super) const ADMIN_LABEL: u16 = 4;
 }

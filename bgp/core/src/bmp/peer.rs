@@ -17,7 +17,7 @@ pub struct PeerHeader {
     pub table: Table,
     /// In which of the instances of the speaker.
     pub instance: Instance,
-    /// The peer's address; unspecified for [`Table::LocRib`] (RFC 9069 §4.1).
+    /// The peer's address; unspecified for [`Table::LocRib`] (RFC 9069 §5.1).
     pub address: IpAddr,
     /// The peer's AS; our own for [`Table::LocRib`].
     pub asn: Asn,
@@ -37,12 +37,12 @@ pub enum Table {
         /// Whether import policy has been applied.
         post_policy: bool,
     },
-    /// As the peer is told them (RFC 8671 §4).
+    /// As the peer is told them (RFC 8671 §5).
     AdjRibOut {
         /// Whether export policy has been applied.
         post_policy: bool,
     },
-    /// The best ones (RFC 9069 §4).
+    /// The best ones (RFC 9069 §5).
     LocRib {
         /// Whether some are left out.
         filtered: bool,
@@ -71,13 +71,13 @@ pub struct PeerUp {
     /// The port of the peer's end.
     pub remote_port: u16,
     /// The OPEN that we sent, header included. For [`Table::LocRib`], one that says in capabilities
-    /// what its UPDATEs need (RFC 9069 §4.1).
+    /// what its UPDATEs need (RFC 9069 §5.2).
     pub sent_open: Bytes,
     /// The OPEN that came, header included; for [`Table::LocRib`] the same as was sent.
     pub received_open: Bytes,
-    /// What the table is called (RFC 9069 §5.3); empty is left out.
+    /// What the table is called (RFC 9069 §5.2.1); empty is left out.
     pub table_name: String,
-    /// What an operator calls the peer's export (RFC 8671 §5); empty is left out.
+    /// What an operator calls the peer's export (RFC 8671 §6.3.1); empty is left out.
     pub admin_label: String,
     /// Anything else; empty is left out.
     pub text: String,
@@ -85,7 +85,7 @@ pub struct PeerUp {
 
 impl PeerUp {
     /// Says that the Loc-RIB is told of from now on, in UPDATEs of these families, of which those in
-    /// `add_path` carry path identifiers (RFC 9069 §§4, 5.1).
+    /// `add_path` carry path identifiers (RFC 9069 §§4, 5.2).
     pub fn of_loc_rib(
         asn: Asn,
         router_id: RouterId,
@@ -93,7 +93,7 @@ impl PeerUp {
         add_path: FamilySet,
         table_name: &str,
     ) -> Self {
-        // RFC 9069 §5.1: the OPENs are made up, and alike. They must say how to read the UPDATEs.
+        // RFC 9069 §5.2: the OPENs are made up, and alike. They must say how to read the UPDATEs.
         let mut capabilities: Vec<Capability> = families
             .iter()
             .map(|family| Capability::Multiprotocol((*family).into()))
