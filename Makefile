@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := x86_64-unknown-linux-gnu
 ARGS ?=
 
-.PHONY: build demo test lint deny crds peers clean
+.PHONY: build demo test lint deny crds fuzz peers clean
 
 # The plugin must start in any root filesystem, so it is linked statically; the rest is built as usual.
 build:
@@ -28,13 +28,19 @@ lint:
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
-PEERS := nftables bird2 frr iproute2 iputils-ping procps
+PEERS := nftables bird2 frr iproute2 iputils-ping procps tshark python3-mrtparse
 peers:
 	tests/peers.sh $(PEERS)
 
 # Writes deploy/crds from the types.
 crds:
 	UPDATE_CRDS=1 $(CARGO) test -p caracal-crds
+
+# Every fuzz target for FUZZ_SECONDS each, from the seeds and what earlier runs have found; fails on a
+# crash. FUZZ_TARGETS chooses some of them. See fuzz/README.md.
+FUZZ_SECONDS ?= 60
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh $(FUZZ_TARGETS)
 
 # Licences and sources of the dependencies.
 deny:

@@ -379,7 +379,7 @@ impl Peer {
         let word = match why {
             // Nothing goes out of a dead link.
             PathWhy::LinkDown => None,
-            // RFC 9384 §3. One direction may still work, and a peer that hears it must not keep
+            // RFC 9384 §§2, 3. One direction may still work, and a peer that hears it must not keep
             // sending packets along the path that does not.
             PathWhy::BfdDown => Some(Notification::cease(Cease::BfdDown, "")),
         };

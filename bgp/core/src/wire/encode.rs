@@ -50,7 +50,8 @@ pub fn encode(message: &Message, context: EncodeContext, out: &mut BytesMut) -> 
         Message::Open(value) => framed(MessageType::Open, out, |out| open::encode(value, out)),
         Message::Update(update) => return encode_update(update, context, out),
         Message::Notification(notification) => framed(MessageType::Notification, out, |out| {
-            notification.encode(out, MAX_MESSAGE_LEN - HEADER_LEN);
+            // RFC 8654 §5: no longer than what the peer takes.
+            notification.encode(out, context.max_len - HEADER_LEN);
         }),
         Message::Keepalive => framed(MessageType::Keepalive, out, |_| {}),
         Message::RouteRefresh(refresh) => put_refresh(*refresh, out),

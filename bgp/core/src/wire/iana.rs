@@ -156,7 +156,7 @@ registry! {
 }
 
 registry! {
-    /// Subcodes of Cease (RFC 4486 §4, RFC 8538 §3.1, RFC 9384 §3).
+    /// Subcodes of Cease (RFC 4486 §4, RFC 8538 §3.1, RFC 9384 §2).
     pub enum Cease {
         0 => Unspecific, "unspecific";
         1 => MaximumPrefixes, "maximum number of prefixes reached";

@@ -22,7 +22,7 @@ mod nlri;
 pub mod notification;
 mod open;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod value;
 mod write;
@@ -43,3 +43,4 @@ pub use iana::{AfiSafi, AttributeCode, Cease, MessageType, RefreshKind};
 pub use message::{Message, Open, Reach, RouteRefresh, Update};
 pub use notification::{Notification, NotificationError};
 pub use text::printable;
+pub(crate) use write::attributes as encode_attributes;

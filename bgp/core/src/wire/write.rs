@@ -19,7 +19,7 @@ const TRANSITIVE: u8 = flags::OPTIONAL | flags::TRANSITIVE;
 
 /// Appends `attributes`, ascending by type (RFC 4271 §5) up to those that are only carried.
 /// `next_hop` is there where prefixes have their classic place.
-pub(super) fn attributes(
+pub(crate) fn attributes(
     attributes: &PathAttributes,
     next_hop: Option<Ipv4Addr>,
     four_octet_as: bool,

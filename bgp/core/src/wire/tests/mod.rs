@@ -3,4 +3,5 @@
 mod open;
 mod outcomes;
 mod round_trip;
+pub(crate) mod strategies;
 mod vectors;

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Runs the fuzz targets named, or all of them, for FUZZ_SECONDS each, and prints what they did: executions,
+# crashes, inputs that took long. Fails when there was a crash, a timeout or memory without end.
+set -eu
+cd "$(dirname "$0")"
+
+seconds=${FUZZ_SECONDS:-60}
+# Slower than this is worth a look; ten times as slow counts as a crash.
+slow=${FUZZ_SLOW_SECONDS:-1}
+all="frame open update notification refresh session bmp mrt"
+
+if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+    echo "error: the fuzzers need a nightly compiler and cargo-fuzz" >&2
+    echo "hint: rustup toolchain install nightly && cargo install cargo-fuzz --locked" >&2
+    exit 2
+fi
+
+cargo +nightly run --quiet --bin seed
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+status=0
+printf '%-14s %12s %10s %8s %8s %8s\n' target executions per-second corpus crashes slow
+for target in ${*:-$all}; do
+    mkdir -p "corpus/$target" "artifacts/$target"
+    log="$logs/$target"
+    ended=0
+    cargo +nightly fuzz run "$target" -- \
+        -max_total_time="$seconds" -print_final_stats=1 \
+        -timeout=$((slow * 10)) -report_slow_units="$slow" \
+        -rss_limit_mb=2048 -max_len="${FUZZ_MAX_LEN:-8192}" >"$log" 2>&1 || ended=$?
+    of() { sed -n "s/^stat::$1: *//p" "$log" | tail -1; }
+    executions=$(of number_of_executed_units)
+    crashes=$(find "artifacts/$target" -type f \( -name 'crash-*' -o -name 'timeout-*' -o -name 'oom-*' -o -name 'leak-*' \) | wc -l)
+    slows=$(find "artifacts/$target" -type f -name 'slow-unit-*' | wc -l)
+    printf '%-14s %12s %10s %8s %8s %8s\n' "$target" "${executions:-0}" "$(of average_exec_per_sec)" \
+        "$(find "corpus/$target" -type f | wc -l)" "$crashes" "$slows"
+    if [ "$ended" -ne 0 ]; then
+        status=1
+        tail -40 "$log" >&2
+    fi
+done
+exit "$status"
