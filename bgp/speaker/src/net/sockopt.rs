@@ -23,15 +23,18 @@ pub(super) enum PlainOption {
     MinTtl,
     /// The least hop limit with which a segment is taken; an `int`.
     MinHopCount,
+    /// Which types a raw ICMPv6 socket hears; `struct icmp6_filter`.
+    Icmp6Filter,
 }
 
 impl PlainOption {
     fn level_and_name(self) -> (c_int, c_int) {
-        // linux/tcp.h.
+        // linux/tcp.h; linux/icmpv6.h has the last.
         const TCP_MD5SIG_EXT: c_int = 32;
         const TCP_AO_ADD_KEY: c_int = 38;
         const TCP_AO_DEL_KEY: c_int = 39;
         const TCP_AO_INFO: c_int = 40;
+        const ICMPV6_FILTER: c_int = 1;
         match self {
             Self::Md5Key => (libc::IPPROTO_TCP, TCP_MD5SIG_EXT),
             Self::AoAddKey => (libc::IPPROTO_TCP, TCP_AO_ADD_KEY),
@@ -39,6 +42,7 @@ impl PlainOption {
             Self::AoInfo => (libc::IPPROTO_TCP, TCP_AO_INFO),
             Self::MinTtl => (libc::IPPROTO_IP, libc::IP_MINTTL),
             Self::MinHopCount => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+            Self::Icmp6Filter => (libc::IPPROTO_ICMPV6, ICMPV6_FILTER),
         }
     }
 }

@@ -6,6 +6,8 @@
 )]
 
 mod ao;
+mod discovery;
+mod frr;
 mod hops;
 mod interfaces;
 mod listen;
