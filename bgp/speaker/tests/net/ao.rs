@@ -125,6 +125,33 @@ fn peers_with_the_same_keys_connect_and_others_do_not() {
 }
 
 #[test]
+fn both_sides_must_agree_whether_other_options_are_signed() {
+    let Some([host]) = ao_hosts("aoopt") else {
+        return;
+    };
+    let with = |exclude_options| {
+        let secret = Secret::new("secret").unwrap();
+        let mut key = AoKey::new(1, 1, AoAlgorithm::HmacSha1, secret);
+        key.exclude_options = exclude_options;
+        AoKeys::new(vec![key]).unwrap()
+    };
+    let keychain = keychain("127.0.0.2", Auth::Ao(with(true)));
+    let mut listening = host.listen("127.0.0.1", &keychain);
+    host.run(async || {
+        let server = "127.0.0.1".parse().unwrap();
+        assert!(
+            dial(&signed(with(false)), "127.0.0.2", server)
+                .await
+                .is_none()
+        );
+        let transport = signed(with(true));
+        let mut dialled = dial(&transport, "127.0.0.2", server).await.unwrap();
+        let mut accepted = listening.next().await.unwrap().stream;
+        assert!(carries(&mut dialled, &mut accepted).await);
+    });
+}
+
+#[test]
 fn a_connection_without_keys_is_refused_when_it_is_adopted() {
     let Some([host]) = ao_hosts("aolate") else {
         return;

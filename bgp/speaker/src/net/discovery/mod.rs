@@ -30,6 +30,10 @@ use super::interfaces::{InterfaceTable, Interfaces};
 /// once must not send hundreds of packets at once.
 const PACE: Duration = Duration::from_millis(1);
 
+/// How long to wait after a change of interfaces before looking at it: changes come in bursts, and
+/// each look costs as much as there are interfaces.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// What is known of the link of an unnumbered peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkReport {
@@ -310,7 +314,7 @@ impl Supervisor {
                         return;
                     }
                 }
-                Ok(()) = changes.changed() => {}
+                Ok(()) = changes.changed() => tokio::time::sleep(SETTLE).await,
                 Some(_) = self.tasks.join_next() => {}
             }
         }
