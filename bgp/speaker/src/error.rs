@@ -1,8 +1,10 @@
 //! The one error type of this crate.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+
+use caracal_bgp_core::types::Prefix;
 
 /// What the speaker could not do.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,101 @@ pub enum Error {
     Thread {
         /// What the thread is for.
         name: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A key that no kernel takes.
+    #[error("a key of a TCP session has 1 to 80 octets, not {octets}")]
+    SecretLength {
+        /// What was given.
+        octets: usize,
+    },
+    /// Keys of TCP-AO that cannot be told apart.
+    #[error("the {count} TCP-AO keys of a peer are none, or two have a number in common")]
+    AoKeys {
+        /// How many were given.
+        count: usize,
+    },
+    /// Two peers at one address with different secrets.
+    #[error("peers at {remote} have different passwords: connections are told apart by address")]
+    KeyConflict {
+        /// Where both are.
+        remote: Prefix,
+    },
+    /// The kernel was built without RFC 2385.
+    #[error("this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG)")]
+    NoMd5,
+    /// The kernel was built without RFC 5925.
+    #[error("this kernel has no TCP-AO (Linux 6.7 or newer with CONFIG_TCP_AO)")]
+    NoAo,
+    /// The socket has as many keys as it may have.
+    #[error(
+        "no room for the key of {remote} on the socket: raise net.core.optmem_max (now {limit}), \
+         or give peers of one range one password"
+    )]
+    KeyRoom {
+        /// Whose key it is; others may have found no room either.
+        remote: Prefix,
+        /// `net.core.optmem_max`.
+        limit: String,
+    },
+    /// Another key for overlapping addresses has the same number.
+    #[error("the key IDs of {remote} are taken by another TCP-AO key for the same addresses")]
+    KeyIds {
+        /// Whose key it is.
+        remote: Prefix,
+    },
+    /// One address, two mechanisms.
+    #[error("{remote} cannot have both MD5 and TCP-AO keys, nor lie in a range with the other")]
+    KeyMixed {
+        /// Whose key it is.
+        remote: Prefix,
+    },
+    /// The kernel refused a key for another reason.
+    #[error("cannot {doing} the key of {remote}")]
+    Key {
+        /// What was to be done.
+        doing: &'static str,
+        /// Whose key it is.
+        remote: Prefix,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A change of authentication that a living connection cannot follow.
+    #[error("a session cannot go from authentication {from} to {to} without a new connection")]
+    NeedsNewSession {
+        /// What it has.
+        from: &'static str,
+        /// What it was to have.
+        to: &'static str,
+    },
+    /// A peer that should sign has made a connection that is not signed.
+    #[error("the connection of {remote} is not signed with TCP-AO")]
+    Unsigned {
+        /// Who made it.
+        remote: IpAddr,
+    },
+    /// A socket could not be readied or looked at.
+    #[error("cannot {doing}")]
+    Transport {
+        /// What was to be done.
+        doing: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not tell about interfaces.
+    #[error("cannot list or watch the interfaces of this machine")]
+    Interfaces {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The limit of open files could not be raised.
+    #[error("cannot raise the limit of open files")]
+    FileLimit {
         /// What the kernel said.
         #[source]
         source: io::Error,

@@ -13,7 +13,7 @@ mod explain;
 pub mod fib;
 mod fib_thread;
 pub mod handle;
-mod net;
+pub mod net;
 mod rib_thread;
 mod session;
 pub mod snapshot;
