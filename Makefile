@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := x86_64-unknown-linux-gnu
 ARGS ?=
 
-.PHONY: build demo test lint deny crds fuzz peers clean
+.PHONY: build demo test bench lint deny crds fuzz peers clean
 
 # The plugin must start in any root filesystem, so it is linked statically; the rest is built as usual.
 build:
@@ -22,6 +22,14 @@ demo: build
 # sets costs many minutes; the binaries that tests run are built with them.
 test: peers lint
 	$(CARGO) test --release --workspace --no-fail-fast
+
+# Measures the speaker beside BIRD, FRR, GoBGP and OpenBGPD, and writes docs/benchmarks.md. Takes hours; ARGS go
+# to the bench, and with them nothing is written: `make bench ARGS="--quick --cases table"`.
+BENCH_PEERS := bird2 frr gobgpd openbgpd iproute2
+bench:
+	tests/peers.sh $(BENCH_PEERS)
+	$(CARGO) build --release -p caracal -p caracal-bench
+	target/release/caracal-bench $(if $(ARGS),$(ARGS),--docs docs/benchmarks.md)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -8,7 +8,7 @@ done
 command -v kubectl >/dev/null 2>&1 || missing="$missing kubernetes-client"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then
-    echo "the tests need these packages:$missing" >&2
+    echo "these packages are needed:$missing" >&2
     echo "hint: sudo apt-get install$missing" >&2
     exit 1
 fi
@@ -16,6 +16,6 @@ apt-get update -qq
 # shellcheck disable=SC2086  # a list of package names
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 # The packages start their daemons system-wide; the tests run their own, in namespaces.
-for service in bird frr gobgpd; do
+for service in bird frr gobgpd openbgpd; do
     command -v systemctl >/dev/null 2>&1 && systemctl stop "$service" 2>/dev/null || true
 done

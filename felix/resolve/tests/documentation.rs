@@ -179,19 +179,24 @@ fn route(carries: &str, source: RouteSource) -> Route {
 
 fn carry(attributes: &mut PathAttributes, community: AnyCommunity) {
     match community {
-        AnyCommunity::Standard(community) => attributes.communities.push(community),
-        AnyCommunity::Extended(community) => attributes.ext_communities.push(community),
-        AnyCommunity::Large(community) => attributes.large_communities.push(community),
+        AnyCommunity::Standard(community) => {
+            attributes.communities.insert(community);
+        }
+        AnyCommunity::Extended(community) => {
+            attributes.edit_ext_communities(|held| {
+                held.insert(community);
+            });
+        }
+        AnyCommunity::Large(community) => {
+            attributes.large_communities.insert(community);
+        }
     }
-    attributes.communities.sort_unstable();
-    attributes.ext_communities.sort_unstable();
-    attributes.large_communities.sort_unstable();
 }
 
 fn communities(attributes: &PathAttributes) -> String {
     let standard = attributes.communities.iter().copied();
     let standard = standard.map(AnyCommunity::Standard);
-    let extended = attributes.ext_communities.iter().copied();
+    let extended = attributes.ext_communities().iter().copied();
     let large = attributes.large_communities.iter().copied();
     let all: Vec<String> = standard
         .chain(extended.map(AnyCommunity::Extended))

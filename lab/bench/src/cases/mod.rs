@@ -1,0 +1,86 @@
+//! The cases: what is asked of every daemon.
+//!
+//! Owns their list. Each is a function that plays one run and gives a [`Sample`]. Does not own rounds and
+//! placements ([`crate::plan`]).
+
+mod clients;
+mod fan_out;
+mod fib;
+mod idle;
+mod reflector;
+mod slow;
+mod tables;
+
+use std::time::Duration;
+
+use crate::daemons::Daemon;
+use crate::measure::{Metric, Sample, Target};
+use crate::options::Placement;
+use crate::stage::Run;
+
+/// A case.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Name on the command line and in JSON.
+    pub name: &'static str,
+    /// Name for people.
+    pub title: &'static str,
+    /// What happens and what is timed.
+    pub about: &'static str,
+    /// What is measured, in the order of the table.
+    pub metrics: &'static [Metric],
+    /// What is to be reached.
+    pub targets: &'static [Target],
+    /// Where it is run.
+    pub placements: fn() -> &'static [Placement],
+    /// How long each phase may take.
+    pub limit: Duration,
+    /// Why a daemon has no part in it.
+    pub lacks: fn(Daemon) -> Option<&'static str>,
+    /// Plays one run.
+    pub run: fn(Run<'_>) -> anyhow::Result<Sample>,
+}
+
+/// All cases, in the order in which they run.
+pub const ALL: &[Case] = &[
+    tables::ONE,
+    tables::TEN,
+    tables::BEST,
+    fan_out::CASE,
+    reflector::SMALL,
+    reflector::LARGE,
+    slow::CASE,
+    idle::CASE,
+    fib::LINK,
+    fib::PEER,
+];
+
+/// Both placements.
+fn both() -> &'static [Placement] {
+    &[Placement::Pinned, Placement::Unpinned]
+}
+
+/// Pinned alone, where a second placement would say nothing new.
+fn pinned() -> &'static [Placement] {
+    &[Placement::Pinned]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn cases_have_names_of_their_own_and_targets_for_what_they_measure() {
+        let names: HashSet<&str> = ALL.iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for case in ALL {
+            let keys: HashSet<&str> = case.metrics.iter().map(|metric| metric.key).collect();
+            assert_eq!(keys.len(), case.metrics.len(), "{}", case.name);
+            for target in case.targets {
+                assert!(keys.contains(target.metric), "{}: {target:?}", case.name);
+            }
+            assert!(!(case.placements)().is_empty());
+        }
+    }
+}
