@@ -126,7 +126,7 @@ fn a_reflector_takes_internal_peers_by_address_as_clients_too() {
     let router = peer(&reflector, "router");
     assert_eq!(told(router, "10.244.0.0/26").1, Verdict::Accept);
     // Nodes may stand behind it, in other ASes.
-    assert!(!router.validate_origin);
+    assert_eq!(router.validate_origin, OriginCheck::Off);
 }
 
 #[test]
