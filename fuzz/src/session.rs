@@ -4,11 +4,19 @@
 //! An input is a list of steps, each an octet that says what happens and what it needs:
 //!
 //! ```text
-//! 0  the peer connects            4  the newest connection closes     8  the prefix limit is exceeded
-//! 1  our dial succeeds            5  an operator's wish, in the next  9  a refresh is asked for
-//! 2  octets come: a length of     6  the path goes, or comes back    10  something was written
-//!    two octets, and they         7  time passes, in the next         11  our restart is over
-//! 3  our dial fails
+//!  0  the peer connects
+//!  1  our dial succeeds
+//!  2  octets come on the newest connection: a length of two octets, and they
+//!  3  octets come on the oldest connection, likewise
+//!  4  our dial fails
+//!  5  the newest connection, or the oldest, closes: as the next octet says
+//!  6  an operator's wish: as the next octet says
+//!  7  the path goes, or comes back: as the next octet says
+//!  8  time passes: seconds in the next octet
+//!  9  the prefix limit is exceeded
+//! 10  a refresh is asked for
+//! 11  something was written on the newest connection
+//! 12  our restart is over
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,6 +32,9 @@ use caracal_bgp_core::wire::{
     self, DecodeContext, EncodeContext, Frame, MessageType, UpdateOutcome,
 };
 
+/// Steps of one input that are run: longer lives find nothing that shorter ones do not, and cost many
+/// short ones.
+const MAX_STEPS: usize = 100;
 /// Our AS; the peers of the vectors are of AS 65000.
 const LOCAL: Asn = Asn(65100);
 
@@ -76,64 +87,76 @@ impl Harness {
 
     /// Runs the steps of an input.
     pub fn run(&mut self, mut input: &[u8]) {
-        while let Some((step, tail)) = input.split_first() {
+        for _ in 0..MAX_STEPS {
+            let Some((step, tail)) = input.split_first() else {
+                return;
+            };
             input = tail;
             let mut next = || {
                 let (octet, tail) = input.split_first().unwrap_or((&0, &[]));
                 input = tail;
                 *octet
             };
-            match step % 12 {
+            match step % 13 {
                 0 => self.connected(Role::Passive),
                 1 => self.connected(Role::Active),
-                2 => {
+                which @ (2 | 3) => {
                     let length = usize::from(u16::from_be_bytes([next(), next()]));
                     let (octets, tail) = input.split_at(length.min(input.len()));
-                    self.came(octets);
+                    let conn = if which == 2 {
+                        self.newest()
+                    } else {
+                        self.oldest()
+                    };
+                    if let Some(conn) = conn {
+                        self.came(conn, octets);
+                    }
                     input = tail;
                 }
-                3 => self.handle(
-                    Event::DialFailed {
-                        why: CloseWhy::Refused,
-                    },
-                    None,
-                ),
-                4 => self.closed(),
-                5 => self.admin(next()),
-                6 => self.handle(
-                    match next() % 3 {
-                        0 => Event::PathUp,
-                        1 => Event::PathDown {
-                            why: PathWhy::BfdDown,
-                        },
-                        _ => Event::PathDown {
-                            why: PathWhy::LinkDown,
-                        },
-                    },
-                    None,
-                ),
-                7 => self.pass(Duration::from_secs(next().into())),
-                8 => {
+                4 => {
+                    let why = CloseWhy::Refused;
+                    self.handle(Event::DialFailed { why }, None);
+                }
+                5 => {
+                    let conn = if next() & 1 == 0 {
+                        self.newest()
+                    } else {
+                        self.oldest()
+                    };
+                    if let Some(conn) = conn {
+                        let why = CloseWhy::Eof;
+                        self.handle(Event::Closed { conn, why }, None);
+                        self.connections.remove(&conn);
+                    }
+                }
+                6 => self.admin(next()),
+                7 => {
+                    let why = match next() % 3 {
+                        0 => None,
+                        1 => Some(PathWhy::BfdDown),
+                        _ => Some(PathWhy::LinkDown),
+                    };
+                    let event = why.map_or(Event::PathUp, |why| Event::PathDown { why });
+                    self.handle(event, None);
+                }
+                8 => self.pass(Duration::from_secs(next().into())),
+                9 => {
                     if let Some(conn) = self.newest() {
                         let family = Family::Ipv4Unicast;
                         let limit = 1;
-                        self.handle(
-                            Event::PrefixLimitExceeded {
-                                conn,
-                                family,
-                                limit,
-                            },
-                            None,
-                        );
+                        let event = Event::PrefixLimitExceeded {
+                            conn,
+                            family,
+                            limit,
+                        };
+                        self.handle(event, None);
                     }
                 }
-                9 => self.handle(
-                    Event::RequestRefresh {
-                        family: Family::Ipv6Unicast,
-                    },
-                    None,
-                ),
                 10 => {
+                    let family = Family::Ipv6Unicast;
+                    self.handle(Event::RequestRefresh { family }, None);
+                }
+                11 => {
                     if let Some(conn) = self.newest() {
                         self.handle(Event::Wrote { conn }, None);
                     }
@@ -147,24 +170,15 @@ impl Harness {
         self.connections.keys().next_back().copied()
     }
 
+    fn oldest(&self) -> Option<ConnId> {
+        self.connections.keys().next().copied()
+    }
+
     fn connected(&mut self, role: Role) {
         self.names += 1;
         let conn = ConnId(self.names);
         self.connections.insert(conn, BytesMut::new());
         self.handle(Event::Connected { conn, role }, None);
-    }
-
-    fn closed(&mut self) {
-        if let Some(conn) = self.newest() {
-            self.handle(
-                Event::Closed {
-                    conn,
-                    why: CloseWhy::Eof,
-                },
-                None,
-            );
-            self.connections.remove(&conn);
-        }
     }
 
     fn admin(&mut self, which: u8) {
@@ -179,11 +193,7 @@ impl Harness {
         self.handle(Event::Admin(wish), None);
     }
 
-    /// Octets come on the newest connection.
-    fn came(&mut self, octets: &[u8]) {
-        let Some(conn) = self.newest() else {
-            return;
-        };
+    fn came(&mut self, conn: ConnId, octets: &[u8]) {
         if let Some(buffer) = self.connections.get_mut(&conn) {
             buffer.extend_from_slice(octets);
         }
@@ -313,43 +323,58 @@ impl Harness {
     }
 }
 
-/// Sessions that come up and then hear each vector, and connections that hear each OPEN.
+/// Sessions that come up and then hear each vector, connections that hear each OPEN, collisions, and a
+/// whole life.
 pub fn seeds() -> Vec<Vec<u8>> {
     use caracal_bgp_core::vectors;
 
-    let came = |octets: &[u8]| {
+    let on = |step: u8, octets: &[u8]| {
         let length = u16::try_from(octets.len()).unwrap_or(u16::MAX);
-        let mut step = vec![2];
+        let mut step = vec![step];
         step.extend_from_slice(&length.to_be_bytes());
         step.extend_from_slice(octets);
         step
     };
-    let keepalive = came(&vectors::framed(4, &[]));
+    let came = |octets: &[u8]| on(2, octets);
+    let keepalive = vectors::framed(4, &[]);
     let good = vectors::opens().swap_remove(1).octets;
-    let established = |extended: u8| {
-        let mut input = vec![extended, 0];
-        input.extend(came(&good));
-        input.extend_from_slice(&keepalive);
-        input
-    };
-    let opens = vectors::opens().into_iter().map(|open| {
-        let mut input = vec![1, 0];
-        input.extend(came(&open.octets));
-        input.extend_from_slice(&keepalive);
-        input
-    });
+    let established = |extended: u8| [&[extended, 0][..], &came(&good), &came(&keepalive)].concat();
+    let opens = vectors::opens()
+        .into_iter()
+        .map(|open| [&[1, 0][..], &came(&open.octets), &came(&keepalive)].concat());
     let updates = vectors::updates().into_iter().flat_map(|update| {
-        [0, 1].map(|extended| {
-            let mut input = established(extended);
-            input.extend(came(&vectors::framed(2, &update.body)));
-            input
-        })
+        let update = came(&vectors::framed(2, &update.body));
+        [0, 1].map(|extended| [established(extended), update.clone()].concat())
     });
-    // A life: lost, back, limited, held, cleared, shut down.
-    let mut life = established(1);
-    life.extend_from_slice(&[9, 10, 4, 7, 200, 0]);
-    life.extend(came(&good));
-    life.extend_from_slice(&keepalive);
-    life.extend_from_slice(&[8, 7, 10, 5, 5, 7, 90, 6, 1, 6, 0, 3, 11, 5, 4, 5, 0]);
-    opens.chain(updates).chain([life]).collect()
+    // Both sides dial; the OPENs and KEEPALIVEs come in every order.
+    let collisions = [[2, 3, 2, 3], [3, 2, 3, 2], [2, 2, 3, 3], [3, 3, 2, 2]].map(|order| {
+        let messages = [&good, &good, &keepalive, &keepalive];
+        let steps = order.into_iter().zip(messages);
+        let steps: Vec<u8> = steps
+            .flat_map(|(step, message)| on(step, message))
+            .collect();
+        [&[1, 0, 1][..], &steps].concat()
+    });
+    // A second connection beside a session, at once and later, takes part in every way.
+    let beside = [&[][..], &[8, 2]].map(|wait: &[u8]| {
+        let session = established(1);
+        [&session[..], wait, &[0], &came(&good), &came(&keepalive)].concat()
+    });
+    // Lost, back, limited, held, cleared, shut down, started again.
+    let back = [&[0][..], &came(&good), &came(&keepalive)].concat();
+    let life = [
+        &established(1)[..],
+        &[10, 11, 5, 0, 8, 200],
+        &back,
+        &[9, 8, 10, 6, 5, 8, 90],
+        &back,
+        &[7, 1, 7, 0, 4, 12, 6, 4, 6, 0],
+    ]
+    .concat();
+    opens
+        .chain(updates)
+        .chain(collisions)
+        .chain(beside)
+        .chain([life])
+        .collect()
 }
