@@ -6,7 +6,6 @@
 
 mod change;
 mod peer;
-mod secret;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,12 +22,13 @@ use caracal_bgp_core::types::{Asn, Prefix, RouterId};
 pub use caracal_bgp_core::types::{BgpRole, PeerAs};
 use caracal_bgp_core::wire::{Community, LargeCommunity};
 
+pub use crate::net::ao::{AoAlgorithm, AoKey, AoKeyId, AoKeys};
+pub use crate::net::{Auth, Secret};
 pub use change::Change;
 pub use peer::{
     Activation, AddPath, AddPathSend, BfdConfig, Endpoint, MaxPrefixAction, MaxPrefixes,
     PeerConfig, PeerName, Ttl,
 };
-pub use secret::{AoAlgorithm, AoKey, AoKeychain, Authentication, Secret};
 
 /// The port that IANA gave BGP.
 pub const BGP_PORT: u16 = 179;

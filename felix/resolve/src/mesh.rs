@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use caracal_bgp_core::policy::PrefixMatch;
 use caracal_bgp_core::types::Prefix;
-use caracal_bgp_speaker::config::{Activation, Endpoint, OriginCheck, PeerAs, PeerName};
+use caracal_bgp_speaker::config::{Activation, Auth, Endpoint, OriginCheck, PeerAs, PeerName};
 use ipnetwork::IpNetwork;
 
 use crate::finding::{Findings, ObjectRef};
@@ -36,10 +36,13 @@ pub(crate) fn add(sessions: &mut Sessions<'_>, findings: &mut Findings) {
     let mut activation = Activation::Run;
     let mut hold = |field, missing: Missing| found.hold(&mut activation, field, missing);
     let password = settings.mesh_password.as_ref();
-    let authentication = password.and_then(|source| {
-        let key = ground.md5(&source.secret_key_ref);
-        key.map_err(|missing| hold("spec.nodeMeshPassword", missing))
-            .ok()
+    let authentication = password.map_or(Auth::None, |source| {
+        ground
+            .md5(&source.secret_key_ref)
+            .unwrap_or_else(|missing| {
+                hold("spec.nodeMeshPassword", missing);
+                Auth::None
+            })
     });
     let bfd = settings.mesh_bfd.as_ref().and_then(|bfd| {
         let config = ground.bfd_config(bfd, true);

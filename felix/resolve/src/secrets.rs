@@ -95,6 +95,9 @@ impl Secrets<'_> {
                 ),
             );
         }
-        Ok(config::Secret::new(octets))
+        config::Secret::new(octets).map_err(|error| Missing {
+            reason: reasons::INVALID_SECRET,
+            message: format!("key {key} of Secret {name}: {error}"),
+        })
     }
 }

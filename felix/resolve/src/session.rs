@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::{Asn, Family, RouterId};
 use caracal_bgp_speaker::config::{
-    Activation, AddPath, AddPathSend, AoAlgorithm, AoKey, AoKeychain, Authentication, BfdConfig,
+    Activation, AddPath, AddPathSend, AoAlgorithm, AoKey, AoKeyId, AoKeys, Auth, BfdConfig,
     BgpRole, Endpoint, MaxPrefixAction, MaxPrefixes, NextHopMode, PeerAs, PeerConfig, PrivateAs,
     Ttl,
 };
@@ -224,53 +224,51 @@ impl Ground<'_> {
         external_only(local, "spec.localASNumber", internal, found).filter(|asn| *asn != self.asn())
     }
 
-    fn authentication(
-        &self,
-        spec: &BgpPeerSpec,
-    ) -> Result<Option<Authentication>, (&'static str, Missing)> {
+    fn authentication(&self, spec: &BgpPeerSpec) -> Result<Auth, (&'static str, Missing)> {
         if let Some(password) = &spec.password {
             return self
                 .md5(&password.secret_key_ref)
-                .map(Some)
                 .map_err(|missing| ("spec.password", missing));
         }
-        let keychain = spec.tcp_ao.as_ref().map(|ao| self.keychain(ao));
-        keychain
-            .transpose()
-            .map_err(|missing| ("spec.tcpAO", missing))
+        match &spec.tcp_ao {
+            Some(ao) => self.keychain(ao).map_err(|missing| ("spec.tcpAO", missing)),
+            None => Ok(Auth::None),
+        }
     }
 
     /// The key of TCP-MD5.
-    pub(crate) fn md5(
-        &self,
-        reference: &caracal_crds::SecretKeyRef,
-    ) -> Result<Authentication, Missing> {
+    pub(crate) fn md5(&self, reference: &caracal_crds::SecretKeyRef) -> Result<Auth, Missing> {
         if !self.kernel.tcp_md5 {
             return Err(lacking("TCP-MD5"));
         }
         let key = self.secrets.find(reference, LONGEST_TCP_KEY)?;
-        Ok(Authentication::Md5(key))
+        Ok(Auth::Md5(key))
     }
 
-    fn keychain(&self, ao: &TcpAo) -> Result<Authentication, Missing> {
+    fn keychain(&self, ao: &TcpAo) -> Result<Auth, Missing> {
         if !self.kernel.tcp_ao {
             return Err(lacking("TCP-AO"));
         }
         let key = |key: &caracal_crds::TcpAoKey| {
             Ok(AoKey {
-                send_id: key.send_id,
-                receive_id: key.receive_id,
+                id: AoKeyId {
+                    send: key.send_id,
+                    receive: key.receive_id,
+                },
                 algorithm: match key.algorithm.unwrap_or_default() {
                     TcpAoAlgorithm::HmacSha1 => AoAlgorithm::HmacSha1,
-                    TcpAoAlgorithm::Aes128Cmac => AoAlgorithm::Aes128Cmac,
+                    TcpAoAlgorithm::Aes128Cmac => AoAlgorithm::CmacAes128,
                 },
-                key: self.secrets.find(&key.secret_key_ref, LONGEST_TCP_KEY)?,
+                exclude_options: !ao.include_tcp_options.unwrap_or(true),
+                secret: self.secrets.find(&key.secret_key_ref, LONGEST_TCP_KEY)?,
             })
         };
-        Ok(Authentication::Ao(AoKeychain {
-            keys: ao.keys.iter().map(key).collect::<Result<_, Missing>>()?,
-            include_options: ao.include_tcp_options.unwrap_or(true),
-        }))
+        let keys = ao.keys.iter().map(key).collect::<Result<_, Missing>>()?;
+        let keys = AoKeys::new(keys).map_err(|error| Missing {
+            reason: reasons::INVALID_SPEC,
+            message: error.to_string(),
+        })?;
+        Ok(Auth::Ao(keys))
     }
 
     fn bfd(

@@ -187,10 +187,13 @@ fn event(why: &DownWhy) -> u16 {
     /// RFC 9687 §3.
     const SEND_HOLD_TIMER_EXPIRES: u16 = 29;
     match why {
-        DownWhy::AdminDown | DownWhy::AdminClear | DownWhy::Deconfigured => MANUAL_STOP,
+        DownWhy::AdminDown
+        | DownWhy::AdminClear
+        | DownWhy::Reconfigured
+        | DownWhy::Deconfigured => MANUAL_STOP,
         DownWhy::LocalRestart
         | DownWhy::PrefixLimit { .. }
-        | DownWhy::PathDown(PathWhy::BfdDown) => AUTOMATIC_STOP,
+        | DownWhy::PathDown(PathWhy::BfdDown | PathWhy::BfdSilent) => AUTOMATIC_STOP,
         DownWhy::HoldTimerExpired => HOLD_TIMER_EXPIRES,
         DownWhy::SendHoldTimerExpired => SEND_HOLD_TIMER_EXPIRES,
         // RFC 4724 §5: the new connection of a restarted peer is what ends the old one.

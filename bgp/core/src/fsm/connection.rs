@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fsm::config::Config;
 use crate::fsm::event::{ConnId, Role};
+use crate::fsm::open;
 use crate::fsm::terms::Negotiated;
 
 #[derive(Clone, Debug)]
@@ -93,6 +95,22 @@ impl Connection {
             && self.send_hold.is_some()
         {
             self.send_hold = Some(now + negotiated.send_hold_time);
+        }
+    }
+
+    /// Takes over another pace of keepalives, which counts from the next one on, and another patience
+    /// with a peer that does not read.
+    pub(super) fn repace(&mut self, now: Instant, config: &Config) {
+        match &mut self.phase {
+            Phase::OpenDelayed | Phase::OpenSent => {}
+            Phase::OpenConfirm(negotiated) | Phase::Confirmed(negotiated, _) => {
+                open::repace(config, negotiated);
+            }
+            Phase::Established { negotiated, .. } => {
+                open::repace(config, negotiated);
+                let patience = negotiated.send_hold_time;
+                self.send_hold = (!patience.is_zero()).then(|| now + patience);
+            }
         }
     }
 

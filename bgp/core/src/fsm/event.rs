@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::fsm::config::Config;
 use crate::fsm::terms::{Negotiated, Retention};
 use crate::fsm::why::{CloseWhy, DownWhy, PathWhy};
 use crate::types::Family;
@@ -102,6 +103,15 @@ pub enum Event {
     RequestRefresh {
         /// The family.
         family: Family,
+    },
+    /// Another configuration of the same peer.
+    Configure {
+        /// The whole of it.
+        config: Box<Config>,
+        /// What is agreed in OPEN differs: end the session, so that the next one agrees on it. Routes
+        /// stay meanwhile where the peer keeps them across a NOTIFICATION (RFC 8538). Otherwise the
+        /// session goes on: pace, limits and keepalives are the new ones, terms stay as agreed.
+        new_session: bool,
     },
     /// An operator's wish.
     Admin(Admin),

@@ -170,6 +170,12 @@ fn role(config: &Config, open: &Open) -> Result<Option<BgpRole>, Notification> {
     }
 }
 
+/// Sets what needs no word of the peer's anew.
+pub(super) fn repace(config: &Config, negotiated: &mut Negotiated) {
+    negotiated.keepalive = keepalive(config, negotiated.hold_time);
+    negotiated.send_hold_time = send_hold_time(config, negotiated.hold_time);
+}
+
 fn keepalive(config: &Config, hold_time: Duration) -> Duration {
     if hold_time.is_zero() {
         return Duration::ZERO;

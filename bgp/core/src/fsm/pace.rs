@@ -48,6 +48,11 @@ impl Backoff {
         }
     }
 
+    pub(super) fn set_longest(&mut self, longest: Duration) {
+        self.longest = longest.max(FIRST_WAIT);
+        self.next = self.next.min(self.longest);
+    }
+
     pub(super) fn reset(&mut self) {
         self.next = FIRST_WAIT;
     }

@@ -139,6 +139,10 @@ impl Peer {
                 limit,
             } => self.prefix_limit_exceeded(now, conn, family, limit, out),
             Event::RequestRefresh { family } => self.request_refresh(family, out),
+            Event::Configure {
+                config,
+                new_session,
+            } => self.configure(now, *config, new_session, out),
             Event::Admin(wish) => self.admin(now, wish, out),
         }
         self.settle(now, out);
@@ -381,11 +385,15 @@ impl Peer {
             PathWhy::LinkDown => None,
             // RFC 9384 §§2, 3. One direction may still work, and a peer that hears it must not keep
             // sending packets along the path that does not.
-            PathWhy::BfdDown => Some(Notification::cease(Cease::BfdDown, "")),
+            PathWhy::BfdDown | PathWhy::BfdSilent => Some(Notification::cease(Cease::BfdDown, "")),
         };
-        let word = |terms: Option<&Negotiated>| word.as_ref().map(|word| final_word(word, terms));
+        let may_restart = why == PathWhy::BfdSilent;
+        let word = |terms: Option<&Negotiated>| match &word {
+            Some(word) if may_restart => Some(word.clone()),
+            word => word.as_ref().map(|word| final_word(word, terms)),
+        };
         self.close_all(now, &DownWhy::PathDown(why), word, out);
-        if sessionless {
+        if sessionless && !may_restart {
             out.push(Action::DropRetained);
         }
         self.ensure_dial(now, out);

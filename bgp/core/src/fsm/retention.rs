@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::fsm::config::Config;
 use crate::fsm::terms::{Negotiated, Retention};
-use crate::fsm::why::DownWhy;
+use crate::fsm::why::{DownWhy, PathWhy};
 use crate::wire::Notification;
 
 /// Families whose routes outlive a session with these terms that ended so, and for how long.
@@ -25,7 +25,9 @@ pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated)
     };
     let retains = match why {
         // RFC 4724 §4.2: TCP ended without a word, or the peer is back already.
-        DownWhy::ConnectionLost(_) | DownWhy::PeerRestarted => true,
+        DownWhy::ConnectionLost(_)
+        | DownWhy::PeerRestarted
+        | DownWhy::PathDown(PathWhy::BfdSilent) => true,
         // RFC 8538 §4: with the N bit NOTIFICATIONs, sent or received, are like a lost
         // connection, unless they are a Hard Reset.
         DownWhy::NotificationReceived(notification) => {
@@ -34,9 +36,10 @@ pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated)
         DownWhy::HoldTimerExpired
         | DownWhy::SendHoldTimerExpired
         | DownWhy::NotificationSent(_)
-        | DownWhy::AdminClear => restart.notification,
+        | DownWhy::AdminClear
+        | DownWhy::Reconfigured => restart.notification,
         // A dead path carries no packets, however well the peer forwards.
-        DownWhy::PathDown(_) => false,
+        DownWhy::PathDown(PathWhy::LinkDown | PathWhy::BfdDown) => false,
         DownWhy::AdminDown
         | DownWhy::Deconfigured
         | DownWhy::LocalRestart

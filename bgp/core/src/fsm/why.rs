@@ -13,6 +13,8 @@ pub enum DownWhy {
     AdminDown,
     /// An operator asked for a new session.
     AdminClear,
+    /// What is agreed in OPEN has another configuration.
+    Reconfigured,
     /// The peer is no longer configured.
     Deconfigured,
     /// We restart and left without NOTIFICATION, so that the peer keeps our routes.
@@ -47,6 +49,7 @@ impl fmt::Display for DownWhy {
         match self {
             Self::AdminDown => f.write_str("administratively down"),
             Self::AdminClear => f.write_str("cleared by an operator"),
+            Self::Reconfigured => f.write_str("the configuration of the session has changed"),
             Self::Deconfigured => f.write_str("peer removed from the configuration"),
             Self::LocalRestart => f.write_str("this speaker restarts"),
             Self::PathDown(why) => write!(f, "path down: {why}"),
@@ -123,8 +126,12 @@ impl fmt::Display for IdleWhy {
 pub enum PathWhy {
     /// The interface towards the peer lost its carrier or is gone.
     LinkDown,
-    /// BFD says so.
+    /// BFD says so, and the peer's BFD runs apart from its BGP (C bit, RFC 5882 §4.3.1): it is the
+    /// path.
     BfdDown,
+    /// BFD says so, but the peer's BFD ends with its BGP: it may as well be a restart, over which the
+    /// peer goes on forwarding (RFC 5882 §4.3.2).
+    BfdSilent,
 }
 
 impl fmt::Display for PathWhy {
@@ -132,6 +139,7 @@ impl fmt::Display for PathWhy {
         f.write_str(match self {
             Self::LinkDown => "link down",
             Self::BfdDown => "BFD down",
+            Self::BfdSilent => "BFD down, perhaps with the peer's BGP alone",
         })
     }
 }

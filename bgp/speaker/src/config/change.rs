@@ -2,7 +2,7 @@
 //!
 //! Owns the classification of every field. A new field does not compile before it is classified.
 
-use super::{Authentication, Endpoint, GracefulRestartConfig, PeerConfig, SpeakerConfig};
+use super::{Auth, Endpoint, GracefulRestartConfig, PeerConfig, SpeakerConfig};
 use crate::config::Activation;
 
 /// What a change costs: a set of the constants.
@@ -93,10 +93,7 @@ impl PeerConfig {
         } = self;
         let mut change = remote_change(remote, &to.remote)
             .and(activation_change(activation, &to.activation))
-            .and(authentication_change(
-                authentication.as_ref(),
-                to.authentication.as_ref(),
-            ));
+            .and(authentication_change(authentication, &to.authentication));
         let differences = [
             // Who is at the ends, and what was agreed in OPEN.
             (Change::NEW_SESSION, *local_address != to.local_address),
@@ -185,15 +182,11 @@ fn activation_change(from: &Activation, to: &Activation) -> Change {
     }
 }
 
-fn authentication_change(from: Option<&Authentication>, to: Option<&Authentication>) -> Change {
+fn authentication_change(from: &Auth, to: &Auth) -> Change {
     match (from, to) {
         (from, to) if from == to => Change::NONE,
-        // Linux takes a new MD5 key on a living connection. What is under way fails its check and
-        // is sent again, until the peer has the new key too.
-        (Some(Authentication::Md5(_)), Some(Authentication::Md5(_))) => Change::SOCKET,
-        (Some(Authentication::Ao(from)), Some(Authentication::Ao(to))) if from.overlaps(to) => {
-            Change::SOCKET
-        }
+        // What is under way fails its check and is sent again, until the peer has the new key too.
+        (from, to) if from.changes_live(to) => Change::SOCKET,
         _ => Change::NEW_SESSION,
     }
 }

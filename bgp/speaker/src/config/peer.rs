@@ -10,7 +10,7 @@ use caracal_bgp_core::policy::{ExportPolicy, ImportPolicy, Policy};
 use caracal_bgp_core::rib::{NextHopMode, OriginCheck, PrivateAs};
 use caracal_bgp_core::types::{Asn, BgpRole, Family, PeerAs, Prefix, RouterId};
 
-use super::{Authentication, Secret};
+use super::{Auth, Secret};
 
 /// What a peer is called: the key of everything kept about it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +51,7 @@ pub struct PeerConfig {
     /// Whether the session may run.
     pub activation: Activation,
     /// How packets are authenticated; the listener must know it before the peer's SYN arrives.
-    pub authentication: Option<Authentication>,
+    pub authentication: Auth,
     /// Families to offer; one session carries them all.
     pub families: Vec<Family>,
     /// Families with several paths to one prefix (RFC 7911); none in others.
@@ -133,7 +133,7 @@ impl PeerConfig {
             peer_as,
             local_asn: None,
             activation: Activation::Run,
-            authentication: None,
+            authentication: Auth::None,
             families: Family::ALL.to_vec(),
             add_path: BTreeMap::new(),
             extended_next_hop: false,

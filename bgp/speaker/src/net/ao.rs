@@ -303,7 +303,7 @@ fn encode_add(remote: Prefix, key: &AoKey, first: bool) -> [u8; add::END] {
     if key.exclude_options {
         out[add::KEY_FLAGS] = EXCLUDE_OPTIONS;
     }
-    let secret = key.secret.octets();
+    let secret = key.secret.expose();
     out[add::KEY_LEN] = u8::try_from(secret.len()).expect("secrets have at most 80 octets");
     out[add::KEY..][..secret.len()].copy_from_slice(secret);
     out

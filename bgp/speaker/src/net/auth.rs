@@ -40,7 +40,8 @@ impl Secret {
         }
     }
 
-    pub(super) fn octets(&self) -> &[u8] {
+    /// The octets, for the kernel or for computing with.
+    pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }

@@ -58,7 +58,7 @@ mod layout {
 
 /// Sets the key for `remote`; one that is there already for exactly this prefix is replaced.
 pub(super) fn set(socket: impl AsFd, remote: Prefix, secret: &Secret) -> Result<(), Error> {
-    let value = encode(remote, secret.octets());
+    let value = encode(remote, secret.expose());
     sockopt::set(socket, PlainOption::Md5Key, &value)
         .map_err(|source| Kind::Md5.refused("set", remote, source))
 }

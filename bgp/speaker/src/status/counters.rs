@@ -67,6 +67,7 @@ impl FlapReason {
         match why {
             DownWhy::AdminDown
             | DownWhy::AdminClear
+            | DownWhy::Reconfigured
             | DownWhy::Deconfigured
             | DownWhy::LocalRestart => Self::Administrative,
             DownWhy::PathDown(_) => Self::PathDown,

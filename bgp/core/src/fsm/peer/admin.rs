@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Peer;
+use crate::fsm::config::Config;
 use crate::fsm::event::{Action, Admin, ConnId};
 use crate::fsm::retention::final_word;
 use crate::fsm::terms::Negotiated;
@@ -48,6 +49,34 @@ impl Peer {
                     Some(_) => {}
                 }
             }
+        }
+    }
+
+    pub(super) fn configure(
+        &mut self,
+        now: Instant,
+        config: Config,
+        new_session: bool,
+        out: &mut Vec<Action>,
+    ) {
+        if new_session {
+            let changed = Notification::cease(Cease::ConfigurationChange, "");
+            let why = DownWhy::Reconfigured;
+            self.close_all(now, &why, |_| Some(changed.clone()), out);
+        }
+        self.backoff.set_longest(config.connect_retry);
+        self.config = config;
+        for connection in &mut self.connections {
+            connection.repace(now, &self.config);
+        }
+        if new_session || self.config.passive {
+            self.cancel_dial(out);
+        }
+        if new_session {
+            self.backoff.reset();
+            self.dial_now(now, out);
+        } else {
+            self.ensure_dial(now, out);
         }
     }
 

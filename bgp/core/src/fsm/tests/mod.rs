@@ -2,6 +2,7 @@
 //! other over a simulated network.
 
 mod collision;
+mod configure;
 mod idle;
 mod pair;
 mod property;

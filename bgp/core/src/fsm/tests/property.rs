@@ -154,6 +154,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Event::Admin(Admin::Restart)),
         1 => Just(Event::DialFailed { why: CloseWhy::Refused }),
         1 => Just(Event::PathDown { why: PathWhy::BfdDown }),
+        1 => Just(Event::PathDown { why: PathWhy::BfdSilent }),
+        1 => (any_config(), any::<bool>()).prop_map(|(config, new_session)| Event::Configure {
+            config: Box::new(config),
+            new_session,
+        }),
         1 => Just(Event::PathUp),
         1 => Just(Event::PathDown { why: PathWhy::LinkDown }),
         1 => Just(Event::RequestRefresh { family: Family::Ipv6Unicast }),

@@ -61,6 +61,13 @@ fn ends() -> Vec<(Event, bool, bool)> {
             false,
         ),
         (
+            Event::PathDown {
+                why: PathWhy::BfdSilent,
+            },
+            true,
+            true,
+        ),
+        (
             Event::PrefixLimitExceeded {
                 conn: CONN,
                 family: Family::Ipv4Unicast,

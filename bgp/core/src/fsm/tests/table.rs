@@ -72,9 +72,10 @@ fn kind(event: &Event) -> usize {
             Admin::Deconfigure => 19,
             Admin::Restart => 20,
         },
+        Event::Configure { .. } => 21,
     }
 }
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 /// Each event with the state after it, by state before it in the order of [`STATES`].
 #[rustfmt::skip]
@@ -111,6 +112,8 @@ fn table() -> Vec<(Event, [State; 6])> {
         (admin(Admin::Clear { text: text() }), [Idle, Connect, Connect, Connect, Connect, Connect]),
         (admin(Admin::Deconfigure), [Idle; 6]),
         (admin(Admin::Restart), [Idle; 6]),
+        (Event::Configure { config: Box::new(config()), new_session: true },
+            [Idle, Connect, Connect, Connect, Connect, Connect]),
     ]
 }
 

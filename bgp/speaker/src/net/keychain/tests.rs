@@ -19,7 +19,7 @@ fn keys(peers: Vec<(Remote, Auth)>) -> Vec<String> {
         .keys()
         .map(|(prefix, auth)| match auth {
             Auth::Md5(secret) => {
-                format!("{prefix} {}", String::from_utf8_lossy(secret.octets()))
+                format!("{prefix} {}", String::from_utf8_lossy(secret.expose()))
             }
             other => format!("{prefix} {}", other.name()),
         })

@@ -40,7 +40,7 @@ async fn an_update_on_the_connection_that_would_lose_a_collision_brings_it_up_an
     let ours = start(ours).await;
     // The speaker's own dial would win: its identifier is higher. It gets no OPEN.
     let (mut winner, _) = listener.accept().await.unwrap();
-    winner.readable().await.unwrap();
+    winner.peek(&mut [0]).await.unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((lab.address(1), 0).into()).unwrap();
     let speaker = SocketAddr::new(lab.address(2), lab.port);
