@@ -41,6 +41,21 @@ pub enum How {
     },
 }
 
+/// What an operator may ask of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clear {
+    /// End it and start a new one; the peer reads the message (RFC 9003), at most 255 octets. Also
+    /// ends the time for which a peer is left alone for its prefix limit.
+    Hard {
+        /// May be empty.
+        message: String,
+    },
+    /// Have the peer tell its routes again (RFC 2918).
+    In,
+    /// Tell the peer all routes again.
+    Out,
+}
+
 /// Talks to a running speaker; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SpeakerHandle {
@@ -56,6 +71,7 @@ pub(crate) enum Request {
     Routes(Option<Prefix>, oneshot::Sender<Vec<RouteSnapshot>>),
     Explain(Prefix, oneshot::Sender<Explanation>),
     History(PeerName, oneshot::Sender<Option<HistorySnapshot>>),
+    Clear(Option<PeerName>, Clear, oneshot::Sender<usize>),
     Shutdown(How, oneshot::Sender<()>),
     /// Keeps the RIB thread busy.
     #[cfg(test)]
@@ -108,6 +124,15 @@ impl SpeakerHandle {
     /// [`Error::Stopped`].
     pub async fn history(&self, peer: PeerName) -> Result<Option<HistorySnapshot>, Error> {
         self.ask(|answer| Request::History(peer, answer)).await
+    }
+
+    /// Clears `peer`, or every peer when there is no name; how many that were, none when no peer has
+    /// the name.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn clear(&self, peer: Option<PeerName>, clear: Clear) -> Result<usize, Error> {
+        self.ask(|answer| Request::Clear(peer, clear, answer)).await
     }
 
     /// A counter that grows whenever a session changes state or the RIB or FIB settles after

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig, RibOptions};
-use caracal_bgp_core::types::NextHop;
+use caracal_bgp_core::types::{Family, NextHop};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
@@ -27,6 +27,9 @@ const BURST: usize = 64;
 const PULL_BUDGET: usize = 4096;
 /// Pulls that may be on their way to a writer beside the one that it writes.
 const OUTLET_DEPTH: usize = 1;
+/// Alarms of one session that it has not heard. One of each kind and family comes, and again when
+/// its limits change.
+const ALARM_DEPTH: usize = 16;
 /// How long the thread serves peers before it looks at its inputs again.
 const SERVE_TIME: Duration = Duration::from_millis(5);
 
@@ -35,7 +38,7 @@ pub(crate) enum Input {
     /// An event for the machine.
     Event(Event),
     /// [`Event::PeerUp`], with the way of its routes to the writer.
-    Up(Event, PeerId, mpsc::Sender<Bytes>),
+    Up(Event, PeerId, Outlet),
     /// A peer's writer has taken what it was given.
     Pull(PeerId),
     /// Anything that reads the RIB.
@@ -56,6 +59,11 @@ impl std::fmt::Debug for Question {
 pub(crate) struct RibHandle(pub(crate) mpsc::Sender<Input>);
 
 impl RibHandle {
+    /// One that nobody listens to, until there is a RIB.
+    pub(crate) fn closed() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     /// Asks the RIB; `None` when the thread has ended.
     pub(crate) async fn query<T: Send + 'static>(
         &self,
@@ -83,9 +91,28 @@ impl RibHandle {
     }
 }
 
-/// The way of a session's routes from the RIB to the writer.
-pub(crate) fn outlet() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
-    mpsc::channel(OUTLET_DEPTH)
+/// The ways from the RIB to a session.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    /// Its routes, to the writer.
+    routes: mpsc::Sender<Bytes>,
+    alarms: mpsc::Sender<PrefixAlarm>,
+}
+
+/// The peer tells more than it may, or nearly so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PrefixAlarm {
+    pub(crate) family: Family,
+    pub(crate) count: u32,
+    /// It tells more.
+    pub(crate) exceeded: bool,
+}
+
+/// The ways from the RIB to a session that has come up.
+pub(crate) fn outlet() -> (Outlet, mpsc::Receiver<Bytes>, mpsc::Receiver<PrefixAlarm>) {
+    let (routes, routes_out) = mpsc::channel(OUTLET_DEPTH);
+    let (alarms, alarms_out) = mpsc::channel(ALARM_DEPTH);
+    (Outlet { routes, alarms }, routes_out, alarms_out)
 }
 
 /// Where the RIB thread reports.
@@ -174,7 +201,7 @@ pub(crate) async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 struct Worker {
     rib: Rib,
     actions: Vec<Action>,
-    writers: HashMap<PeerId, mpsc::Sender<Bytes>>,
+    writers: HashMap<PeerId, Outlet>,
     /// Peers for whom there is something to pull, and whose writers take it.
     ready: VecDeque<PeerId>,
     outlets: Outlets,
@@ -220,7 +247,7 @@ impl Worker {
             };
             // A writer that is not ready asks again when it has taken what is under way; one that
             // has ended takes its session with it.
-            if let Ok(permit) = writer.try_reserve()
+            if let Ok(permit) = writer.routes.try_reserve()
                 && let Some(octets) = self.rib.pull(now, peer, PULL_BUDGET)
             {
                 permit.send(octets);
@@ -254,7 +281,22 @@ impl Worker {
                     self.outlets.restarting.send_replace(false);
                 }
                 Action::EgressReady { peer } => self.ready.push_back(peer),
-                Action::PrefixLimit { .. } => {}
+                Action::PrefixLimit {
+                    peer,
+                    family,
+                    count,
+                    exceeded,
+                } => {
+                    let alarm = PrefixAlarm {
+                        family,
+                        count,
+                        exceeded,
+                    };
+                    // There is room for each that can come; a session that has ended needs none.
+                    if let Some(outlet) = self.writers.get(&peer) {
+                        let _ = outlet.alarms.try_send(alarm);
+                    }
+                }
             }
         }
         self.outlets.fib.push(changes);

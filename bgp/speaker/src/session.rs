@@ -10,13 +10,14 @@ mod inbound;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
-    Action, Admin, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer, Retention, Role,
-    State,
+    Action, Admin, CloseWhy, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer,
+    Retention, Role, State,
 };
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::PeerKind;
@@ -25,10 +26,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::{PeerConfig, PeerName, Ttl};
+use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName, Ttl};
 use crate::connection::{ConnEvent, Connection, close_why};
-use crate::net;
-use crate::rib_thread::{self, Input, RibHandle, sleep_until};
+use crate::error::Error;
+use crate::net::{Hops, Interfaces, KeyHandle, Rekeyed, Source, Transport};
+use crate::rib_thread::{self, Input, PrefixAlarm, RibHandle, sleep_until};
 use crate::snapshot::{ErrorSnapshot, SessionState};
 use crate::status::{Direction, EventNote, FlapReason, MessageNote, PeerBoard, now_ms};
 
@@ -38,29 +40,51 @@ const FRAME_DEPTH: usize = 64;
 const OUTBOX_LIMIT: usize = 64;
 /// Orders that may wait for the task; it takes them before anything else.
 const COMMAND_DEPTH: usize = 16;
+/// How often a change of keys that waits for the peer is looked after.
+const REKEY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An order for the task.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// The peer has connected.
     Incoming(TcpStream),
-    /// The link under the session is gone.
-    PathDown,
-    /// The link is back.
+    /// The peer is at another address now: dial there from now on.
+    Remote(SocketAddr),
+    /// The path to the peer is gone.
+    PathDown(PathWhy),
+    /// The path is back.
     PathUp,
+    /// Another configuration of the same peer.
+    Configure(Box<Reconfiguration>),
+    /// Have the peer tell all its routes again.
+    Refresh,
+    /// An operator's wish.
+    Admin(Admin),
     /// Take the session down for good and end.
     Stop(Admin),
+}
+
+/// What changes with another configuration.
+#[derive(Debug)]
+pub(crate) struct Reconfiguration {
+    pub(crate) config: Arc<PeerConfig>,
+    pub(crate) machine: Config,
+    /// What is agreed in OPEN differs.
+    pub(crate) new_session: bool,
 }
 
 /// What the task of a peer needs.
 pub(crate) struct Setup {
     pub(crate) name: PeerName,
     pub(crate) index: PeerIndex,
-    pub(crate) config: PeerConfig,
+    pub(crate) config: Arc<PeerConfig>,
     pub(crate) remote: SocketAddr,
     pub(crate) machine: Config,
+    /// What to begin with: up or down.
+    pub(crate) wish: Admin,
     pub(crate) rib: RibHandle,
     pub(crate) board: Arc<PeerBoard>,
+    pub(crate) interfaces: Interfaces,
     /// True until our own restart is over.
     pub(crate) restarting: watch::Receiver<bool>,
 }
@@ -80,7 +104,11 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         dial: None,
         established: None,
         outbox: VecDeque::new(),
+        keys: HashMap::new(),
+        signed_with: Auth::None,
+        rekeying: false,
         claim_due: false,
+        claimed: false,
         stopping: false,
     };
     (commands, tokio::spawn(session.run(orders, arrivals)))
@@ -97,8 +125,16 @@ struct Session {
     dial: Option<AbortHandle>,
     established: Option<Established>,
     outbox: VecDeque<Input>,
+    /// The keys of living connections.
+    keys: HashMap<ConnId, KeyHandle>,
+    /// What they are signed with until they have taken over what is configured.
+    signed_with: Auth,
+    /// The change of keys is not through.
+    rekeying: bool,
     /// A session has come up and gone: our next OPEN claims forwarding.
     claim_due: bool,
+    /// Our OPENs claim forwarding, whatever happened at our start.
+    claimed: bool,
     stopping: bool,
 }
 
@@ -106,6 +142,7 @@ struct Established {
     conn: ConnId,
     id: PeerId,
     context: DecodeContext,
+    alarms: mpsc::Receiver<PrefixAlarm>,
 }
 
 impl Session {
@@ -116,7 +153,7 @@ impl Session {
     ) {
         let rib = self.setup.rib.0.clone();
         let mut restarting = self.setup.restarting.clone();
-        self.handle(Event::Admin(Admin::Up), None);
+        self.handle(Event::Admin(self.setup.wish.clone()), None);
         loop {
             let wake = self
                 .machine
@@ -147,6 +184,8 @@ impl Session {
                         self.handle(Event::RestartComplete, None);
                     }
                 }
+                Some(alarm) = alarm(&mut self.established) => self.alarmed(&alarm),
+                () = tokio::time::sleep(REKEY_PAUSE), if self.rekeying => self.rekey(),
                 Some(arrival) = arrivals.recv(), if !full => self.arrive(arrival),
             }
             self.claim_forwarding_if_due();
@@ -169,42 +208,127 @@ impl Session {
             return;
         }
         self.claim_due = false;
-        let Some(own) = &mut self.setup.machine.graceful_restart else {
-            return;
-        };
-        if own.families.iter().all(|(_, forwarding)| *forwarding) {
-            return;
+        self.claimed = true;
+        let mut machine = self.setup.machine.clone();
+        claim_forwarding(&mut machine);
+        if machine != self.setup.machine {
+            self.configure_machine(machine, false);
         }
-        own.families
-            .iter_mut()
-            .for_each(|(_, forwarding)| *forwarding = true);
-        own.restarting = false;
-        self.cancel_dial();
-        self.machine = Peer::new(self.setup.machine.clone());
-        self.handle(Event::Admin(Admin::Up), None);
     }
 
     fn obey(&mut self, order: Command) {
         match order {
             Command::Incoming(stream) => self.connected(stream, Role::Passive),
-            Command::PathDown => {
-                self.handle(
-                    Event::PathDown {
-                        why: PathWhy::LinkDown,
-                    },
-                    None,
-                );
-                // A restart of ours must not wait for a peer behind a dead link.
-                let index = self.setup.index;
-                self.outbox
-                    .push_back(Input::Event(RibEvent::PathDown { index }));
+            Command::Remote(remote) => self.setup.remote = remote,
+            Command::PathDown(why) => {
+                self.handle(Event::PathDown { why }, None);
+                if why == PathWhy::LinkDown {
+                    // A restart of ours must not wait for a peer behind a dead link.
+                    self.forget_routes();
+                }
             }
             Command::PathUp => self.handle(Event::PathUp, None),
+            Command::Configure(change) => self.configure(*change),
+            Command::Refresh => {
+                for family in self.setup.machine.families.clone() {
+                    self.handle(Event::RequestRefresh { family }, None);
+                }
+            }
+            Command::Admin(wish) => self.handle(Event::Admin(wish), None),
             Command::Stop(wish) => {
                 self.stopping = true;
                 self.handle(Event::Admin(wish), None);
             }
         }
+    }
+
+    fn configure(&mut self, change: Reconfiguration) {
+        let Reconfiguration {
+            config,
+            mut machine,
+            new_session,
+        } = change;
+        let before = std::mem::replace(&mut self.setup.config, config);
+        if self.claimed {
+            claim_forwarding(&mut machine);
+        }
+        if before.authentication != self.setup.config.authentication {
+            self.rekeying = !new_session && !self.keys.is_empty();
+            self.signed_with = before.authentication.clone();
+            self.rekey();
+        }
+        let transport = self.transport();
+        for handle in self.keys.values() {
+            if let Err(error) = transport.rehop(handle) {
+                tracing::warn!(peer = %self.setup.name, %error, "cannot change the TTL");
+            }
+        }
+        self.configure_machine(machine, new_session);
+    }
+
+    fn configure_machine(&mut self, machine: Config, new_session: bool) {
+        self.setup.machine = machine.clone();
+        let config = Box::new(machine);
+        let event = Event::Configure {
+            config,
+            new_session,
+        };
+        self.handle(event, None);
+    }
+
+    /// Brings living connections to the keys that are configured now.
+    fn rekey(&mut self) {
+        let wanted = &self.setup.config.authentication;
+        let mut waiting = false;
+        for handle in self.keys.values() {
+            match handle.rekey(&self.signed_with, wanted) {
+                Ok(Rekeyed::Done) => {}
+                Ok(Rekeyed::Waiting) => waiting = true,
+                Err(error) => {
+                    tracing::error!(peer = %self.setup.name, %error, "cannot change the key");
+                    let text = format!("cannot change the key of the session: {error}");
+                    self.setup.board.event(EventNote::Other(text));
+                }
+            }
+        }
+        self.rekeying = waiting;
+    }
+
+    /// The peer tells more than it may, or nearly so.
+    fn alarmed(&mut self, alarm: &PrefixAlarm) {
+        let PrefixAlarm {
+            family,
+            count,
+            exceeded,
+        } = *alarm;
+        let peer = &self.setup.name;
+        let Some(max) = self.setup.config.max_prefixes.get(&family).copied() else {
+            return;
+        };
+        let limit = max.limit;
+        if exceeded {
+            tracing::warn!(%peer, %family, count, limit, "the peer exceeds its prefix limit");
+        } else {
+            tracing::warn!(%peer, %family, count, limit, "the peer nears its prefix limit");
+        }
+        let text = format!("{count} {family} prefixes of at most {limit}");
+        self.setup.board.event(EventNote::Other(text));
+        if let (true, MaxPrefixAction::Terminate { .. }) = (exceeded, max.action)
+            && let Some(Established { conn, .. }) = self.established
+        {
+            let event = Event::PrefixLimitExceeded {
+                conn,
+                family,
+                limit,
+            };
+            self.handle(event, None);
+        }
+    }
+
+    fn forget_routes(&mut self) {
+        let index = self.setup.index;
+        self.outbox
+            .push_back(Input::Event(RibEvent::PathDown { index }));
     }
 
     fn timeout(&mut self, unhandled: usize) {
@@ -239,9 +363,7 @@ impl Session {
             }
             ConnEvent::Closed(conn, why) => {
                 self.handle(Event::Closed { conn, why }, None);
-                if let Some(connection) = self.connections.remove(&conn) {
-                    self.closing.push(connection.close());
-                }
+                self.let_go(conn);
             }
             ConnEvent::Dialled(Ok(stream)) => self.connected(stream, Role::Active),
             ConnEvent::Dialled(Err(error)) => {
@@ -252,14 +374,24 @@ impl Session {
     }
 
     fn connected(&mut self, stream: TcpStream, role: Role) {
-        let remote = self.setup.remote.ip();
-        let prepared = net::prepare(&stream, remote, self.ttl()).and_then(|()| stream.local_addr());
-        let local = match prepared {
+        // What we dialled was readied before its SYN.
+        let adopted = match role {
+            Role::Active => Ok(()),
+            Role::Passive => self.transport().adopt(&stream),
+        };
+        let local = adopted.and_then(|()| {
+            let doing = "find our end of a connection";
+            let local = stream.local_addr();
+            local.map_err(|source| Error::Transport { doing, source })
+        });
+        let local = match local {
             Ok(local) => local.ip().to_canonical(),
             Err(error) => {
-                tracing::warn!(peer = %self.setup.name, %error, "cannot prepare the connection");
+                tracing::warn!(peer = %self.setup.name, %error, "cannot use a connection");
+                let text = format!("cannot use a connection: {error}");
+                self.setup.board.event(EventNote::Other(text));
                 if role == Role::Active {
-                    let why = close_why(&error);
+                    let why = CloseWhy::Other(error.to_string());
                     self.handle(Event::DialFailed { why }, None);
                 }
                 return;
@@ -267,6 +399,9 @@ impl Session {
         };
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
+        if let Ok(handle) = KeyHandle::of(&stream) {
+            self.keys.insert(conn, handle);
+        }
         let events = self.events.clone();
         let connection = Connection::spawn(
             conn,
@@ -295,9 +430,7 @@ impl Session {
                 Action::CancelDial => self.cancel_dial(),
                 Action::Send { conn, message } => self.send(conn, &message),
                 Action::Close { conn } => {
-                    if let Some(connection) = self.connections.remove(&conn) {
-                        self.closing.push(connection.close());
-                    }
+                    self.let_go(conn);
                 }
                 Action::Up { conn, negotiated } => self.up(conn, negotiated),
                 Action::Deliver { .. } => {
@@ -306,24 +439,26 @@ impl Session {
                     }
                 }
                 Action::Down { why, retain } => self.down(why, retain),
-                Action::DropRetained => {
-                    let index = self.setup.index;
-                    self.outbox
-                        .push_back(Input::Event(RibEvent::PathDown { index }));
-                }
+                Action::DropRetained => self.forget_routes(),
                 Action::Note(note) => self.note(note),
             }
         }
     }
 
+    fn let_go(&mut self, conn: ConnId) {
+        self.keys.remove(&conn);
+        if let Some(connection) = self.connections.remove(&conn) {
+            self.closing.push(connection.close());
+        }
+    }
+
     fn dial(&mut self) {
         self.cancel_dial();
-        let remote = self.setup.remote;
-        let local_address = self.setup.config.local_address;
-        let ttl = self.ttl();
+        let transport = self.transport();
+        let (local, remote) = (self.setup.config.local_address, self.setup.remote);
         let events = self.events.clone();
         let task = tokio::spawn(async move {
-            let result = net::dial(local_address, remote, ttl).await;
+            let result = transport.dial(local, remote).await;
             // A peer that has ended needs no answer.
             let _ = events.send(ConnEvent::Dialled(result)).await;
         });
@@ -336,22 +471,32 @@ impl Session {
         }
     }
 
+    /// What the connections of the peer have in common.
+    fn transport(&self) -> Transport {
+        let config = &self.setup.config;
+        let hops = match config.ttl {
+            Ttl::Automatic => self.automatic_hops(),
+            Ttl::Send(ttl) => NonZeroU8::new(ttl).map_or(Hops::System, Hops::Limit),
+            Ttl::Security { hops } => {
+                Hops::Security(NonZeroU8::new(hops).unwrap_or(NonZeroU8::MIN))
+            }
+        };
+        Transport {
+            hops,
+            auth: config.authentication.clone(),
+        }
+    }
+
     /// RFC 4271 §5 has external peers one hop away: with TTL 1 the session cannot creep around a
     /// dead link.
-    fn ttl(&self) -> Option<u8> {
-        let machine = &self.setup.machine;
-        let external = machine.peer_kind() == PeerKind::External;
-        let automatic = || {
-            external
-                .then(|| net::external_ttl(self.setup.remote.ip()))
-                .flatten()
-        };
-        match self.setup.config.ttl {
-            Ttl::Automatic => automatic(),
-            Ttl::Send(ttl) => Some(ttl),
-            // RFC 5082 §3: what is sent starts with the greatest.
-            Ttl::Security { .. } => Some(u8::MAX),
-        }
+    fn automatic_hops(&self) -> Hops {
+        let external = self.setup.machine.peer_kind() == PeerKind::External;
+        let table = self.setup.interfaces.current();
+        let ttl = external
+            .then(|| table.external_ttl(self.setup.remote.ip()))
+            .flatten();
+        ttl.and_then(NonZeroU8::new)
+            .map_or(Hops::System, Hops::Limit)
     }
 
     fn send(&mut self, conn: ConnId, message: &Message) {
@@ -408,21 +553,26 @@ impl Session {
         else {
             return;
         };
-        let (ends, interface) = net::ends(local, self.setup.remote.ip());
+        let remote = self.setup.remote;
+        let source = Source::of(remote);
+        let table = self.setup.interfaces.current();
+        let (ends, interface) = table.ends(local, source.ifindex, source.address);
+        let (outlet, routes, alarms) = rib_thread::outlet();
         self.established = Some(Established {
             conn,
             id,
             // The RIB judges the first AS, so that people can see the route and the reason.
             context: negotiated.decode_context(),
+            alarms,
         });
         self.setup.board.update(|status| {
             status.established_count += 1;
+            status.remote = Some(remote);
             status.local_address = Some(local);
             status.interface = interface;
             status.negotiated = Some(negotiated.clone());
             status.why.clear();
         });
-        let (outlet, routes) = rib_thread::outlet();
         if let Some(connection) = self.connections.get(&conn)
             && !connection.established(id, routes)
         {
@@ -485,6 +635,23 @@ impl Session {
                 board.event(EventNote::Other(text));
             }
         }
+    }
+}
+
+/// The next alarm of the session, while there is one.
+async fn alarm(established: &mut Option<Established>) -> Option<PrefixAlarm> {
+    match established {
+        Some(established) => established.alarms.recv().await,
+        None => None,
+    }
+}
+
+/// RFC 4724 §3: forwarding has survived what happened since our start.
+fn claim_forwarding(machine: &mut Config) {
+    if let Some(own) = &mut machine.graceful_restart {
+        let kept = own.families.iter_mut();
+        kept.for_each(|(_, forwarding)| *forwarding = true);
+        own.restarting = false;
     }
 }
 

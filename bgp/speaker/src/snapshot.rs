@@ -28,6 +28,21 @@ pub struct SpeakerSnapshot {
     pub fib_pending: usize,
     /// Sessions by name.
     pub peers: Vec<PeerSnapshot>,
+    /// Ranges that let peers in, by name.
+    pub ranges: Vec<RangeSnapshot>,
+}
+
+/// Peers that need not be named one by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeSnapshot {
+    /// What the configuration calls it.
+    pub name: String,
+    /// Where peers may come from.
+    pub prefixes: Vec<String>,
+    /// How many there may be at a time.
+    pub limit: usize,
+    /// How many there are.
+    pub used: usize,
 }
 
 /// One session.
@@ -35,17 +50,32 @@ pub struct SpeakerSnapshot {
 pub struct PeerSnapshot {
     /// What the configuration calls it.
     pub name: String,
-    /// The address that is dialled.
-    pub remote: SocketAddr,
+    /// What the configuration says of it; may be empty.
+    pub description: String,
+    /// How it is found: an address and a port, or an interface.
+    pub endpoint: String,
+    /// The range that let it in, if one did.
+    pub range: Option<String>,
+    /// Where it is, once that is known.
+    pub remote: Option<SocketAddr>,
     /// Our end of the established session, else the configured address.
     pub local_address: Option<IpAddr>,
     /// The interface that carries our end.
     pub interface: Option<String>,
-    /// The AS that the peer has to name.
+    /// Its AS; not known of a peer that may be of any, before it has said so.
+    #[serde(with = "maybe_number")]
+    pub asn: Option<Asn>,
+    /// Our AS towards it.
     #[serde(with = "number")]
-    pub asn: Asn,
+    pub local_asn: Asn,
+    /// Whether it is in our AS.
+    pub internal: bool,
     /// The peer's identifier while a session is up.
     pub router_id: Option<String>,
+    /// How packets are signed: `none`, `md5` or `tcp-ao`.
+    pub authentication: String,
+    /// Whether its policies turn traffic away before it goes down.
+    pub draining: bool,
     /// Session state.
     pub state: SessionState,
     /// When the state was entered, milliseconds since the Unix epoch.
@@ -58,14 +88,49 @@ pub struct PeerSnapshot {
     pub last_received_error: Option<ErrorSnapshot>,
     /// How often the session came up since start.
     pub established_count: u64,
-    /// Negotiated hold time in seconds while up.
-    pub hold_time_secs: Option<u64>,
-    /// Whether the peer offers to keep or restore routes over a restart.
-    pub graceful_restart: bool,
+    /// What was agreed on, while a session is up.
+    pub terms: Option<TermsSnapshot>,
     /// Messages, errors and flaps since start.
     pub counters: CounterSnapshot,
     /// Per negotiated family.
     pub families: Vec<FamilySnapshot>,
+}
+
+/// What two speakers have agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermsSnapshot {
+    /// Silence after which the session ends; zero means never.
+    pub hold_time_secs: u64,
+    /// Time between our keepalives.
+    pub keepalive_secs: u64,
+    /// Whether the peer tells its routes again when asked (RFC 2918).
+    pub route_refresh: bool,
+    /// Whether it says where such a telling begins and ends (RFC 7313).
+    pub enhanced_route_refresh: bool,
+    /// AS numbers of four octets (RFC 6793).
+    pub four_octet_as: bool,
+    /// Octets of the longest message that the peer takes (RFC 8654).
+    pub longest_message: usize,
+    /// Whether the peer takes IPv6 next hops for IPv4 routes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Families of which we tell several paths (RFC 7911).
+    pub add_path_send: Vec<String>,
+    /// Families of which the peer tells several paths.
+    pub add_path_receive: Vec<String>,
+    /// Whether the peer offers to keep or restore routes over a restart (RFC 4724).
+    pub graceful_restart: bool,
+    /// How long its routes are kept while it is away.
+    pub restart_time_secs: u64,
+    /// Whether that outlives NOTIFICATIONs (RFC 8538).
+    pub keeps_over_notification: bool,
+    /// How long its routes are kept beyond that (RFC 9494); absent where not agreed on.
+    pub long_lived_secs: Option<u64>,
+    /// Our role (RFC 9234).
+    pub role: Option<String>,
+    /// What the peer calls its host.
+    pub host: Option<String>,
+    /// What the peer runs.
+    pub software: Option<String>,
 }
 
 /// The state of a session, as people know it.
@@ -232,5 +297,24 @@ mod number {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Asn, D::Error> {
         u32::deserialize(deserializer).map(Asn)
+    }
+}
+
+/// (De)serialises an AS number that may not be known.
+mod maybe_number {
+    use caracal_bgp_core::types::Asn;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        asn: &Option<Asn>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        asn.map(|asn| asn.0).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Asn>, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map(Asn))
     }
 }

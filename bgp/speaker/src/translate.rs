@@ -110,7 +110,7 @@ fn add_path(peer: &PeerConfig) -> AddPath {
 /// The part of the configuration that concerns routes.
 pub(crate) fn rib_config(
     config: &SpeakerConfig,
-    peers: &BTreeMap<PeerIndex, &PeerConfig>,
+    peers: &BTreeMap<PeerIndex, Arc<PeerConfig>>,
 ) -> RibConfig {
     RibConfig {
         asn: config.asn,

@@ -154,6 +154,13 @@ pub enum Event {
         /// Which family.
         family: Family,
     },
+    /// Somebody wants the peer to be told everything of a family again, if it has a session.
+    Resend {
+        /// Which peer.
+        index: PeerIndex,
+        /// Which family.
+        family: Family,
+    },
     /// The peer begins to tell everything of a family again (RFC 7313 §4).
     RefreshBegun {
         /// Which peer.

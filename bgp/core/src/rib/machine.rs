@@ -20,7 +20,7 @@ use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
 use crate::rib::sessions::{Deferral, Stale};
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
-use crate::types::{Family, Nlri, PathId, Prefix, RouterId};
+use crate::types::{Family, FamilySet, Nlri, PathId, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
 
 /// Time for each peer that is woken before all are woken again. A peer has to be woken, to pull and
@@ -97,6 +97,15 @@ impl Rib {
             Event::PathDown { index } => self.path_down(index, out),
             Event::Update { peer, update } => self.update(peer, update, out),
             Event::Refresh { peer, family } => self.refresh(peer, family, out),
+            Event::Resend { index, family } => {
+                let session = self
+                    .peers
+                    .get(&index)
+                    .and_then(|peer| peer.session.as_ref());
+                if let Some(id) = session.map(|session| session.id) {
+                    self.refresh(id, family, out);
+                }
+            }
             Event::RefreshBegun { peer, family } => self.refresh_begun(now, peer, family),
             Event::RefreshEnded { peer, family } => self.sweep_if_up(peer, family, out),
             Event::Answered(answers) => self.answered(answers, out),
@@ -162,11 +171,23 @@ impl Rib {
             self.peers.remove(&index);
             self.stop_waiting_for(index);
         }
+        let mut limited_otherwise = Vec::new();
         for (index, policy) in &self.config.peers {
-            self.peers
-                .entry(*index)
-                .or_insert_with(|| Peer::new(policy.clone()))
-                .policy = policy.clone();
+            let peer = self.peers.entry(*index);
+            let peer = peer.or_insert_with(|| Peer::new(policy.clone()));
+            let before = std::mem::replace(&mut peer.policy, policy.clone());
+            if let Some(session) = &mut peer.session
+                && before.max_prefixes != policy.max_prefixes
+            {
+                session.warned = FamilySet::EMPTY;
+                session.exceeded = FamilySet::EMPTY;
+                limited_otherwise.push(session.id);
+            }
+        }
+        for id in limited_otherwise {
+            for family in Family::ALL {
+                self.check_limit(id, family, out);
+            }
         }
 
         let renewed = self.renew_path_peers();

@@ -201,6 +201,14 @@ impl Endpoint {
             Self::Interface { .. } | Self::Range { .. } => None,
         }
     }
+
+    /// The interface that the peer is on the other end of.
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Interface { name, .. } => Some(name),
+            Self::Address(_) | Self::Range { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -145,6 +145,11 @@ pub struct KeyHandle {
 }
 
 impl KeyHandle {
+    /// Where the connection leads.
+    pub fn remote(&self) -> IpAddr {
+        self.remote
+    }
+
     /// A handle to the keys of `stream`.
     ///
     /// # Errors

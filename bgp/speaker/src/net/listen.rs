@@ -201,13 +201,6 @@ impl Bound {
     }
 }
 
-/// Binds every address of `config`, without keys.
-pub(crate) fn listen(config: &ListenConfig) -> Result<Vec<TcpListener>, Error> {
-    let (mut listeners, _) = Listeners::bind(config, &Keychain::default())?;
-    let unshared = |bound: Bound| Arc::into_inner(bound.listener);
-    Ok(listeners.bound.drain(..).filter_map(unshared).collect())
-}
-
 fn addresses(config: &ListenConfig) -> Vec<SocketAddr> {
     let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let addresses: &[IpAddr] = match config.addrs.as_slice() {

@@ -27,7 +27,3 @@ pub use self::limits::raise_file_limit;
 pub use self::listen::{Incoming, Listeners, Source};
 pub use self::ranges::{Admission, Range, Ranges};
 pub use self::transport::Transport;
-
-pub(crate) use self::interfaces::{ends, external_ttl, interface_of};
-pub(crate) use self::listen::listen;
-pub(crate) use self::transport::{dial, prepare};

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::auth::{self, Auth};
+use super::auth::{self, Auth, KeyHandle};
 use super::hops::Hops;
 use crate::error::Error;
 
@@ -50,6 +50,14 @@ impl Transport {
         Ok(stream)
     }
 
+    /// Lets a living connection span as many hops as this one's may.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn rehop(&self, connection: &KeyHandle) -> io::Result<()> {
+        self.hops.apply(connection, connection.remote())
+    }
+
     /// Readies a connection that the peer has made.
     ///
     /// # Errors
@@ -64,29 +72,6 @@ impl Transport {
         // The listener's TTL is not the peer's.
         self.hops.apply(stream, remote.ip()).map_err(failed)?;
         auth::enforce(stream, &self.auth)
-    }
-}
-
-/// Dials `remote` from `local` without signatures.
-pub(crate) async fn dial(
-    local: Option<IpAddr>,
-    remote: SocketAddr,
-    ttl: Option<u8>,
-) -> io::Result<TcpStream> {
-    transport(ttl).dial(local, remote).await
-}
-
-/// Prepares a connection, dialled or accepted.
-pub(crate) fn prepare(stream: &TcpStream, _remote: IpAddr, ttl: Option<u8>) -> io::Result<()> {
-    transport(ttl).adopt(stream).map_err(io::Error::other)
-}
-
-fn transport(ttl: Option<u8>) -> Transport {
-    Transport {
-        hops: ttl
-            .and_then(std::num::NonZeroU8::new)
-            .map_or(Hops::System, Hops::Limit),
-        auth: Auth::None,
     }
 }
 

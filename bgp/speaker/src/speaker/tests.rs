@@ -1,21 +1,26 @@
 //! Speakers that talk to each other over real TCP on loopback addresses.
 
 mod collision;
+mod configure;
+mod ranges;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use caracal_bgp_core::rib::NextHopMode;
-use caracal_bgp_core::types::{Asn, Family, RouterId};
+use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
 use super::*;
-use crate::config::{Origination, Policy};
+use crate::config::{ListenConfig, Origination, PeerConfig, Policy};
 use crate::fib::{Fib, FibChange};
-use crate::snapshot::{FibSnapshot, PeerSnapshot, SessionState};
+use crate::net::InterfaceTable;
+use crate::snapshot::{
+    Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
+};
 use crate::status::{Direction, FlapReason};
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -411,44 +416,6 @@ async fn sessions_outlive_a_rib_that_is_busy_for_longer_than_the_hold_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_configuration_touches_only_the_peers_concerned() {
-    let lab = Lab::new();
-    let mut configs = [
-        lab.speaker(1, 65_001),
-        lab.speaker(2, 65_002),
-        lab.speaker(3, 65_003),
-    ];
-    let [a, b, c] = &mut configs;
-    lab.link(a, b);
-    lab.link(a, c);
-    let [a, b, c] = configs;
-    let mut next = a.clone();
-    let (a, _b, _c) = (start(a).await, start(b).await, start(c).await);
-    let prefix = own(2, Family::Ipv4Unicast);
-    reachable(&a, prefix).await;
-    established(&a, 3).await;
-
-    next.peers.get_mut(&name(2)).unwrap().import = Policy::reject_all().into();
-    a.apply(next.clone()).await.unwrap();
-    let rejected = |route: &Option<RouteSnapshot>| {
-        route
-            .as_ref()
-            .is_some_and(|route| route.paths[0].rejected.is_some())
-    };
-    until("rejected with its reason", || route(&a, prefix), rejected).await;
-    assert_eq!(peer(&a, 2).await.established_count, 1);
-
-    next.peers.get_mut(&name(2)).unwrap().hold_time = Duration::from_secs(30);
-    a.apply(next.clone()).await.unwrap();
-    let anew = |seen: &PeerSnapshot| seen.hold_time_secs == Some(30);
-    until("a session with the new terms", || peer(&a, 2), anew).await;
-    next.peers.remove(&name(2));
-    a.apply(next).await.unwrap();
-    gone(&a, prefix).await;
-    assert_eq!(peer(&a, 3).await.established_count, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_link_ends_its_sessions_at_once_and_nothing_is_retained() {
     let lab = Lab::new();
     let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
@@ -460,7 +427,8 @@ async fn a_dead_link_ends_its_sessions_at_once_and_nothing_is_retained() {
         .unwrap();
     let b = start(b).await;
     reachable(&a, own(2, Family::Ipv4Unicast)).await;
-    let interface = net::interface_of(lab.address(1)).unwrap();
+    let table = InterfaceTable::read().unwrap();
+    let interface = table.interface_of(lab.address(1), None).unwrap();
     b.shutdown(How::GracefulRestart).await;
     let stale =
         |route: &Option<RouteSnapshot>| route.as_ref().is_some_and(|route| route.paths[0].stale);

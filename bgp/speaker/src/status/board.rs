@@ -1,18 +1,17 @@
 //! The latest status of every peer.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use caracal_bgp_core::fsm::Negotiated;
-use caracal_bgp_core::types::Asn;
 use tokio::sync::watch;
 
-use crate::config::{PeerAs, PeerConfig, PeerName};
+use crate::config::PeerName;
 use crate::net::Interface;
-use crate::snapshot::{ErrorSnapshot, FamilySnapshot, PeerSnapshot, SessionState};
-use crate::status::counters::{CounterSnapshot, Counters, Direction};
+use crate::snapshot::{ErrorSnapshot, SessionState};
+use crate::status::counters::{Counters, Direction};
 use crate::status::history::{EventNote, History, HistorySnapshot, MessageNote};
 
 /// Every peer; cheap to clone.
@@ -40,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) last_sent_error: Option<ErrorSnapshot>,
     pub(crate) last_received_error: Option<ErrorSnapshot>,
     pub(crate) established_count: u64,
+    /// Where the peer is, as far as is known.
+    pub(crate) remote: Option<SocketAddr>,
     pub(crate) local_address: Option<IpAddr>,
     /// The interface of the present session, or of the last one.
     pub(crate) interface: Option<Interface>,
@@ -55,6 +56,7 @@ impl Default for Status {
             last_sent_error: None,
             last_received_error: None,
             established_count: 0,
+            remote: None,
             local_address: None,
             interface: None,
             negotiated: None,
@@ -93,20 +95,6 @@ impl Board {
     pub(crate) fn remove(&self, peer: &PeerName) {
         lock(&self.peers).remove(peer);
         self.changes.send_modify(|revision| *revision += 1);
-    }
-
-    /// What `peer` shows, with the counts of its routes.
-    pub(crate) fn snapshot(
-        &self,
-        peer: &PeerName,
-        config: &PeerConfig,
-        local: Asn,
-        families: Vec<FamilySnapshot>,
-    ) -> PeerSnapshot {
-        let board = self.get(peer);
-        let counters = board.as_ref().map(|board| board.counters.snapshot());
-        let status = board.map(|board| board.status()).unwrap_or_default();
-        status.snapshot(peer, config, local, counters.unwrap_or_default(), families)
     }
 
     /// The status of `peer`.
@@ -149,48 +137,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
-
-impl Status {
-    /// The status for people.
-    fn snapshot(
-        self,
-        name: &PeerName,
-        config: &PeerConfig,
-        local: Asn,
-        counters: CounterSnapshot,
-        families: Vec<FamilySnapshot>,
-    ) -> PeerSnapshot {
-        let negotiated = self.negotiated.as_ref();
-        PeerSnapshot {
-            name: name.0.clone(),
-            remote: config.remote.address().unwrap_or(NO_ADDRESS),
-            local_address: self.local_address.or(config.local_address),
-            interface: self.interface.map(|interface| interface.name),
-            asn: negotiated.map_or_else(
-                || match config.peer_as {
-                    PeerAs::Number(asn) => asn,
-                    PeerAs::Internal => local,
-                    PeerAs::External => Asn::ZERO,
-                },
-                |terms| terms.peer_asn,
-            ),
-            router_id: negotiated.map(|terms| terms.peer_router_id.to_string()),
-            state: self.state,
-            since_ms: self.since_ms,
-            why: self.why,
-            last_sent_error: self.last_sent_error,
-            last_received_error: self.last_received_error,
-            established_count: self.established_count,
-            hold_time_secs: negotiated.map(|terms| terms.hold_time.as_secs()),
-            graceful_restart: negotiated.is_some_and(|terms| terms.graceful_restart.is_some()),
-            counters,
-            families,
-        }
-    }
-}
-
-/// Shown for a peer that is known by its interface or its range.
-const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Milliseconds since the Unix epoch; zero on a clock that stands before it.
 pub(crate) fn now_ms() -> u64 {

@@ -5,6 +5,7 @@
 mod board;
 mod counters;
 mod history;
+mod peer;
 
 pub(crate) use board::{Board, PeerBoard, now_ms};
 pub use counters::{CounterSnapshot, MessageCounts, NotificationCount};

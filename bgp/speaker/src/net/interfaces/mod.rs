@@ -8,11 +8,9 @@ mod netlink;
 mod table;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use caracal_bgp_core::rib::Ends;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -161,27 +159,4 @@ async fn follow(mut monitor: Monitor, mut lister: Lister, shared: Arc<Shared>) {
             }
         }
     }
-}
-
-/// The interface that holds `local`, asked anew.
-pub(crate) fn interface_of(local: IpAddr) -> Option<Interface> {
-    now().interface_of(local, None)
-}
-
-/// [`InterfaceTable::external_ttl`], asked anew.
-pub(crate) fn external_ttl(remote: IpAddr) -> Option<u8> {
-    now().external_ttl(remote)
-}
-
-/// [`InterfaceTable::ends`], asked anew.
-pub(crate) fn ends(local: IpAddr, peer: IpAddr) -> (Ends, Option<Interface>) {
-    now().ends(local, None, peer)
-}
-
-/// None at all when the kernel does not say, which leaves next hops to configuration.
-fn now() -> InterfaceTable {
-    InterfaceTable::read().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list interfaces");
-        InterfaceTable::default()
-    })
 }

@@ -1,0 +1,273 @@
+//! From one configuration to another, and no further than asked: sessions that can go on, do.
+
+use std::sync::Arc;
+
+use caracal_bgp_core::fsm::Admin;
+use caracal_bgp_core::rib::Event as RibEvent;
+
+use crate::config::{Activation, Change, Endpoint, PeerConfig, PeerName, SpeakerConfig};
+use crate::error::Error;
+use crate::net::{Keychain, Listeners, Remote};
+use crate::session::{self, Command, Reconfiguration, Setup};
+use crate::speaker::Supervisor;
+use crate::speaker::peers::Peer;
+use crate::translate::{machine_config, rib_config};
+
+use caracal_bgp_core::types::Prefix;
+
+impl Supervisor {
+    pub(super) async fn apply(&mut self, new: SpeakerConfig) -> Result<(), Error> {
+        let old = std::mem::replace(&mut self.config, new);
+        let everyone = (old.asn, old.router_id) != (self.config.asn, self.config.router_id);
+        let mut gone = self.peers.set_ranges(&self.config);
+        let mut kept = Vec::new();
+        for name in self.peers.names() {
+            if gone.contains(&name) {
+                continue;
+            }
+            let peer = self.peers.get(&name);
+            let wanted = self.peers.wanted(&name, &self.config);
+            match peer.zip(wanted) {
+                Some((peer, wanted)) if !everyone && is_same(&peer.config, &wanted) => {
+                    kept.push((name, wanted));
+                }
+                _ => gone.push(name),
+            }
+        }
+        self.remove_peers(&gone).await;
+        let mut changed = Vec::new();
+        for (name, wanted) in kept {
+            if let Some(peer) = self.peers.get_mut(&name) {
+                let before = std::mem::replace(&mut peer.config, Arc::new(wanted));
+                changed.push((name, before));
+            }
+        }
+        let added = self.add_configured();
+        self.configure_rib().await;
+        let of_all = old.change(&self.config);
+        for (name, before) in &changed {
+            self.adjust(name, before, of_all).await;
+        }
+        let listening = if self.config.listen == old.listen {
+            self.apply_keys();
+            Ok(())
+        } else {
+            self.listen_anew().await
+        };
+        self.watch_unnumbered();
+        for name in &added {
+            self.start_peer(name);
+        }
+        listening
+    }
+
+    /// Takes in every peer that is configured and not there yet; who that is.
+    pub(super) fn add_configured(&mut self) -> Vec<PeerName> {
+        let mut added = Vec::new();
+        for (name, config) in &self.config.peers {
+            let is_range = matches!(config.remote, Endpoint::Range { .. });
+            if !is_range && self.peers.get(name).is_none() {
+                self.peers.add(name, config);
+                added.push(name.clone());
+            }
+        }
+        self.peers.index_addresses();
+        added
+    }
+
+    /// Tells the RIB which peers there are and what is configured for them.
+    pub(super) async fn configure_rib(&mut self) {
+        let config = rib_config(&self.config, &self.peers.configs());
+        self.rib.event(RibEvent::Configure(config)).await;
+    }
+
+    /// Ends the sessions of peers, all at once, and forgets them.
+    pub(super) async fn remove_peers(&mut self, names: &[PeerName]) {
+        let mut ending = Vec::new();
+        for name in names {
+            let removed = self.peers.remove(name);
+            if let Some((commands, task)) = removed.and_then(|peer| peer.session) {
+                // A task that is gone has stopped.
+                let _ = commands.send(Command::Stop(Admin::Deconfigure)).await;
+                ending.push(task);
+            }
+        }
+        for task in ending {
+            let _ = task.await;
+        }
+        for name in names {
+            self.board.remove(name);
+        }
+        self.peers.index_addresses();
+    }
+
+    /// Takes the session of a peer that stays from `before` to what is configured now.
+    async fn adjust(&mut self, name: &PeerName, before: &PeerConfig, of_all: Change) {
+        let Some(peer) = self.peers.get(name) else {
+            return;
+        };
+        let now = Arc::clone(&peer.config);
+        if peer.session.is_none() {
+            return self.start_peer(name);
+        }
+        if let Activation::Held { why } = &now.activation {
+            return self.hold(name, why).await;
+        }
+        // Being down is not agreed on in OPEN: it is said below.
+        let as_active_now = PeerConfig {
+            activation: now.activation.clone(),
+            ..before.clone()
+        };
+        let change = as_active_now.change(&now).and(of_all);
+        if !change.only(Change::REFRESH_IN.and(Change::REEXPORT)) {
+            let machine = machine_config(&self.config, &now, peer.index, self.is_restarting());
+            let new_session = change.includes(Change::NEW_SESSION);
+            let order = Command::Configure(Box::new(Reconfiguration {
+                config: Arc::clone(&now),
+                machine,
+                new_session,
+            }));
+            self.order(name, order).await;
+        }
+        if before.activation != now.activation {
+            self.order(name, Command::Admin(wish(&now.activation)))
+                .await;
+        }
+    }
+
+    /// Ends the session of a peer that lacks something, and says what.
+    async fn hold(&mut self, name: &PeerName, why: &str) {
+        let session = self
+            .peers
+            .get_mut(name)
+            .and_then(|peer| peer.session.take());
+        if let Some((commands, task)) = session {
+            let _ = commands.send(Command::Stop(Admin::Deconfigure)).await;
+            let _ = task.await;
+        }
+        let why = why.to_owned();
+        self.board.open(name).update(|status| status.why = why);
+    }
+
+    /// Starts the session of a peer, if everything that it needs is there; else says what is not.
+    pub(super) fn start_peer(&mut self, name: &PeerName) {
+        let restarting = self.is_restarting();
+        let Some(peer) = self.peers.get(name) else {
+            return;
+        };
+        if peer.session.is_some() {
+            return;
+        }
+        let board = self.board.open(name);
+        let remote = match self.endpoint(peer) {
+            Ok(remote) => remote,
+            Err(why) => {
+                tracing::info!(peer = %name, %why, "session not started");
+                return board.update(|status| status.why = why);
+            }
+        };
+        let setup = Setup {
+            name: name.clone(),
+            index: peer.index,
+            config: Arc::clone(&peer.config),
+            remote,
+            machine: machine_config(&self.config, &peer.config, peer.index, restarting),
+            wish: wish(&peer.config.activation),
+            rib: self.rib.clone(),
+            board,
+            interfaces: self.links.interfaces.clone(),
+            restarting: self.restarting.clone(),
+        };
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.session = Some(session::spawn(setup));
+        }
+    }
+
+    /// Where the peer is.
+    ///
+    /// # Errors
+    /// Why there can be no session, for people.
+    fn endpoint(&self, peer: &Peer) -> Result<std::net::SocketAddr, String> {
+        if let Activation::Held { why } = &peer.config.activation {
+            return Err(why.clone());
+        }
+        match &peer.config.remote {
+            Endpoint::Address(address) => Ok(*address),
+            Endpoint::Interface { name, port } => {
+                let found = self.links.neighbor(name, *port);
+                found.ok_or_else(|| self.links.describe(name))
+            }
+            Endpoint::Range { .. } => Err("a range has no session itself".to_owned()),
+        }
+    }
+
+    /// Binds the listening sockets as configured, and lets go of others.
+    pub(super) async fn listen_anew(&mut self) -> Result<(), Error> {
+        if let Some(listeners) = self.listeners.take() {
+            listeners.close().await;
+        }
+        let Some(listen) = &self.config.listen else {
+            return Ok(());
+        };
+        let (mut listeners, faults) = Listeners::bind(listen, &self.keychain())?;
+        report(&faults);
+        listeners.serve(&self.incoming);
+        self.listeners = Some(listeners);
+        Ok(())
+    }
+
+    /// Gives listening sockets the keys that peers sign with.
+    pub(super) fn apply_keys(&mut self) {
+        let keys = self.keychain();
+        if let Some(listeners) = &mut self.listeners {
+            report(&listeners.apply(&keys));
+        }
+    }
+
+    fn keychain(&self) -> Keychain {
+        let remotes = |config: &PeerConfig| match &config.remote {
+            Endpoint::Address(address) => vec![Remote::Prefix(Prefix::host(address.ip()))],
+            Endpoint::Interface { name, port } => {
+                let found = self.links.neighbor(name, *port);
+                let address = found.and_then(|found| match found.ip() {
+                    std::net::IpAddr::V6(address) => Some(address),
+                    std::net::IpAddr::V4(_) => None,
+                });
+                vec![Remote::Interface { address }]
+            }
+            Endpoint::Range { prefixes, .. } => {
+                prefixes.iter().copied().map(Remote::Prefix).collect()
+            }
+        };
+        let peers = self.config.peers.values().flat_map(|config| {
+            let auth = config.authentication.clone();
+            let remotes = remotes(config).into_iter();
+            remotes.map(move |remote| (remote, auth.clone()))
+        });
+        let (keys, conflicts) = Keychain::new(peers);
+        report(&conflicts);
+        keys
+    }
+}
+
+fn report(faults: &[Error]) {
+    for fault in faults {
+        let cause = std::error::Error::source(fault).map(ToString::to_string);
+        tracing::error!(error = %fault, cause, "peers cannot connect");
+    }
+}
+
+/// Whether both are the same peer, so that what is known of it stays true.
+fn is_same(before: &PeerConfig, now: &PeerConfig) -> bool {
+    before.remote == now.remote && before.peer_as == now.peer_as
+}
+
+fn wish(activation: &Activation) -> Admin {
+    match activation {
+        Activation::Run => Admin::Up,
+        Activation::Down { message } => Admin::Down {
+            text: message.clone(),
+        },
+        Activation::Held { .. } => Admin::Deconfigure,
+    }
+}

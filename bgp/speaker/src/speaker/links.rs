@@ -1,0 +1,227 @@
+//! What interfaces tell: which have carrier, and who is at the other end of those without numbers.
+//!
+//! Owns the last state of each link, and the way from a link to the sessions on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use caracal_bgp_core::fsm::PathWhy;
+
+use crate::config::{Endpoint, PeerConfig, PeerName};
+use crate::net::{Discovery, InterfaceTable, Interfaces, LinkReport, LinkState, Source};
+use crate::session::Command;
+use crate::speaker::Supervisor;
+
+/// The links of this machine.
+pub(super) struct Links {
+    pub(super) interfaces: Interfaces,
+    pub(super) discovery: Discovery,
+    /// Which interfaces had carrier when last heard of, by index.
+    running: BTreeMap<u32, (String, bool)>,
+    /// What was last found at the other ends of interfaces, by name.
+    found: BTreeMap<String, LinkReport>,
+}
+
+impl Links {
+    pub(super) fn new(interfaces: Interfaces, discovery: Discovery) -> Self {
+        let running = states(&interfaces.current());
+        Self {
+            interfaces,
+            discovery,
+            running,
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the interface has carrier, as far as is known.
+    fn is_dead(&self, ifindex: u32) -> bool {
+        self.running
+            .get(&ifindex)
+            .is_some_and(|(_, running)| !running)
+    }
+
+    /// Where the peer of an interface was found.
+    pub(super) fn neighbor(&self, interface: &str, port: u16) -> Option<SocketAddr> {
+        let report = self.found.get(interface)?;
+        match report.state {
+            LinkState::Neighbor { address, .. } => {
+                let source = Source {
+                    address: address.into(),
+                    ifindex: report.ifindex,
+                };
+                Some(source.at(port))
+            }
+            _ => None,
+        }
+    }
+
+    /// Why the peer of an interface has not been found, for people.
+    pub(super) fn describe(&self, interface: &str) -> String {
+        match self.found.get(interface) {
+            None => format!("nothing is known of interface {interface} yet"),
+            Some(report) => match &report.trouble {
+                Some(trouble) => format!("{interface}: {}; {trouble}", report.state),
+                None => format!("{interface}: {}", report.state),
+            },
+        }
+    }
+
+    /// The name of the interface of this index, where unnumbered peers are looked for on it.
+    pub(super) fn name_of(&self, ifindex: u32) -> Option<&str> {
+        let mut found = self.found.values();
+        found
+            .find(|report| report.ifindex == Some(ifindex))
+            .map(|report| report.interface.as_str())
+    }
+}
+
+fn states(table: &InterfaceTable) -> BTreeMap<u32, (String, bool)> {
+    let links = table.links();
+    links
+        .map(|link| (link.index(), (link.name().to_owned(), link.is_running())))
+        .collect()
+}
+
+impl Supervisor {
+    /// Compares all interfaces with what they were.
+    pub(super) async fn interfaces_changed(&mut self) {
+        let now = states(&self.links.interfaces.current());
+        let before = std::mem::replace(&mut self.links.running, now.clone());
+        for (ifindex, (name, was_running)) in &before {
+            if *was_running && !now.get(ifindex).is_some_and(|(_, running)| *running) {
+                self.link_down(*ifindex, name).await;
+            }
+        }
+        for (ifindex, (name, running)) in &now {
+            let was_running = before.get(ifindex).is_some_and(|(_, running)| *running);
+            if *running && !was_running {
+                self.link_up(*ifindex, name).await;
+            }
+        }
+    }
+
+    /// Somebody who watches links more closely has seen one change.
+    pub(super) async fn link_seen(&mut self, ifindex: u32, name: String, up: bool) {
+        self.links.running.insert(ifindex, (name.clone(), up));
+        if up {
+            self.link_up(ifindex, &name).await;
+        } else {
+            self.link_down(ifindex, &name).await;
+        }
+    }
+
+    async fn link_down(&mut self, ifindex: u32, name: &str) {
+        tracing::info!(interface = %name, "link down");
+        for peer in self.peers_on(ifindex, name) {
+            self.order(&peer, Command::PathDown(PathWhy::LinkDown))
+                .await;
+        }
+    }
+
+    async fn link_up(&mut self, ifindex: u32, name: &str) {
+        tracing::info!(interface = %name, "link up");
+        for peer in self.peers_on(ifindex, name) {
+            self.order(&peer, Command::PathUp).await;
+        }
+    }
+
+    /// Peers whose session runs, or ran last, over the interface, or would run over it.
+    fn peers_on(&self, ifindex: u32, name: &str) -> Vec<PeerName> {
+        let table = self.links.interfaces.current();
+        let on_interface = |peer: &PeerName, config: &PeerConfig| {
+            if let Endpoint::Interface { name: wanted, .. } = &config.remote {
+                return wanted == name;
+            }
+            let known = self.board.status(peer).interface;
+            let configured = || table.interface_of(config.local_address?, None);
+            let interface = known.or_else(configured);
+            interface.is_some_and(|found| found.index == ifindex || found.name == name)
+        };
+        let peers = self.peers.iter();
+        peers
+            .filter(|(peer, state)| on_interface(peer, &state.config))
+            .map(|(peer, _)| peer.clone())
+            .collect()
+    }
+
+    /// After a restart, selection does not wait for peers behind links that died meanwhile.
+    pub(super) async fn release_peers_behind_dead_links(&mut self) {
+        if !self.config.restarting {
+            return;
+        }
+        let dead = self.links.running.iter();
+        let dead: Vec<(u32, String)> = dead
+            .filter(|(ifindex, _)| self.links.is_dead(**ifindex))
+            .map(|(ifindex, (name, _))| (*ifindex, name.clone()))
+            .collect();
+        for (ifindex, name) in dead {
+            for peer in self.peers_on(ifindex, &name) {
+                self.order(&peer, Command::PathDown(PathWhy::LinkDown))
+                    .await;
+            }
+        }
+    }
+
+    /// Looks for peers at the other ends of the interfaces that the configuration names.
+    pub(super) fn watch_unnumbered(&mut self) {
+        let interfaces = self
+            .config
+            .peers
+            .values()
+            .filter_map(|peer| match &peer.remote {
+                Endpoint::Interface { name, .. } => Some(name.clone()),
+                _ => None,
+            });
+        let wanted: BTreeSet<String> = interfaces.collect();
+        self.links.found.retain(|name, _| wanted.contains(name));
+        self.links.discovery.set(wanted);
+    }
+
+    /// Takes in what was found on links.
+    pub(super) async fn found(&mut self, reports: Vec<LinkReport>) {
+        let mut changed = Vec::new();
+        for report in reports {
+            changed.push(report.interface.clone());
+            self.links.found.insert(report.interface.clone(), report);
+        }
+        // The address may have a key of its own.
+        self.apply_keys();
+        let on_changed = |config: &PeerConfig| match &config.remote {
+            Endpoint::Interface { name, .. } => changed.contains(name),
+            _ => false,
+        };
+        let peers = self.peers.iter();
+        let concerned: Vec<PeerName> = peers
+            .filter(|(_, peer)| on_changed(&peer.config))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in concerned {
+            self.start_or_move(&name).await;
+        }
+    }
+
+    /// Starts the session of an unnumbered peer where it was found, or tells it that it is elsewhere
+    /// now. Nobody there is no reason to end a session that lives: advertisements may get lost where
+    /// its segments do not.
+    async fn start_or_move(&mut self, name: &PeerName) {
+        let Some(peer) = self.peers.get(name) else {
+            return;
+        };
+        let Endpoint::Interface {
+            name: interface,
+            port,
+        } = &peer.config.remote
+        else {
+            return;
+        };
+        match (self.links.neighbor(interface, *port), &peer.session) {
+            (Some(remote), Some(_)) => self.order(name, Command::Remote(remote)).await,
+            (Some(_), None) => self.start_peer(name),
+            (None, Some(_)) => {}
+            (None, None) => {
+                let why = self.links.describe(interface);
+                self.board.open(name).update(|status| status.why = why);
+            }
+        }
+    }
+}

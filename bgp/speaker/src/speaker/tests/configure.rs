@@ -1,0 +1,229 @@
+//! Another configuration, and what operators ask for, under living sessions.
+
+use super::*;
+use crate::config::{Activation, MaxPrefixAction, MaxPrefixes};
+use crate::handle::Clear;
+
+/// Two speakers with a session: the first one's configuration and handle, and the second's handle.
+async fn pair(
+    change: impl FnOnce(&mut SpeakerConfig),
+) -> (SpeakerConfig, SpeakerHandle, SpeakerHandle) {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    change(&mut a);
+    let (config, a, b) = (a.clone(), start(a).await, start(b).await);
+    (config, a, b)
+}
+
+fn rejected(route: &Option<RouteSnapshot>) -> bool {
+    let path = route.as_ref().map(|route| &route.paths[0]);
+    path.is_some_and(|path| path.rejected.is_some())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_configuration_touches_only_the_peers_concerned_and_no_session_without_need() {
+    let lab = Lab::new();
+    let mut configs = [
+        lab.speaker(1, 65_001),
+        lab.speaker(2, 65_002),
+        lab.speaker(3, 65_003),
+    ];
+    let [a, b, c] = &mut configs;
+    lab.link(a, b);
+    lab.link(a, c);
+    let [a, b, c] = configs;
+    let mut next = a.clone();
+    let (a, b, _c) = (start(a).await, start(b).await, start(c).await);
+    let prefix = own(2, Family::Ipv4Unicast);
+    reachable(&a, prefix).await;
+    established(&a, 3).await;
+
+    // Policies work on what is there.
+    next.peers.get_mut(&name(2)).unwrap().import = Policy::reject_all().into();
+    a.apply(next.clone()).await.unwrap();
+    until("rejected with its reason", || route(&a, prefix), rejected).await;
+    next.peers.get_mut(&name(2)).unwrap().export = Policy::reject_all().into();
+    a.apply(next.clone()).await.unwrap();
+    gone(&b, own(1, Family::Ipv4Unicast)).await;
+
+    // What is said in OPEN but not worth a session waits for the next one.
+    let peer_config = next.peers.get_mut(&name(2)).unwrap();
+    peer_config.hold_time = Duration::from_secs(30);
+    peer_config.keepalive_time = Some(Duration::from_secs(5));
+    a.apply(next.clone()).await.unwrap();
+    let seen = peer(&a, 2).await;
+    assert_eq!(seen.established_count, 1);
+    assert_eq!(seen.terms.unwrap().hold_time_secs, 90);
+
+    // Families are.
+    next.peers.get_mut(&name(2)).unwrap().families = vec![Family::Ipv4Unicast];
+    a.apply(next.clone()).await.unwrap();
+    let anew = |seen: &PeerSnapshot| {
+        let terms = seen.terms.as_ref();
+        terms.is_some_and(|terms| (terms.hold_time_secs, terms.keepalive_secs) == (30, 5))
+    };
+    let seen = until("a session with the new terms", || peer(&a, 2), anew).await;
+    assert_eq!(seen.established_count, 2);
+    let told = until(
+        "what it was told",
+        || peer(&b, 1),
+        |peer| peer.last_received_error.is_some(),
+    );
+    let text = told.await.last_received_error.unwrap().text;
+    assert!(text.contains("other configuration change"), "{text}");
+
+    next.peers.remove(&name(2));
+    a.apply(next).await.unwrap();
+    gone(&a, prefix).await;
+    assert_eq!(peer(&a, 3).await.established_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_takes_a_peer_down_with_a_word_and_brings_it_up_again() {
+    let (mut config, a, b) = pair(|_| ()).await;
+    established(&b, 1).await;
+    let message = "fibre works until noon".to_owned();
+    config.peers.get_mut(&name(2)).unwrap().activation = Activation::Down { message };
+    a.apply(config.clone()).await.unwrap();
+    let down = |peer: &PeerSnapshot| {
+        let error = peer.last_received_error.as_ref();
+        error.is_some_and(|error| error.text.contains("fibre works until noon"))
+    };
+    until("the word at the peer", || peer(&b, 1), down).await;
+    let idle = |peer: &PeerSnapshot| peer.state == SessionState::Idle;
+    let seen = until("down", || peer(&a, 2), idle).await;
+    assert!(seen.why.contains("administratively down"), "{}", seen.why);
+    config.peers.get_mut(&name(2)).unwrap().activation = Activation::Run;
+    a.apply(config).await.unwrap();
+    reachable(&b, own(1, Family::Ipv6Unicast)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lacks_something_neither_dials_nor_is_heard_until_it_is_there() {
+    let why = "there is no Secret bgp";
+    let (mut config, a, _b) = pair(|config| {
+        let peer = config.peers.get_mut(&name(2)).unwrap();
+        peer.activation = Activation::Held { why: why.into() };
+    })
+    .await;
+    let seen = peer(&a, 2).await;
+    assert_eq!((seen.state, &*seen.why), (SessionState::Idle, why));
+    config.peers.get_mut(&name(2)).unwrap().activation = Activation::Run;
+    a.apply(config.clone()).await.unwrap();
+    established(&a, 2).await;
+    let held = Activation::Held { why: why.into() };
+    config.peers.get_mut(&name(2)).unwrap().activation = held;
+    a.apply(config).await.unwrap();
+    let seen = peer(&a, 2).await;
+    assert_eq!((seen.state, &*seen.why), (SessionState::Idle, why));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_prefixes_end_the_session_until_the_restart_time_or_the_limit_allows_it() {
+    let limit = |limit, restart_after| MaxPrefixes {
+        limit,
+        warning_percent: 100,
+        action: MaxPrefixAction::Terminate { restart_after },
+    };
+    let family = Family::Ipv4Unicast;
+    let (mut config, a, _b) = pair(|config| {
+        let peer = config.peers.get_mut(&name(2)).unwrap();
+        peer.max_prefixes = [(family, limit(1, Some(Duration::from_secs(1))))].into();
+    })
+    .await;
+    // One prefix is what the peer has.
+    reachable(&a, own(2, family)).await;
+    let again = |peer: &PeerSnapshot| peer.established_count >= 2;
+    config.peers.get_mut(&name(2)).unwrap().max_prefixes =
+        [(family, limit(0, Some(Duration::from_secs(1))))].into();
+    a.apply(config.clone()).await.unwrap();
+    let ended = |peer: &PeerSnapshot| peer.why.contains("sent more than 0");
+    until("the end of the session", || peer(&a, 2), ended).await;
+    let seen = until("another chance", || peer(&a, 2), again).await;
+    let sent = &seen.last_sent_error.unwrap().text;
+    assert!(sent.contains("maximum number of prefixes"), "{sent}");
+
+    config.peers.get_mut(&name(2)).unwrap().max_prefixes = [(
+        family,
+        MaxPrefixes {
+            action: MaxPrefixAction::Warn,
+            ..limit(0, None)
+        },
+    )]
+    .into();
+    a.apply(config).await.unwrap();
+    reachable(&a, own(2, family)).await;
+    let count = peer(&a, 2).await.established_count;
+    let warned = || async {
+        let history = a.history(name(2)).await.unwrap().unwrap();
+        let mut events = history.events.into_iter();
+        events.any(|event| event.text == "1 ipv4-unicast prefixes of at most 0")
+    };
+    until("a warning", warned, |warned| *warned).await;
+    assert_eq!(peer(&a, 2).await.established_count, count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_cleared_hard_and_routes_softly() {
+    let (_, a, b) = pair(|_| ()).await;
+    for family in Family::ALL {
+        reachable(&a, own(2, family)).await;
+        reachable(&b, own(1, family)).await;
+    }
+    let refreshes = |peer: &PeerSnapshot| peer.counters.received.route_refresh;
+    // A request of each family, and the two brackets of each answer come back.
+    assert_eq!(a.clear(Some(name(2)), Clear::In).await.unwrap(), 1);
+    until(
+        "requests at the peer",
+        || peer(&b, 1),
+        |peer| refreshes(peer) == 2,
+    )
+    .await;
+    until("brackets", || peer(&a, 2), |peer| refreshes(peer) == 4).await;
+    let before = peer(&b, 1).await.counters.received;
+    assert_eq!(a.clear(None, Clear::Out).await.unwrap(), 1);
+    let told = |peer: &PeerSnapshot| {
+        let now = peer.counters.received;
+        now.route_refresh == before.route_refresh + 4 && now.update > before.update
+    };
+    until("everything told again", || peer(&b, 1), told).await;
+    assert_eq!(peer(&a, 2).await.established_count, 1);
+
+    let message = "new optics".to_owned();
+    let hard = Clear::Hard { message };
+    assert_eq!(a.clear(Some(name(2)), hard.clone()).await.unwrap(), 1);
+    let again = |peer: &PeerSnapshot| {
+        peer.established_count == 2 && peer.state == SessionState::Established
+    };
+    let seen = until("a new session", || peer(&b, 1), again).await;
+    let text = seen.last_received_error.unwrap().text;
+    assert!(text.contains("new optics"), "{text}");
+    assert_eq!(a.clear(Some(name(9)), hard).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_becomes_a_client_under_its_living_session() {
+    let lab = Lab::new();
+    let mut configs = [1, 2, 3].map(|number| lab.speaker(number, 65_000));
+    let [a, b, c] = &mut configs;
+    lab.link(a, b);
+    lab.link(a, c);
+    let [a, b, c] = configs;
+    let mut next = a.clone();
+    let (a, b, _c) = (start(a).await, start(b).await, start(c).await);
+    let prefix = own(3, Family::Ipv4Unicast);
+    reachable(&a, prefix).await;
+    established(&a, 2).await;
+    assert!(route(&b, prefix).await.is_none());
+    next.peers.get_mut(&name(3)).unwrap().route_reflector_client = true;
+    a.apply(next.clone()).await.unwrap();
+    let reflected = reachable(&b, prefix).await;
+    assert_eq!(reflected.paths[0].cluster_list, ["0.0.0.1"]);
+    next.peers.get_mut(&name(3)).unwrap().route_reflector_client = false;
+    a.apply(next).await.unwrap();
+    gone(&b, prefix).await;
+    for other in [2, 3] {
+        assert_eq!(peer(&a, other).await.established_count, 1);
+    }
+}

@@ -1,0 +1,84 @@
+//! Peers that a range lets in.
+
+use super::*;
+use crate::config::{Endpoint, PeerAs};
+use crate::snapshot::RangeSnapshot;
+
+/// A speaker that takes up to `limit` peers of any other AS from the lab's subnet.
+fn open_speaker(lab: &Lab, limit: usize) -> SpeakerConfig {
+    let mut config = lab.speaker(1, 65_001);
+    let subnet = Prefix::new(lab.address(0), 24).unwrap();
+    let range = Endpoint::Range {
+        prefixes: vec![subnet],
+        limit,
+    };
+    let peer = PeerConfig {
+        next_hop_v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        next_hop_v6: Some("2001:db8:ffff::1".parse().unwrap()),
+        ..PeerConfig::at(range, PeerAs::External)
+    };
+    config.peers.insert(PeerName::from("leaves"), peer);
+    config
+}
+
+async fn range(handle: &SpeakerHandle) -> RangeSnapshot {
+    handle.snapshot().await.unwrap().ranges.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_lets_peers_in_up_to_its_limit_and_frees_the_places_of_those_who_leave() {
+    let lab = Lab::new();
+    let config = open_speaker(&lab, 2);
+    let mut others = Vec::new();
+    for number in 2..=4 {
+        let mut other = lab.speaker(number, 65_000 + u32::from(number));
+        lab.add_peer(&mut other, &config);
+        others.push(other);
+    }
+    let mut next = config.clone();
+    let hub = start(config).await;
+    let third = others.pop().unwrap();
+    let mut running = Vec::new();
+    for other in others {
+        running.push(start(other).await);
+    }
+    for number in 2..=3 {
+        reachable(&hub, own(number, Family::Ipv4Unicast)).await;
+    }
+    // What one leaf tells, the other hears.
+    reachable(&running[0], own(3, Family::Ipv6Unicast)).await;
+    let snapshot = hub.snapshot().await.unwrap();
+    let names: Vec<&str> = snapshot.peers.iter().map(|peer| &*peer.name).collect();
+    let expected = [2, 3].map(|number| format!("leaves/{}", lab.address(number)));
+    assert_eq!(names, expected);
+    assert_eq!(snapshot.peers[0].asn, Some(Asn(65_002)));
+    assert_eq!(snapshot.peers[0].range.as_deref(), Some("leaves"));
+    assert_eq!((range(&hub).await.used, range(&hub).await.limit), (2, 2));
+
+    // A third one has to wait until a place is free.
+    let third = start(third).await;
+    let refused = |peer: &PeerSnapshot| !peer.why.is_empty();
+    until("refused", || peer(&third, 1), refused).await;
+    assert_eq!(range(&hub).await.used, 2);
+    let leaving = running.remove(0);
+    let message = String::new();
+    leaving.shutdown(How::Cease { message }).await;
+    reachable(&hub, own(4, Family::Ipv4Unicast)).await;
+    gone(&hub, own(2, Family::Ipv4Unicast)).await;
+
+    // A change of the range's policy reaches who it has let in.
+    let leaves = next.peers.get_mut(&PeerName::from("leaves")).unwrap();
+    leaves.import = Policy::reject_all().into();
+    hub.apply(next.clone()).await.unwrap();
+    let rejected = |route: &Option<RouteSnapshot>| {
+        let path = route.as_ref().map(|route| &route.paths[0]);
+        path.is_some_and(|path| path.rejected.is_some())
+    };
+    let prefix = own(4, Family::Ipv4Unicast);
+    until("rejected", || route(&hub, prefix), rejected).await;
+    // Without the range nobody stays.
+    next.peers.clear();
+    hub.apply(next).await.unwrap();
+    gone(&hub, prefix).await;
+    assert!(hub.snapshot().await.unwrap().peers.is_empty());
+}
