@@ -147,15 +147,15 @@ impl<K: Copy> Demux<K> {
                 }
                 found
             }
-            None => self
-                .by_peer
-                .get(&arrival.peer)
-                .into_iter()
-                .flatten()
-                .filter_map(|discriminator| self.by_discriminator.get(discriminator))
-                .filter(|(path, _)| path.fits(arrival))
-                .max_by_key(|(path, _)| path.precision())
-                .ok_or(Discard::NoSession)?,
+            None => {
+                let peers = self.by_peer.get(&arrival.peer).ok_or(Discard::NoSession)?;
+                peers
+                    .iter()
+                    .filter_map(|discriminator| self.by_discriminator.get(discriminator))
+                    .filter(|(path, _)| path.fits(arrival))
+                    .max_by_key(|(path, _)| path.precision())
+                    .ok_or(Discard::OtherPath)?
+            }
         };
         path.check_ttl(arrival.ttl)?;
         Ok(*session)

@@ -66,6 +66,8 @@ pub enum Event {
     Timing(Timing),
     /// New keys. No flap as long as each side accepts what the other sends.
     Auth(Option<Auth>),
+    /// Whether to wait for the peer to speak first; matters while it is unknown.
+    Passive(bool),
     /// The client wants the session. Undoes [`Event::Disable`]; nothing otherwise.
     Enable,
     /// Nobody wants the session: tell the peer so by AdminDown, then say [`Action::Finished`].

@@ -216,7 +216,8 @@ pub enum Discard {
     YourDiscriminatorZero(State),
     /// No session with the sender of a first packet.
     NoSession,
-    /// Your Discriminator names a session with somebody else, elsewhere, or on the other port.
+    /// The session that Your Discriminator names, or those with the sender of a first packet, have
+    /// other addresses, another interface, or the other port.
     OtherPath,
     /// Came with a lower TTL or hop limit than it may have.
     HopLimit {

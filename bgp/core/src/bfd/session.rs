@@ -207,6 +207,7 @@ impl Session {
                 }
                 self.auth = auth;
             }
+            Event::Passive(passive) => self.passive = passive,
             Event::Enable => {
                 if self.state == State::AdminDown {
                     self.farewell_until = None;

@@ -53,8 +53,9 @@ fn a_packet_must_come_the_way_of_its_session_by_name_or_by_address() {
     };
     let low = |received, least| Err(Discard::HopLimit { received, least });
     type Answer = Result<(), Discard>;
-    // By discriminator a mismatch is somebody else's packet; by address nobody's.
-    let wrong: (Answer, Answer) = (Err(Discard::OtherPath), Err(Discard::NoSession));
+    let other = Err(Discard::OtherPath);
+    let wrong: (Answer, Answer) = (other, other);
+    let stranger: (Answer, Answer) = (other, Err(Discard::NoSession));
     let right: (Answer, Answer) = (Ok(()), Ok(()));
     let cases = [
         ("as it should be", path(), here, right),
@@ -74,7 +75,7 @@ fn a_packet_must_come_the_way_of_its_session_by_name_or_by_address() {
                 peer: ip("10.0.0.9"),
                 ..here
             },
-            wrong,
+            stranger,
         ),
         (
             "interface",

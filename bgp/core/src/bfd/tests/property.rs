@@ -22,6 +22,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         8 => likely.prop_map(|packet| Op::Event(Event::Received(packet))),
         2 => timings.prop_map(|timing| Op::Event(Event::Timing(timing))),
         1 => Just(Op::Event(Event::Enable)),
+        1 => any::<bool>().prop_map(|passive| Op::Event(Event::Passive(passive))),
         1 => (0_u8..32).prop_map(|diag| Op::Event(Event::Disable { diag: diag.into() })),
         1 => any::<bool>().prop_map(|on| Op::Event(Event::Auth(
             on.then(|| auth::auth(AuthKind::MeticulousKeyedSha1))

@@ -203,6 +203,9 @@ fn the_passive_side_speaks_when_spoken_to_and_only_then() {
     // RFC 5880 §6.8.7: the peer's name is forgotten, so not a word about it.
     let last = seen.iter().rfind(|(_, a)| matches!(a, Action::Send(_)));
     assert!(last.unwrap().0 < ms(3000));
+    // Told to be active, it speaks at once.
+    bench.event(Event::Passive(false));
+    assert_eq!(bench.session.poll_timeout(), Some(bench.now));
     // Removal without a peer has nobody to tell.
     let mut alone = Bench::new(Config {
         passive: true,
