@@ -299,7 +299,7 @@ fn peering(peer: &'static str, local: &'static str) -> Peering {
         peer,
         local,
         interface: Some("e1"),
-        interval_ms: 100,
+        interval_ms: 300,
         mult: 3,
         auth: None,
     }
@@ -323,7 +323,7 @@ fn sessions_outlive_the_process_group_and_cgroup_of_their_client() {
     let daemon = DaemonProcess::start(&net, "a");
     let to_bird = SessionKey::single_hop(Some(ip("10.0.1.0")), ip("10.0.1.1"), Some("e1"));
     let to_frr = SessionKey::single_hop(Some(ip("10.0.2.0")), ip("10.0.2.1"), Some("e2"));
-    let sessions = [&to_bird, &to_frr].map(|key| session(key, ms(100), 3));
+    let sessions = [&to_bird, &to_frr].map(|key| session(key, ms(300), 3));
 
     let first = ClientProcess::start(&daemon.socket(), &sessions);
     assert!(!first.adopted(&to_bird).existed);
@@ -437,7 +437,7 @@ fn sessions_of_a_client_that_stays_away_end_with_admin_down() {
     let process = Process::start_with(&net, "a", |options| options.hold = hold);
     let key = SessionKey::single_hop(Some(ip("10.0.1.0")), ip("10.0.1.1"), Some("e1"));
     let mut client = process.client();
-    client.apply(&[session(&key, ms(100), 3)]);
+    client.apply(&[session(&key, ms(300), 3)]);
     process.until_state(&key, State::Up);
     let left = Instant::now();
     drop(client);
@@ -457,7 +457,7 @@ fn the_end_of_the_process_is_told_to_peers_as_intended() {
     let mut process = Process::start(&net, "a");
     let key = SessionKey::single_hop(Some(ip("10.0.1.0")), ip("10.0.1.1"), Some("e1"));
     let mut client = process.client();
-    client.apply(&[session(&key, ms(100), 3)]);
+    client.apply(&[session(&key, ms(300), 3)]);
     process.until_state(&key, State::Up);
     frr.until("10.0.1.0", "up", View::is_up);
     let stopped = Instant::now();

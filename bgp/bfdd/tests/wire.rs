@@ -219,15 +219,19 @@ fn packets_are_as_the_rfcs_want_them(local: &str, peer: &str, multihop: bool) {
     let median = gaps[gaps.len() / 2];
     assert!(median > ms(36) && median < ms(55), "{gaps:?}");
 
-    // A poll is answered at once.
-    let asked = Instant::now();
+    // A poll is answered at once. The best of five: we wait for a core now and then, too.
     let poll = Packet {
         poll: true,
         ..packet(State::Up, yours)
     };
-    script.send(&poll, 255);
-    script.receive_until(|packet| packet.is_final);
-    assert!(asked.elapsed() < ms(45), "{:?}", asked.elapsed());
+    let answered = (0..5).map(|_| {
+        let asked = Instant::now();
+        script.send(&poll, 255);
+        script.receive_until(|packet| packet.is_final);
+        asked.elapsed()
+    });
+    let quickest = answered.min().unwrap();
+    assert!(quickest < ms(15), "{quickest:?}");
 
     // The end is told.
     client.apply(&[]);
