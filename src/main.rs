@@ -29,6 +29,8 @@ enum Verb {
     Controller(cmd::controller::ControllerArgs),
     /// Run the BGP speaker alone, from manifest files
     Speaker(cmd::speaker::SpeakerArgs),
+    /// Run the BFD process, or look at its sessions
+    Bfd(cmd::bfd::BfdArgs),
     /// Run the embedded Kubernetes API server
     Apiserver(cmd::apiserver::ApiserverArgs),
     /// Look at BGP sessions and routes
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Node(arguments) => cmd::node::run(arguments),
         Verb::Controller(arguments) => cmd::controller::run(arguments),
         Verb::Speaker(arguments) => cmd::speaker::run(arguments),
+        Verb::Bfd(arguments) => cmd::bfd::run(arguments),
         Verb::Apiserver(arguments) => cmd::apiserver::run(arguments),
         Verb::Bgp(command) => cmd::bgp::run(command),
         Verb::Crds(command) => cmd::crds::run(command),

@@ -40,6 +40,18 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the speaker runs where there is no Kubernetes, and writes routes through a trait",
     ),
     (
+        "caracal-bfdd",
+        &[
+            "kube",
+            "kube-client",
+            "k8s-openapi",
+            "caracal-crds",
+            "caracal-bgp-speaker",
+            "caracal-agent",
+        ],
+        "sessions outlive whoever asked for them, so they share nothing with it",
+    ),
+    (
         "caracal-crds",
         &[
             "caracal-bgp-core",
@@ -118,6 +130,30 @@ fn dependencies_point_one_way() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Its client has a runtime; the process must do without, whatever else is built with it.
+#[test]
+fn the_bfd_process_has_no_runtime() {
+    let tree = |features: &[&str]| {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--package", "caracal-bfdd", "--edges", "normal"])
+            .args(["--locked", "--prefix", "none", "--format", "{p}"])
+            .args(features)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let has_tokio = |tree: &str| tree.lines().any(|line| line.starts_with("tokio "));
+    let process = tree(&[]);
+    assert!(!has_tokio(&process), "{process}");
+    assert!(
+        has_tokio(&tree(&["--features", "client"])),
+        "the search is broken"
+    );
 }
 
 #[test]

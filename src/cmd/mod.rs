@@ -1,6 +1,7 @@
 //! One module per verb: arguments, wiring, output.
 
 pub(crate) mod apiserver;
+pub(crate) mod bfd;
 pub(crate) mod bgp;
 pub(crate) mod controller;
 pub(crate) mod crds;
@@ -10,6 +11,16 @@ pub(crate) mod speaker;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+/// Writes a daemon's log to standard error.
+pub(crate) fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
 /// Starts a runtime for a daemon, with its log on standard error.
 pub(crate) fn daemon<F>(
     work: impl FnOnce(CancellationToken) -> F,
@@ -17,12 +28,7 @@ pub(crate) fn daemon<F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    log();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -95,7 +95,13 @@ pub enum ClientEvent {
     Refused(Refused),
 }
 
-type Wishes = BTreeMap<SessionKey, SessionConfig>;
+/// What is wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wishes {
+    sessions: BTreeMap<SessionKey, SessionConfig>,
+    /// Whether that is all. Before [`Client::apply`] it is not: what a former life wanted stays.
+    complete: bool,
+}
 
 /// Says what is wanted. When the last clone is dropped the connection ends, and the process keeps
 /// the sessions for its hold time: that is how to restart. To end them, [`Self::apply`] nothing and
@@ -112,7 +118,7 @@ impl Client {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(options: ClientOptions) -> (Self, mpsc::Receiver<ClientEvent>) {
-        let (wishes, wanted) = watch::channel(Wishes::new());
+        let (wishes, wanted) = watch::channel(Wishes::default());
         let (settle, settled) = watch::channel(None);
         let (events, told) = mpsc::channel(EVENTS);
         let task = Task {
@@ -121,26 +127,34 @@ impl Client {
             settle,
             events,
             known: BTreeMap::new(),
+            connected: false,
         };
         tokio::spawn(task.run());
         (Self { wishes, settled }, told)
     }
 
-    /// These sessions and no others.
+    /// These sessions and no others. Until this is called, sessions that a former life of this owner
+    /// wanted are left alone, for the hold time: a client that has just started need not know yet
+    /// what it wants.
     pub fn apply(&self, sessions: impl IntoIterator<Item = SessionConfig>) {
-        let wishes = sessions.into_iter().map(|s| (s.key.clone(), s)).collect();
-        self.wishes.send_replace(wishes);
+        self.wishes.send_replace(Wishes {
+            sessions: sessions.into_iter().map(|s| (s.key.clone(), s)).collect(),
+            complete: true,
+        });
     }
 
     /// This session, too, or with these parameters from now on.
     pub fn add(&self, session: SessionConfig) {
-        self.wishes
-            .send_modify(|wishes| drop(wishes.insert(session.key.clone(), session)));
+        self.wishes.send_modify(|wishes| {
+            wishes.sessions.insert(session.key.clone(), session);
+        });
     }
 
     /// This session no longer.
     pub fn remove(&self, key: &SessionKey) {
-        self.wishes.send_modify(|wishes| drop(wishes.remove(key)));
+        self.wishes.send_modify(|wishes| {
+            wishes.sessions.remove(key);
+        });
     }
 
     /// Waits until the process has taken what was wanted when this was called, or something newer.
@@ -161,8 +175,11 @@ struct Task {
     wanted: watch::Receiver<Wishes>,
     settle: watch::Sender<Option<Wishes>>,
     events: mpsc::Sender<ClientEvent>,
-    /// The number of the last change told, by session: what is told twice is not passed on twice.
+    /// The number of the last change told on this connection, by session: what is told twice is not
+    /// passed on twice.
     known: BTreeMap<SessionKey, u64>,
+    /// Whether the last word on the process was that it answers.
+    connected: bool,
 }
 
 /// Why a connection ended.
@@ -188,17 +205,18 @@ impl Task {
             let End::Lost(why) = self.converse().await else {
                 return;
             };
-            let lived = started.elapsed() > PATIENCE;
+            self.settle.send_replace(None);
+            self.known.clear();
             // Once for each time that it goes away, not for each attempt.
-            let was_connected = self.settle.send_replace(None).is_some();
-            if was_connected || !told {
+            if std::mem::take(&mut self.connected) || !told {
                 told = true;
                 let event = ClientEvent::Disconnected { why };
                 if self.events.send(event).await.is_err() {
                     return;
                 }
             }
-            if was_connected || lived {
+            // One that ends at once each time must not be stormed.
+            if started.elapsed() > PATIENCE {
                 wait = FIRST_WAIT;
             }
             tokio::select! {
@@ -235,8 +253,9 @@ impl Task {
         // Subscribed first, so that nothing falls between.
         conversation.ask(&Request::Subscribe, None).await?;
         let mut asked = self.wanted.borrow_and_update().clone();
-        conversation.apply_all(&asked).await?;
-        let mut connected = false;
+        // To a process that may know of nothing, or of a former life.
+        let nothing = Wishes::default();
+        conversation.ask_for_difference(&nothing, &asked).await?;
         loop {
             tokio::select! {
                 changed = self.wanted.changed() => {
@@ -244,14 +263,17 @@ impl Task {
                         return Ok(());
                     }
                     let wanted = self.wanted.borrow_and_update().clone();
-                    conversation.apply_difference(&asked, &wanted).await?;
-                    self.known.retain(|key, _| wanted.contains_key(key));
+                    conversation.ask_for_difference(&asked, &wanted).await?;
+                    if conversation.pending.is_empty() {
+                        self.settle.send_replace(Some(wanted.clone()));
+                    }
+                    self.known.retain(|key, _| wanted.sessions.contains_key(key));
                     asked = wanted;
                 }
                 message = conversation.next() => {
                     let message = message?;
-                    if !connected && matches!(message, Message::Ok(_)) {
-                        connected = true;
+                    if !self.connected && matches!(message, Message::Ok(_)) {
+                        self.connected = true;
                         self.tell(ClientEvent::Connected).await?;
                     }
                     self.hear(conversation, message).await?;
@@ -290,7 +312,7 @@ impl Task {
             Message::Error(why) => return Err(End::Lost(format!("refused: {why}"))),
             Message::Event(event) => {
                 // Other owners' sessions are told as well.
-                if self.wanted.borrow().contains_key(&event.key) {
+                if self.wanted.borrow().sessions.contains_key(&event.key) {
                     let number = event.standing.transitions;
                     self.known.insert(event.key.clone(), number);
                     let at = when(&event.standing);
@@ -300,7 +322,7 @@ impl Task {
             Message::Lagged(sessions) => {
                 for session in sessions {
                     let news = self.known.get(&session.key) != Some(&session.standing.transitions);
-                    if news && self.wanted.borrow().contains_key(&session.key) {
+                    if news && self.wanted.borrow().sessions.contains_key(&session.key) {
                         self.adopted(session).await?;
                     }
                 }
@@ -309,9 +331,14 @@ impl Task {
         Ok(())
     }
 
-    async fn adopted(&mut self, session: Adopted) -> Result<(), End> {
+    async fn adopted(&mut self, mut session: Adopted) -> Result<(), End> {
         let number = session.standing.transitions;
-        self.known.insert(session.key.clone(), number);
+        // Between the subscription and the wish, changes are told as events as well.
+        if let Some(known) = self.known.insert(session.key.clone(), number) {
+            session
+                .missed
+                .retain(|event| event.standing.transitions > known);
+        }
         let since = when(&session.standing);
         self.tell(ClientEvent::Adopted { session, since }).await
     }
@@ -355,35 +382,40 @@ impl Conversation {
         Ok(())
     }
 
+    /// Everything, and that it is all.
     async fn apply_all(&mut self, wishes: &Wishes) -> Result<(), End> {
         let request = Request::Apply {
             owner: self.owner.clone(),
-            sessions: wishes.values().cloned().collect(),
+            sessions: wishes.sessions.values().cloned().collect(),
         };
         self.ask(&request, Some(wishes.clone())).await
     }
 
-    async fn apply_difference(&mut self, asked: &Wishes, wanted: &Wishes) -> Result<(), End> {
-        let gone = asked.keys().filter(|key| !wanted.contains_key(*key));
+    /// What is wanted and was not, or the other way round.
+    async fn ask_for_difference(&mut self, asked: &Wishes, wanted: &Wishes) -> Result<(), End> {
+        let (before, now) = (&asked.sessions, &wanted.sessions);
+        let gone = before.keys().filter(|key| !now.contains_key(*key));
         let removals = gone.map(|key| Request::Remove {
             owner: self.owner.clone(),
             key: key.clone(),
         });
-        let new = wanted
+        let new = now
             .iter()
-            .filter(|(key, config)| asked.get(*key) != Some(config));
+            .filter(|(key, config)| before.get(*key) != Some(config));
         let additions = new.map(|(_, session)| Request::Add {
             owner: self.owner.clone(),
             session: session.clone(),
         });
         let requests: Vec<Request> = removals.chain(additions).collect();
-        if requests.len() > FEW {
+        if wanted.complete && (!asked.complete || requests.len() > FEW) {
             return self.apply_all(wanted).await;
         }
-        let last = requests.len().saturating_sub(1);
-        for (number, request) in requests.iter().enumerate() {
-            let then = (number == last).then(|| wanted.clone());
-            self.ask(request, then).await?;
+        for request in &requests {
+            self.ask(request, None).await?;
+        }
+        // All is taken with the last answer to come.
+        if let Some(then) = self.pending.back_mut() {
+            *then = Some(wanted.clone());
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::proto::SessionKey;
 
 /// The shortest interval between packets. The process wakes once a millisecond at most, which must
-/// stay small against the interval.
+/// stay small against it.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest interval: beyond it, BGP's own timers are quicker.
 pub const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
@@ -311,5 +311,142 @@ impl Spec {
             passive: self.passive && other.passive,
             auth: self.auth.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn single(peer: &str) -> SessionConfig {
+        let peer = peer.parse().unwrap();
+        SessionConfig::new(SessionKey::single_hop(None, peer, None))
+    }
+
+    fn with(adjust: impl FnOnce(&mut SessionConfig)) -> SessionConfig {
+        let mut config = single("10.0.0.1");
+        adjust(&mut config);
+        config
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_reason() {
+        let local = |address: &str| {
+            let address = address.parse().unwrap();
+            with(|config| config.key.local = Some(address))
+        };
+        let interface = |name: &str| with(|config| config.key.interface = Some(name.to_owned()));
+        let cases = [
+            (single("0.0.0.0"), "0.0.0.0 cannot be a peer's address"),
+            (single("224.0.0.1"), "224.0.0.1 cannot be a peer's address"),
+            (
+                single("255.255.255.255"),
+                "255.255.255.255 cannot be a peer's address",
+            ),
+            (single("::"), ":: cannot be a peer's address"),
+            (
+                single("::ffff:10.0.0.1"),
+                "::ffff:10.0.0.1 cannot be a peer's address",
+            ),
+            (local("ff02::1"), "ff02::1 cannot be the local address"),
+            (
+                local("::1"),
+                "::1 and 10.0.0.1 are of different address families",
+            ),
+            (
+                single("fe80::1"),
+                "fe80::1 is a link-local address, which needs an interface",
+            ),
+            (
+                interface("sixteen-octets-!"),
+                "'sixteen-octets-!' is not the name of an interface (1 to 15 octets, no slash or blank)",
+            ),
+            (
+                interface(""),
+                "'' is not the name of an interface (1 to 15 octets, no slash or blank)",
+            ),
+            (
+                interface("a/b"),
+                "'a/b' is not the name of an interface (1 to 15 octets, no slash or blank)",
+            ),
+            (
+                with(|config| config.desired_min_tx_us = 9_999),
+                "an interval of 9.999ms is out of bounds (10ms to 60s)",
+            ),
+            (
+                with(|config| config.required_min_rx_us = 60_000_001),
+                "an interval of 60.000001s is out of bounds (10ms to 60s)",
+            ),
+            (
+                with(|config| config.passive = true),
+                "both sides of a single-hop session must be active (RFC 5881 §3)",
+            ),
+            (
+                with(|config| (config.key.multihop, config.min_ttl) = (true, 0)),
+                "a minimum TTL of zero lets everything through; say 1",
+            ),
+        ];
+        for (config, why) in cases {
+            assert_eq!(config.check().unwrap_err().to_string(), why);
+        }
+    }
+
+    #[test]
+    fn what_can_be_has_the_defaults_that_are_documented() {
+        let config: SessionConfig =
+            serde_json::from_str(r#"{"key":{"peer":"10.0.0.1","multihop":true},"passive":true}"#)
+                .unwrap();
+        let spec = config.check().unwrap();
+        assert_eq!(spec.timing.desired_min_tx.as_micros(), 300_000);
+        assert_eq!(spec.timing.required_min_rx.as_micros(), 300_000);
+        assert_eq!(spec.timing.detect_mult.get(), 3);
+        assert_eq!(spec.hops, Hops::Multi { min_ttl: 1 });
+        assert!(single("fe80::1").check().is_err());
+        let scoped = SessionKey::single_hop(None, "fe80::1".parse().unwrap(), Some("eth0.100"));
+        assert!(SessionConfig::new(scoped).check().is_ok());
+    }
+
+    #[test]
+    fn a_field_that_does_not_exist_is_an_error() {
+        for line in [
+            r#"{"key":{"peer":"10.0.0.1","multi_hop":true}}"#,
+            r#"{"key":{"peer":"10.0.0.1"},"interval":300}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<SessionConfig>(line).is_err(),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_text_or_hexadecimal_and_never_shown() {
+        let keyed = |key: &str| {
+            let line = format!(
+                r#"{{"key":{{"peer":"10.0.0.1"}},
+                    "auth":{{"method":"meticulous-keyed-sha1","send_key":7,"keys":[{key}]}}}}"#
+            );
+            serde_json::from_str::<SessionConfig>(&line).unwrap()
+        };
+        let text = keyed(r#"{"id":7,"secret":"cat"}"#);
+        let hex = keyed(r#"{"id":7,"secret_hex":"636174"}"#);
+        assert_eq!(text.check().unwrap(), hex.check().unwrap());
+        let again = serde_json::to_string(&text).unwrap();
+        assert_eq!(serde_json::from_str::<SessionConfig>(&again).unwrap(), text);
+        for config in [&text, &hex] {
+            let shown = format!("{config:?} {:?}", config.check().unwrap());
+            assert!(!shown.contains("cat") && !shown.contains("6361"), "{shown}");
+        }
+        for odd in ["6", "6x", "+1"] {
+            let refused = keyed(&format!(r#"{{"id":7,"secret_hex":"{odd}"}}"#)).check();
+            let why = refused.unwrap_err().to_string();
+            assert_eq!(why, "key 7 is not in pairs of hexadecimal digits");
+        }
+        let long = keyed(r#"{"id":7,"secret":"much too long for a key"}"#).check();
+        let why = long.unwrap_err().to_string();
+        assert_eq!(
+            why,
+            "key 7 has 23 octets: meticulous keyed SHA1 takes 1 to 20"
+        );
     }
 }

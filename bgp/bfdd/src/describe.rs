@@ -88,3 +88,112 @@ fn why_down(machine: &MachineDetails, received: u64) -> String {
         Why::AdminDown(_) => "no longer wanted; the peer is being told".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caracal_bgp_core::bfd::{Discard, Interval, Remote, Timing};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proto::SessionKey;
+
+    fn details(state: State, why: Why, received: u64) -> Details {
+        let interval = Duration::from_millis(300);
+        let machine = MachineDetails {
+            state,
+            why,
+            remote: Remote {
+                discriminator: None,
+                state: State::Down,
+                diag: Diag::None,
+                demand: false,
+                control_plane_independent: false,
+                desired_min_tx: Interval::ZERO,
+                required_min_rx: Interval::ZERO,
+                detect_mult: None,
+            },
+            discriminator: 1,
+            transmit: None,
+            receive: None,
+            detection: None,
+        };
+        Details {
+            key: SessionKey::single_hop(None, [10, 0, 0, 1].into(), None),
+            problem: None,
+            local_address: None,
+            source_port: None,
+            timing: Timing::new(interval, interval, 3).unwrap(),
+            auth: None,
+            machine: Some(machine),
+            sent: 0,
+            unsent: 0,
+            received,
+            discarded: 0,
+            last_discard: None,
+        }
+    }
+
+    #[test]
+    fn every_no_has_a_reason() {
+        let down = |why, received| details(State::Down, why, received);
+        let admin = Diag::AdministrativelyDown;
+        let cases = [
+            (details(State::Up, Why::Heard, 9), ""),
+            (down(Why::NeverUp, 0), "nothing heard from the peer yet"),
+            (down(Why::NeverUp, 5), "never been up"),
+            (
+                details(State::Init, Why::NeverUp, 5),
+                "the peer is heard, and does not say yet that it hears us",
+            ),
+            (
+                down(Why::DetectionTimeExpired, 5),
+                "nothing heard for the detection time",
+            ),
+            (
+                down(Why::NeighborSignaledDown(Diag::DetectionTimeExpired), 5),
+                "the peer does not hear us (its detection time expired)",
+            ),
+            (
+                down(Why::NeighborSignaledDown(Diag::PathDown), 5),
+                "the peer went down: path down",
+            ),
+            (
+                down(Why::NeighborAdminDown(admin), 5),
+                "held down by the peer's administrator",
+            ),
+            (
+                down(Why::NeighborAdminDown(Diag::Unknown(30)), 5),
+                "held down by the peer's administrator: code 30",
+            ),
+            (
+                details(State::AdminDown, Why::AdminDown(admin), 5),
+                "no longer wanted; the peer is being told",
+            ),
+            (
+                Details {
+                    machine: None,
+                    ..down(Why::NeverUp, 0)
+                },
+                "starting",
+            ),
+            (
+                Details {
+                    problem: Some("no interface e1".to_owned()),
+                    ..down(Why::NeverUp, 0)
+                },
+                "no interface e1",
+            ),
+            (
+                Details {
+                    discarded: 3,
+                    last_discard: Some(Discard::AuthDigest),
+                    ..down(Why::NeverUp, 0)
+                },
+                "nothing heard from the peer yet; 3 packets thrown away, last: wrong password or digest",
+            ),
+        ];
+        for (details, expected) in cases {
+            assert_eq!(why(&details), expected);
+        }
+    }
+}

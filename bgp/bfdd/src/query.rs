@@ -1,6 +1,6 @@
 //! One question, for those who do not stay.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::proto::{Message, Request, Snapshot};
 
-/// The process answers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The process answers in milliseconds, unless its host is very busy.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything about every session of the process at `socket`.
 ///
@@ -32,6 +32,14 @@ pub fn sessions(socket: &Path) -> Result<Snapshot, Error> {
     let mut answer = String::new();
     BufReader::new(stream)
         .read_line(&mut answer)
+        .map_err(|source| match source.kind() {
+            // What the kernel calls a time that is over.
+            io::ErrorKind::WouldBlock => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {PATIENCE:?}"),
+            ),
+            _ => source,
+        })
         .map_err(failed)?;
     match serde_json::from_str(&answer).map_err(unreadable)? {
         Message::Ok(snapshot) => Ok(snapshot),

@@ -159,9 +159,15 @@ impl Registry {
     ) {
         match self.want(now, owner, config, orders) {
             Ok(adopted) => applied.sessions.push(adopted),
-            // What ran before under this name with other parameters runs on: a mistake in new ones
-            // is no wish to have none.
-            Err(refusal) => refuse(config, refusal, applied),
+            Err(refusal) => {
+                // What ran before under this name with other parameters runs on: a mistake in new
+                // ones is no wish to have none.
+                let before = self.sessions.get_mut(&config.key);
+                if let Some(want) = before.and_then(|tracked| tracked.wants.get_mut(owner)) {
+                    want.away = None;
+                }
+                refuse(config, refusal, applied);
+            }
         }
     }
 

@@ -16,6 +16,9 @@ use caracal_bgp_core::bfd::{Diag, State};
 use common::router::{Kind, Peering, Router};
 use common::{Net, Process, SOON, TestClient, can_make_namespaces, ip, ms, session, until};
 
+/// The pace of both sides: what people use. Faster, a busy machine shows in the routers.
+const PACE: Duration = ms(300);
+
 /// What may pass beside the detection time until a loss is told: scheduling, on a busy machine.
 const MARGIN: Duration = ms(100);
 
@@ -38,7 +41,7 @@ fn peering(peer: &'static str, local: &'static str) -> Peering {
         peer,
         local,
         interface: Some("e1"),
-        interval_ms: 100,
+        interval_ms: 300,
         mult: 3,
         auth: None,
     }
@@ -86,9 +89,9 @@ fn lives_through_it_all(kind: Kind, net: &Net, key: &SessionKey, peering: &Peeri
     let us: &'static str = peer;
     let mut client = process.client();
     client.subscribe();
-    client.apply(&[session(key, ms(100), 3)]);
+    client.apply(&[session(key, PACE, 3)]);
     both_up(&process, key, &router, us);
-    router.until(us, "our intervals", |view| view.timeout == Some(ms(300)));
+    router.until(us, "our intervals", |view| view.timeout == Some(3 * PACE));
 
     notices_a_silent_cut(net, &process, &mut client, key);
     both_up(&process, key, &router, us);
@@ -98,7 +101,7 @@ fn lives_through_it_all(kind: Kind, net: &Net, key: &SessionKey, peering: &Peeri
     let since = process.session(key).standing.transitions;
     let before = router.view(us).unwrap();
     let downs = (kind == Kind::Frr).then(|| router.frr_downs(us));
-    for (interval, mult, timeout) in [(ms(250), 4, ms(1000)), (ms(100), 3, ms(300))] {
+    for (interval, mult, timeout) in [(ms(500), 4, ms(2000)), (PACE, 3, 3 * PACE)] {
         client.apply(&[session(key, interval, mult)]);
         until("our timing at the peer", SOON, || {
             let view = router.view(us)?;
@@ -111,7 +114,7 @@ fn lives_through_it_all(kind: Kind, net: &Net, key: &SessionKey, peering: &Peeri
     assert_eq!(client.pending(), []);
     assert_eq!(process.session(key).standing.transitions, since);
     if kind == Kind::Bird {
-        assert_eq!(router.view(us).unwrap().since, before.since);
+        assert!(router.view(us).unwrap().is_unbroken_since(&before));
     }
     assert_eq!((kind == Kind::Frr).then(|| router.frr_downs(us)), downs);
 
@@ -128,7 +131,7 @@ fn lives_through_it_all(kind: Kind, net: &Net, key: &SessionKey, peering: &Peeri
             .then_some(())
             .ok_or(format!("{sessions:#?}"))
     });
-    client.apply(&[session(key, ms(100), 3)]);
+    client.apply(&[session(key, PACE, 3)]);
     both_up(&process, key, &router, us);
 }
 
@@ -227,7 +230,7 @@ fn multihop(kind: Kind, local: &str, peer: &'static str, theirs: &'static str) {
         peer: theirs,
         local: peer,
         interface: None,
-        interval_ms: 100,
+        interval_ms: 300,
         mult: 3,
         auth: None,
     };
@@ -270,7 +273,7 @@ fn a_multihop_peer_that_is_too_far_is_not_heard_and_the_reason_says_so() {
         peer: "10.9.0.1",
         local: "10.9.0.2",
         interface: None,
-        interval_ms: 100,
+        interval_ms: 300,
         mult: 3,
         auth: None,
     };
@@ -278,7 +281,7 @@ fn a_multihop_peer_that_is_too_far_is_not_heard_and_the_reason_says_so() {
     let key = SessionKey::multihop(Some(ip("10.9.0.1")), ip("10.9.0.2"));
     let with_ttl = |min_ttl| SessionConfig {
         min_ttl,
-        ..session(&key, ms(100), 3)
+        ..session(&key, PACE, 3)
     };
     let mut client = process.client();
     // BIRD begins with 64, of which one hop takes one.
@@ -326,7 +329,7 @@ fn bird_authenticates_in_every_way_and_a_wrong_key_is_told() {
                     secret: SecretConfig::Text(secret.to_owned()),
                 }],
             }),
-            ..session(&key, ms(100), 3)
+            ..session(&key, PACE, 3)
         };
         let mut client = process.client();
         client.apply(&[with("serval!")]);
@@ -355,7 +358,7 @@ fn frr_holding_a_session_down_is_no_failure_of_the_path() {
     let key = key("10.0.0.0", "10.0.0.1");
     let mut client = process.client();
     client.subscribe();
-    client.apply(&[session(&key, ms(100), 3)]);
+    client.apply(&[session(&key, PACE, 3)]);
     both_up(&process, &key, &router, "10.0.0.0");
     client.pending();
     router.shutdown_frr(&peering, true);

@@ -219,15 +219,19 @@ fn packets_are_as_the_rfcs_want_them(local: &str, peer: &str, multihop: bool) {
     let median = gaps[gaps.len() / 2];
     assert!(median > ms(36) && median < ms(55), "{gaps:?}");
 
-    // A poll is answered at once.
-    let asked = Instant::now();
+    // A poll is answered at once. The best of five: we wait for a core now and then, too.
     let poll = Packet {
         poll: true,
         ..packet(State::Up, yours)
     };
-    script.send(&poll, 255);
-    script.receive_until(|packet| packet.is_final);
-    assert!(asked.elapsed() < ms(45), "{:?}", asked.elapsed());
+    let answered = (0..5).map(|_| {
+        let asked = Instant::now();
+        script.send(&poll, 255);
+        script.receive_until(|packet| packet.is_final);
+        asked.elapsed()
+    });
+    let quickest = answered.min().unwrap();
+    assert!(quickest < ms(15), "{quickest:?}");
 
     // The end is told.
     client.apply(&[]);
@@ -291,6 +295,47 @@ fn what_must_be_thrown_away_is_counted_and_said_and_does_nothing() {
     process.until_state(&key, State::Init);
     script.send(&packet(State::Up, yours), 255);
     process.until_state(&key, State::Up);
+}
+
+#[test]
+fn a_flood_for_nobody_takes_no_session_down() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let net = pair();
+    let (ours, theirs) = (Process::start(&net, "a"), Process::start(&net, "b"));
+    let key = key_v4();
+    let their_key = SessionKey::single_hop(Some(ip("10.0.0.1")), ip("10.0.0.0"), Some("e1"));
+    ours.client().apply(&[session(&key, ms(50), 3)]);
+    theirs.client().apply(&[session(&their_key, ms(50), 3)]);
+    ours.until_state(&key, State::Up);
+    theirs.until_state(&their_key, State::Up);
+    let (before, since) = (ours.session(&key).standing.transitions, Instant::now());
+    let mut sent = 0;
+    net.inside("b", || {
+        let socket = UdpSocket::bind("10.0.0.1:50001").unwrap();
+        let mut octets = [0; MAX_PACKET_LEN];
+        let stranger = packet(State::Up, NonZeroU32::new(1));
+        let len = stranger.encode(&mut octets);
+        while since.elapsed() < ms(2000) {
+            for _ in 0..20 {
+                socket.send_to(&octets[..len], "10.0.0.0:3784").unwrap();
+                sent += 1;
+            }
+            std::thread::sleep(ms(1));
+        }
+    });
+    until("all of it counted", SOON, || {
+        let unmatched = ours.snapshot().unmatched;
+        let counted = unmatched.values().sum::<u64>();
+        if counted == sent {
+            Ok(())
+        } else {
+            Err(format!("{counted} of {sent}: {unmatched:?}"))
+        }
+    });
+    assert_eq!(ours.session(&key).standing.transitions, before);
+    println!("{sent} packets in two seconds");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! that was kept from running blames no peer for it.
 
 mod entry;
+mod message;
 mod receive;
 mod transmit;
 
@@ -21,6 +22,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use self::entry::Entry;
 pub(crate) use self::entry::{Details, MachineDetails};
+pub(crate) use self::message::{Command, Report};
 pub(crate) use self::receive::Receiver;
 use self::receive::{Batch, Received};
 use self::transmit::Ports;
@@ -29,62 +31,34 @@ use crate::config::Spec;
 use crate::error::Error;
 use crate::priority;
 use crate::proto::SessionKey;
-use crate::registry::{Order, Transition};
+use crate::registry::Order;
 use crate::wake::Wake;
 
-/// The thread runs at most this often. Packets that come within it are handled together, which is
-/// what makes a thousand sessions cheap; the shortest interval is ten times as long.
-const TICK: Duration = Duration::from_millis(1);
+/// The thread runs at most so often: what comes within this time is handled together, which is what
+/// makes a thousand sessions cheap.
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
+/// It runs less often when every session is slow, and at least so often.
+const LONGEST_TICK: Duration = Duration::from_millis(5);
+/// How many times in the shortest interval. Jitter takes up to a quarter of an interval, so one part
+/// in fifty is lost in it.
+const TICKS_PER_INTERVAL: u32 = 50;
 /// Sockets opened in one turn: each takes some ten microseconds, and sessions that run must not
 /// wait for a thousand that begin.
 const OPENS_PER_TURN: usize = 16;
 /// How long to wait before trying again what the kernel refused.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
-/// Batches read in one turn from one socket. A flood must not keep timers from running.
-const BATCHES_PER_TURN: usize = 64;
+/// Batches read in one turn from one socket: as much as its buffer holds, so that after a time
+/// without running all is looked at before a timer blames anybody. More is a flood, which must not
+/// keep timers from running.
+const BATCHES_PER_TURN: usize = 512;
+/// After a long turn the thread rests for as long again, up to this, so that at real-time priority it
+/// leaves half of a core to others, whatever is sent to it.
+const LONGEST_REST: Duration = Duration::from_millis(20);
 /// Changes of state that may wait for a reader that does not run. Beyond, only the latest of each
 /// session is kept.
 const OUTBOX: usize = 8192;
 /// At the end of the process, how long peers are told; the usual three slow intervals fit.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
-
-/// What the engine is told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Sessions to run, change or end.
-    Orders(Vec<Order>),
-    /// Answer with [`Report::Details`].
-    Describe {
-        /// Comes back in the answer.
-        token: u64,
-    },
-    /// Tell every peer AdminDown, then end.
-    Stop,
-}
-
-/// What the engine tells.
-#[derive(Debug)]
-pub(crate) enum Report {
-    /// A session has changed its state. Numbers may be left out when they were not taken in time.
-    Changed {
-        key: SessionKey,
-        transition: Transition,
-    },
-    /// A session cannot send, for this reason, or can again.
-    Problem {
-        key: SessionKey,
-        problem: Option<String>,
-    },
-    /// A session has ended.
-    Gone { key: SessionKey },
-    /// The answer to [`Command::Describe`].
-    Details {
-        token: u64,
-        sessions: Vec<Details>,
-        unmatched: BTreeMap<&'static str, u64>,
-        scheduling: String,
-    },
-}
 
 /// Tells sockets from the wake-up.
 const WAKE: u64 = u64::MAX;
@@ -114,6 +88,9 @@ pub(crate) struct Engine {
     overflowed: bool,
     unmatched: BTreeMap<&'static str, u64>,
     stop_by: Option<Instant>,
+    tick: Duration,
+    /// Whether sessions have come, gone or changed since the tick was chosen.
+    tick_stale: bool,
 
     actions: Vec<Action>,
     received: Vec<Received>,
@@ -160,6 +137,8 @@ impl Engine {
             overflowed: false,
             unmatched: BTreeMap::new(),
             stop_by: None,
+            tick: LONGEST_TICK,
+            tick_stale: false,
             actions: Vec::new(),
             received: Vec::new(),
         })
@@ -176,11 +155,13 @@ impl Engine {
         let mut batch = Batch::new();
         let mut ready = vec![EpollEvent::empty(); self.receivers.len() + 1];
         loop {
-            let turn = Instant::now();
-            let timeout = self.timeout(turn);
-            // An error leaves nothing ready, and timers run all the same.
-            let count = self.epoll.wait(&mut ready, timeout).unwrap_or(0);
-            let begun = Instant::now();
+            let timeout = self.timeout(Instant::now());
+            // An error is as good as the time being over: timers run all the same.
+            let _ = self.epoll.wait(&mut ready, timeout);
+            let now = Instant::now();
+            // Asked again: between the answer and the look at the clock the thread may have been kept
+            // from running, and a signal ends the wait without an answer.
+            let count = self.ready(&mut ready);
             for event in &ready[..count] {
                 match usize::try_from(event.data()) {
                     Ok(number) if number < self.receivers.len() => self.receive(number, &mut batch),
@@ -188,24 +169,55 @@ impl Engine {
                 }
             }
             self.obey();
-            self.expire();
+            // As of before all that has arrived was looked at: whoever seems silent is.
+            self.expire(now);
             self.open();
             self.report();
             if self.is_over() {
                 return;
             }
-            let spent = begun.elapsed();
-            if spent < TICK {
-                std::thread::sleep(TICK - spent);
+            let tick = self.tick(now);
+            let spent = now.elapsed();
+            std::thread::sleep(tick.saturating_sub(spent).max(spent.min(LONGEST_REST)));
+        }
+    }
+
+    /// What there is to read at this moment.
+    fn ready(&self, ready: &mut [EpollEvent]) -> usize {
+        loop {
+            match self.epoll.wait(ready, EpollTimeout::ZERO) {
+                Ok(count) => return count,
+                Err(nix::errno::Errno::EINTR) => {}
+                // Nothing else can be wrong with descriptors that are ours.
+                Err(_) => return 0,
             }
         }
+    }
+
+    /// How long to let things gather.
+    fn tick(&mut self, now: Instant) -> Duration {
+        // Sessions that begin come a few at a time.
+        if self.opens.first().is_some_and(|(due, _)| *due <= now) {
+            return SHORTEST_TICK;
+        }
+        if std::mem::take(&mut self.tick_stale) {
+            let timings = self.entries.iter().flatten().map(|entry| entry.spec.timing);
+            let shortest = timings
+                .map(|t| t.desired_min_tx.min(t.required_min_rx))
+                .min();
+            self.tick = shortest.map_or(LONGEST_TICK, |interval| {
+                let part = interval.as_duration() / TICKS_PER_INTERVAL;
+                part.clamp(SHORTEST_TICK, LONGEST_TICK)
+            });
+        }
+        self.tick
     }
 
     /// How long nothing is due, in whole milliseconds, rounded up.
     fn timeout(&self, now: Instant) -> EpollTimeout {
         let timer = self.timers.peek().map(|Reverse((due, _))| *due);
         let open = self.opens.first().map(|(due, _)| *due);
-        let retry = (!self.outbox.is_empty()).then(|| now + TICK);
+        let retry = (!self.outbox.is_empty()).then(|| now + SHORTEST_TICK);
         let due = [timer, open, retry, self.stop_by]
             .into_iter()
             .flatten()
@@ -310,6 +322,7 @@ impl Engine {
         if self.stop_by.is_some() {
             return;
         }
+        self.tick_stale = true;
         let Some(&index) = self.by_key.get(&key) else {
             let index = self.free.pop().unwrap_or_else(|| {
                 self.entries.push(None);
@@ -383,8 +396,7 @@ impl Engine {
         });
     }
 
-    fn expire(&mut self) {
-        let now = Instant::now();
+    fn expire(&mut self, now: Instant) {
         while let Some(Reverse((due, index))) = self.timers.peek().copied() {
             if due > now {
                 return;
@@ -527,6 +539,7 @@ impl Engine {
         let Some(entry) = self.entries[index].take() else {
             return;
         };
+        self.tick_stale = true;
         if let Some(session) = &entry.session {
             self.demux.remove(session.discriminator());
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use caracal_bfdd::proto::{
     Applied, Message, Request, SessionConfig, SessionEvent, SessionKey, SessionStatus, Snapshot,
@@ -324,8 +324,8 @@ impl TestClient {
             while !self.events.is_empty() {
                 let event = self.events.remove(0);
                 if fits(&event) {
-                    let age = Duration::from_micros(event.standing.age_us);
-                    return (event, Instant::now() - age);
+                    let at = moment(event.standing.since_unix_ms);
+                    return (event, at);
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -348,6 +348,21 @@ impl TestClient {
         }
         std::mem::take(&mut self.events)
     }
+}
+
+impl Drop for TestClient {
+    fn drop(&mut self) {
+        // The thread that reads has the connection as well.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// The moment that the process tells of. Its age would do as well, but it grows while the test waits
+/// for a core of a busy machine.
+fn moment(unix_ms: u64) -> Instant {
+    let told = SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms);
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    now - wall.duration_since(told).unwrap_or_default()
 }
 
 /// A session with the given timing.
