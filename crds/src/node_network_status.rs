@@ -96,13 +96,14 @@ pub struct SessionStatus {
     #[schemars(length(max = 253))]
     pub name: String,
 
-    /// Address of the peer.
-    #[serde(rename = "peerIP")]
+    /// Address of the peer, once it is known.
+    #[serde(default, rename = "peerIP", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::ip")]
-    pub peer_ip: IpAddr,
+    pub peer_ip: Option<IpAddr>,
 
-    /// AS number of the peer.
-    pub as_number: u32,
+    /// AS number of the peer, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<u32>,
 
     /// State of the session.
     pub state: SessionState,

@@ -181,8 +181,8 @@ fn local_peer(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
     };
     vec![
         peer.name.clone(),
-        peer.remote.ip().to_string(),
-        peer.asn.0.to_string(),
+        known(peer.remote.map(|remote| remote.ip())),
+        known(peer.asn.map(|asn| asn.0)),
         peer.state.to_string(),
         table::age(now_ms.saturating_sub(peer.since_ms) / 1000),
         sum(|family| family.received),
@@ -194,6 +194,10 @@ fn local_peer(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
             peer.why.clone()
         },
     ]
+}
+
+fn known<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 fn cluster_peers(statuses: &[NodeNetworkStatus]) -> String {
@@ -211,8 +215,8 @@ fn cluster_peers(statuses: &[NodeNetworkStatus]) -> String {
             rows.push(vec![
                 node.clone(),
                 session.name.clone(),
-                session.peer_ip.to_string(),
-                session.as_number.to_string(),
+                known(session.peer_ip),
+                known(session.as_number),
                 format!("{:?}", session.state),
                 if established {
                     String::new()

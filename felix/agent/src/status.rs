@@ -99,7 +99,9 @@ fn statements(facts: &Facts, sessions: &[SessionStatus], up: usize) -> Vec<State
                 "{up} of {} sessions are up; {} ({}): {}",
                 sessions.len(),
                 session.name,
-                session.peer_ip,
+                session
+                    .peer_ip
+                    .map_or_else(|| "address not known".to_owned(), |ip| ip.to_string()),
                 session
                     .message
                     .as_deref()
@@ -192,8 +194,8 @@ fn session(peer: &PeerSnapshot) -> SessionStatus {
         .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     SessionStatus {
         name: peer.name.clone(),
-        peer_ip: peer.remote.ip(),
-        as_number: peer.asn.0,
+        peer_ip: peer.remote.map(|remote| remote.ip()),
+        as_number: peer.asn.map(|asn| asn.0),
         state,
         since: since.filter(|_| up).map(Time),
         reason: (!up).then(|| reason(peer)).flatten().map(str::to_owned),
@@ -237,19 +239,25 @@ mod tests {
     fn peer(state: Speaking, since_ms: u64, why: &str) -> PeerSnapshot {
         PeerSnapshot {
             name: "tor-1".into(),
-            remote: "10.0.0.1:179".parse().unwrap(),
+            description: String::new(),
+            endpoint: "10.0.0.1:179".into(),
+            range: None,
+            remote: "10.0.0.1:179".parse().ok(),
             local_address: None,
             interface: None,
-            asn: Asn(65001),
+            asn: Some(Asn(65001)),
+            local_asn: Asn(65000),
+            internal: false,
             router_id: None,
+            authentication: "none".into(),
+            draining: false,
             state,
             since_ms,
             why: why.into(),
             last_sent_error: None,
             last_received_error: None,
             established_count: 0,
-            hold_time_secs: None,
-            graceful_restart: false,
+            terms: None,
             counters: CounterSnapshot::default(),
             families: Vec::new(),
         }
@@ -263,6 +271,7 @@ mod tests {
             prefixes: 0,
             fib_pending: 0,
             peers: vec![peer],
+            ranges: Vec::new(),
         };
         Facts {
             speaker: Some(speaker),

@@ -71,7 +71,7 @@ fn a_session_without_its_key_is_held_and_says_why() {
         let expected = ("BGPPeer p".to_owned(), field, reason);
         assert_eq!(reasons_of(&resolved), [expected]);
         let session = peer(&resolved, "p");
-        assert_eq!(session.authentication, None);
+        assert_eq!(session.authentication, Auth::None);
         let Activation::Held { why } = &session.activation else {
             panic!("{:?}", session.activation);
         };
@@ -187,7 +187,7 @@ fn the_mesh_has_one_password_and_is_held_without_it() {
     assert_eq!(session.bfd.as_ref().unwrap().multi_hop, Some(1));
     assert_eq!(session.restart_time, Some(Duration::from_secs(9)));
     // The ToR has no password of its own.
-    assert_eq!(peer(&with, "tor-a1").authentication, None);
+    assert_eq!(peer(&with, "tor-a1").authentication, Auth::None);
 
     let without = mesh("gone");
     let expected = (
