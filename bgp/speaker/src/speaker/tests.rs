@@ -467,6 +467,7 @@ async fn the_local_api_answers_line_by_line() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bgp.sock");
     let options = SpeakerOptions {
+        bfd: None,
         api_socket: Some(path.clone()),
     };
     let a = Speaker::start(a, None, options).await.unwrap();
