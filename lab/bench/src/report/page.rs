@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{CaseResult, Report, cell, head, plot, wording, write};
 use crate::daemons::Daemon;
-use crate::measure::{Summary, Verdict};
+use crate::measure::Verdict;
 use crate::options::Placement;
 
 /// Writes the page to `file` and the plot beside it, with the same name and `.svg`.
@@ -151,18 +151,7 @@ fn case(result: &CaseResult, text: &mut String) {
             let _ = writeln!(text, "| {} | {} |{rest}", daemon.title(), escape(&reason));
             continue;
         }
-        let cells: Vec<String> = metrics
-            .iter()
-            .map(|metric| match series.summary(metric.key) {
-                Summary::Median { median, low, high } if low < high => format!(
-                    "{} [{}–{}]",
-                    metric.unit.show(median),
-                    metric.unit.show(low),
-                    metric.unit.show(high)
-                ),
-                _ => cell(metric, series),
-            })
-            .collect();
+        let cells: Vec<String> = metrics.iter().map(|metric| cell(metric, series)).collect();
         let _ = writeln!(text, "| {} | {} |", daemon.title(), cells.join(" | "));
     }
     text.push('\n');

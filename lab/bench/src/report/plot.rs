@@ -71,7 +71,7 @@ fn panel(result: &CaseResult, metric: &Metric, y: f64, body: &mut String) -> f64
         body,
         r#"<text class="title" x="10" y="{}">{}: {}</text>"#,
         y,
-        xml(result.case.title),
+        xml(result.case.name),
         xml(metric.label)
     );
     let mut y = y + TITLE - BAR;
