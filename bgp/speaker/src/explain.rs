@@ -137,6 +137,7 @@ fn path_snapshot(
             Source::Local => "local".to_owned(),
             Source::Peer(peer) => name(peer.index, names),
         },
+        path_id: entry.id.0,
         next_hop: path.next_hop.map(|next_hop| next_hop.addr()),
         as_path: attributes.as_path.to_string(),
         origin: attributes.origin.to_string(),
@@ -152,6 +153,15 @@ fn path_snapshot(
             .iter()
             .map(ToString::to_string)
             .collect(),
+        extended_communities: attributes
+            .ext_communities()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        atomic_aggregate: attributes.atomic_aggregate,
+        aggregator: attributes
+            .aggregator()
+            .map(|aggregator| format!("{} {}", aggregator.asn, aggregator.router)),
         originator_id: attributes.originator_id.map(|id| id.to_string()),
         cluster_list: attributes
             .cluster_list

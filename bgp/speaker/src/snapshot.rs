@@ -241,6 +241,9 @@ pub enum FibSnapshot {
 pub struct PathSnapshot {
     /// The peer that told it, or `local`.
     pub from: String,
+    /// By which number the peer tells it from its other paths to the prefix (RFC 7911); zero on a
+    /// session with one path per prefix.
+    pub path_id: u32,
     /// Where its packets go; `None` for own routes.
     pub next_hop: Option<IpAddr>,
     /// AS_PATH as text.
@@ -255,6 +258,12 @@ pub struct PathSnapshot {
     pub communities: Vec<String>,
     /// LARGE_COMMUNITY as text.
     pub large_communities: Vec<String>,
+    /// EXTENDED COMMUNITIES, each as `0x` and 16 digits.
+    pub extended_communities: Vec<String>,
+    /// Whether ATOMIC_AGGREGATE is there.
+    pub atomic_aggregate: bool,
+    /// AGGREGATOR: AS number and router.
+    pub aggregator: Option<String>,
     /// ORIGINATOR_ID.
     pub originator_id: Option<String>,
     /// CLUSTER_LIST as text.
