@@ -16,7 +16,7 @@ use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
 use super::*;
 use crate::config::{ListenConfig, Origination, PeerConfig, Policy};
-use crate::fib::{Fib, FibChange};
+use crate::fib::{Fib, FibChange, FibNextHop};
 use crate::net::InterfaceTable;
 use crate::snapshot::{
     Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
@@ -300,6 +300,8 @@ impl Fib for SilentFib {
             asked.insert(change.prefix, change);
         }
     }
+
+    fn lose(&mut self, _: Vec<FibNextHop>) {}
 
     fn initial_sync_complete(&mut self) {}
 }

@@ -444,3 +444,22 @@ fn other_addresses_at_our_end_change_what_is_told_and_what_points_to_ourselves()
     assert_eq!(rejection(&world, prefix(1)), Some(Rejection::OwnNextHop));
     assert!(!world.fib.contains_key(&prefix(1)));
 }
+
+#[test]
+fn a_way_that_another_peer_leads_too_is_not_a_peers_own() {
+    let mut world = World::new(config(), None);
+    (0..2).for_each(|peer| world.up(peer));
+    world.tell(0, announcement(0, &[prefix(1)], &[]));
+    let third = NextHop::V4([172, 16, 7, 7].into());
+    for peer in 0..2 {
+        let mut shared = announcement(peer, &[prefix(2)], &[]);
+        shared.reach[0].next_hop = third;
+        world.tell(peer, shared);
+    }
+    let own = |world: &World, peer| -> Vec<NextHop> {
+        let ways = world.rib.ways_of(PeerIndex(peer));
+        ways.iter().map(|way| way.next_hop).collect()
+    };
+    assert_eq!(own(&world, 0), [NextHop::V4([172, 16, 1, 0].into())]);
+    assert_eq!(own(&world, 1), []);
+}
