@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := x86_64-unknown-linux-gnu
 ARGS ?=
 
-.PHONY: build demo test bench lint deny crds fuzz peers clean
+.PHONY: build demo test bench interop lint deny crds fuzz peers clean
 
 # The plugin must start in any root filesystem, so it is linked statically; the rest is built as usual.
 build:
@@ -31,12 +31,19 @@ bench:
 	$(CARGO) build --release -p caracal -p caracal-bench
 	target/release/caracal-bench $(if $(ARGS),$(ARGS),--docs docs/benchmarks.md)
 
+# Plays every feature with every router, compares what each side has, and writes docs/interop.md and the list of
+# what routers refuse. `make interop CELLS=bird:md5,frr` plays these cells, compares and writes nothing.
+CELLS ?=
+interop: peers
+	$(if $(CELLS),CARACAL_INTEROP=$(CELLS),UPDATE_INTEROP=1) \
+		$(CARGO) test --release -p caracal --test interop -- --nocapture
+
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
-PEERS := nftables bird2 frr iproute2 iputils-ping procps tshark python3-mrtparse
+PEERS := nftables bird2 frr gobgpd openbgpd exabgp iproute2 iputils-ping procps tshark python3-mrtparse
 peers:
 	tests/peers.sh $(PEERS)
 

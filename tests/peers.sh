@@ -16,6 +16,6 @@ apt-get update -qq
 # shellcheck disable=SC2086  # a list of package names
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 # The packages start their daemons system-wide; the tests run their own, in namespaces.
-for service in bird frr gobgpd openbgpd; do
+for service in bird frr gobgpd openbgpd exabgp; do
     command -v systemctl >/dev/null 2>&1 && systemctl stop "$service" 2>/dev/null || true
 done

@@ -17,9 +17,9 @@ use caracal_lab::namespace::Namespace;
 use caracal_lab::process::kill_all_in;
 
 /// Our end of the link with the router.
-pub(crate) const OURS_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+pub(crate) const OURS_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// The router's end.
-pub(crate) const THEIRS_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const THEIRS_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 /// Our end of the link with the router.
 pub(crate) const OURS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 0xa);
 /// The router's end.
@@ -43,9 +43,23 @@ pub(crate) fn source(number: u8, family: Family) -> IpAddr {
     }
 }
 
-/// Address of scripted speaker number `number` on the router's link.
-pub(crate) fn their_source(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 2, 10 + number)
+/// Addresses of scripted speaker number `number` on the router's link.
+pub(crate) fn their_source(number: u8, family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4Unicast => Ipv4Addr::new(10, 0, 2, 10 + number).into(),
+        Family::Ipv6Unicast => {
+            Ipv6Addr::new(0x2001, 0xdb8, 0x2ff, 0, 0, 0, 0, 0x10 + u16::from(number)).into()
+        }
+    }
+}
+
+/// A router on the link between us and the router that neither is: what internal routes name as next hop. Nobody
+/// is there.
+pub(crate) fn third_party(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4Unicast => Ipv4Addr::new(10, 0, 0, 77).into(),
+        Family::Ipv6Unicast => Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 0x77).into(),
+    }
 }
 
 /// The namespaces with their links; gone when dropped, with whatever runs in them.
@@ -59,8 +73,8 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// With addresses on the link with the router, or with link-local ones alone.
-    pub(crate) fn new(numbered: bool) -> Self {
+    /// With addresses of these families on the link with the router, beside link-local ones.
+    pub(crate) fn new(families: &[Family]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("caracal-interop-")
             .tempdir()
@@ -78,11 +92,11 @@ impl Arena {
             theirs,
             elsewhere,
         };
-        arena.link(numbered);
+        arena.link(families);
         arena
     }
 
-    fn link(&self, numbered: bool) {
+    fn link(&self, families: &[Family]) {
         let (ours, theirs) = (&self.ours, &self.theirs);
         let elsewhere = self.elsewhere.path().display();
         let router = theirs.path().display();
@@ -101,11 +115,14 @@ impl Arena {
             "link set e1 addrgenmode none".to_owned(),
             format!("addr add {THEIRS_LINK_LOCAL}/64 dev e1 nodad"),
             format!("addr add {THEIRS_TO_SOURCES}/24 dev e3"),
+            "addr add 2001:db8:2ff::1/64 dev e3 nodad".to_owned(),
         ];
-        if numbered {
-            here.push(format!("addr add {OURS_V4}/31 dev e1"));
+        if families.contains(&Family::Ipv4Unicast) {
+            here.push(format!("addr add {OURS_V4}/24 dev e1"));
+            there.push(format!("addr add {THEIRS_V4}/24 dev e1"));
+        }
+        if families.contains(&Family::Ipv6Unicast) {
             here.push(format!("addr add {OURS_V6}/64 dev e1 nodad"));
-            there.push(format!("addr add {THEIRS_V4}/31 dev e1"));
             there.push(format!("addr add {THEIRS_V6}/64 dev e1 nodad"));
         }
         here.extend(["link set e1 up".to_owned(), "link set e2 up".to_owned()]);
@@ -113,11 +130,19 @@ impl Arena {
         let mut beyond = Vec::new();
         for number in 1..=3 {
             for family in Family::ALL {
-                let length = if family == Family::Ipv4Unicast { 24 } else { 64 };
-                let address = source(number, family);
-                beyond.push(format!("addr add {address}/{length} dev e2 {}", nodad(address)));
+                let length = if family == Family::Ipv4Unicast {
+                    24
+                } else {
+                    64
+                };
+                for (device, address) in [
+                    ("e2", source(number, family)),
+                    ("e3", their_source(number, family)),
+                ] {
+                    let nodad = nodad(address);
+                    beyond.push(format!("addr add {address}/{length} dev {device} {nodad}"));
+                }
             }
-            beyond.push(format!("addr add {}/24 dev e3", their_source(number)));
         }
         beyond.extend(["link set e2 up".to_owned(), "link set e3 up".to_owned()]);
         ip(ours, &here);
@@ -180,7 +205,7 @@ pub(crate) fn run(namespace: &Namespace, command: &mut Command) -> Result<String
 }
 
 /// How long anything may take before the test gives up on it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(45);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// Looking starts a program, so it is not done all the time.
 const POLL: Duration = Duration::from_millis(100);
 

@@ -4,19 +4,23 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use caracal_bgp_core::types::Family;
-use caracal_bgp_speaker::snapshot::{
-    PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
-};
+use caracal_bgp_speaker::handle::Clear;
+use caracal_bgp_speaker::snapshot::{PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot};
+use caracal_bgp_speaker::{Forwarding, How, PeerName, Speaker, SpeakerHandle, SpeakerOptions};
+use caracal_fib::netns::Netns;
+use caracal_fib::{FibOptions, KernelFib};
 use caracal_lab::process::Process;
+use caracal_resolve::{Inputs, files, resolve};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::arena::{self, Arena, DEADLINE, OURS_TO_SOURCES};
 use crate::route::Route;
-use crate::setup::{AddPath, OUR_ASN, Setup, Transport, object};
+use crate::setup::{AddPath, OUR_ASN, OUR_ID, Setup, Transport, object};
 
 /// What we call the router.
 pub(crate) const ROUTER: &str = "router";
@@ -27,7 +31,15 @@ pub(crate) struct Ours<'a> {
     arena: &'a Arena,
     internal: bool,
     speaker: Option<Process>,
+    inside: Option<Inside>,
     bfd: Option<Process>,
+}
+
+/// The same speaker inside the test, for what no command asks of it.
+struct Inside {
+    handle: SpeakerHandle,
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: JoinHandle<anyhow::Result<()>>,
 }
 
 impl<'a> Ours<'a> {
@@ -37,6 +49,7 @@ impl<'a> Ours<'a> {
             arena,
             internal: setup.internal,
             speaker: None,
+            inside: None,
             bfd: None,
         };
         let text: String = manifests(setup, own)
@@ -48,7 +61,11 @@ impl<'a> Ours<'a> {
             ours.bfd = Some(ours.run("bfd", &["bfd"]));
             let socket = ours.path("bfd.sock");
             arena::until("the BFD process", || {
-                if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) }
+                if socket.exists() {
+                    Ok(())
+                } else {
+                    Err("no socket".to_owned())
+                }
             });
         }
         ours
@@ -73,6 +90,57 @@ impl<'a> Ours<'a> {
         let file = self.path("speaker.yaml").display().to_string();
         let arguments = ["speaker", "--node", "r1", "-f", &file];
         self.speaker = Some(self.run("speaker", &arguments));
+    }
+
+    /// Starts the speaker inside the test.
+    pub(crate) fn start_inside(&mut self) {
+        let files = [self.path("speaker.yaml")];
+        let api_socket = Some(self.path("bgp.sock"));
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (started, handle) = std::sync::mpsc::channel();
+        let work = move || -> anyhow::Result<()> {
+            let manifests = files::read(&files)?;
+            let resolved = resolve(&Inputs::standalone("r1", &manifests));
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(2).enable_all().build()?;
+            runtime.block_on(async {
+                let netns = Netns::current()?;
+                let (fib, _, events) = KernelFib::start(&netns, FibOptions::default())?;
+                let fib = Box::new(fib);
+                let options = SpeakerOptions {
+                    api_socket,
+                    bfd: None,
+                };
+                let forwarding = Some(Forwarding { fib, events });
+                let speaker = Speaker::start(resolved.config, forwarding, options).await?;
+                started.send(speaker.clone())?;
+                // Ends with the cell, also when that has panicked.
+                let _ = stopped.await;
+                let message = "the test is over".into();
+                speaker.shutdown(How::Cease { message }).await;
+                Ok(())
+            })
+        };
+        let thread = self.arena.ours.spawn("speaker", work).unwrap();
+        let Ok(handle) = handle.recv() else {
+            panic!("the speaker inside: {:?}", thread.join());
+        };
+        self.inside = Some(Inside {
+            handle,
+            stop,
+            thread,
+        });
+    }
+
+    /// Has the speaker inside ask the router for all routes again.
+    pub(crate) fn refresh(&self) {
+        let handle = &self.inside.as_ref().unwrap().handle;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let peer = Some(PeerName::from(ROUTER));
+        let cleared = runtime.block_on(handle.clear(peer, Clear::In)).unwrap();
+        assert_eq!(cleared, 1);
     }
 
     /// Kills the speaker without a chance to say good-bye.
@@ -160,6 +228,17 @@ impl<'a> Ours<'a> {
     }
 }
 
+impl Drop for Ours<'_> {
+    fn drop(&mut self) {
+        if let Some(inside) = self.inside.take() {
+            drop(inside.stop);
+            if let Err(error) = inside.thread.join().unwrap_or(Ok(())) {
+                eprintln!("the speaker inside: {error:#}");
+            }
+        }
+    }
+}
+
 /// What has become of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -181,7 +260,7 @@ fn manifests(setup: &Setup, own: &[Route]) -> Vec<Value> {
         .collect();
     let mut configuration = json!({
         "asNumber": OUR_ASN,
-        "routerID": "10.0.0.9",
+        "routerID": OUR_ID,
         "nodeToNodeMeshEnabled": false,
         "transit": true,
         "holdTime": "30s",
@@ -206,13 +285,20 @@ fn manifests(setup: &Setup, own: &[Route]) -> Vec<Value> {
     if setup.extended_next_hop && setup.transport != Transport::Unnumbered {
         more.insert("extendedNextHop".into(), json!(true));
     }
+    if setup.internal && !setup.internal_sources {
+        more.insert("nextHopMode".into(), json!("Self"));
+    }
     if setup.gtsm {
         more.insert("ttlSecurity".into(), json!(1));
     }
     if setup.bfd {
         more.insert(
             "bfd".into(),
-            json!({"minimumTransmitInterval": "100ms", "minimumReceiveInterval": "100ms"}),
+            json!({
+                "minimumTransmitInterval": "100ms",
+                "minimumReceiveInterval": "100ms",
+                "strict": true,
+            }),
         );
     }
     let add_path = |send: &str, receive: bool| {

@@ -105,11 +105,6 @@ impl Route {
         self
     }
 
-    pub(crate) fn id(mut self, id: u32) -> Self {
-        self.path_id = Some(id);
-        self
-    }
-
     /// The family of its prefix.
     pub(crate) fn family(&self) -> Family {
         if self.prefix.contains(':') {
@@ -208,18 +203,8 @@ impl Route {
             med: attributes.med,
             local_pref: attributes.local_pref,
             communities: texts(&mut attributes.communities.iter().map(ToString::to_string)),
-            large: texts(
-                &mut attributes
-                    .large_communities
-                    .iter()
-                    .map(ToString::to_string),
-            ),
-            extended: texts(
-                &mut attributes
-                    .ext_communities()
-                    .iter()
-                    .map(ToString::to_string),
-            ),
+            large: texts(&mut attributes.large_communities.iter().map(ToString::to_string)),
+            extended: texts(&mut attributes.ext_communities().iter().map(ToString::to_string)),
             atomic_aggregate: attributes.atomic_aggregate,
             aggregator: attributes
                 .aggregator()
@@ -283,7 +268,12 @@ pub(crate) fn difference(expected: &[Route], seen: &[Route]) -> Option<String> {
         let _ = writeln!(text, "  instead {route:?}");
     }
     if text.is_empty() && expected.len() != seen.len() {
-        let _ = writeln!(text, "  {} routes instead of {}", seen.len(), expected.len());
+        let _ = writeln!(
+            text,
+            "  {} routes instead of {}",
+            seen.len(),
+            expected.len()
+        );
     }
     (!text.is_empty()).then_some(text)
 }

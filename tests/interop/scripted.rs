@@ -53,6 +53,8 @@ struct State {
     /// What it was told in this session.
     heard: BTreeMap<Nlri, (NextHop, PathAttributes)>,
     established: bool,
+    /// Withdrawals heard since [`Scripted::watch`]; the end of a session counts as one.
+    withdrawals: u64,
     /// How often a session came up.
     sessions: u32,
     /// Why the last one ended, for people.
@@ -74,6 +76,7 @@ impl Scripted {
                         Err(error) => error.to_string(),
                     };
                     let mut state = lock(&shared);
+                    state.withdrawals += u64::from(state.established);
                     state.established = false;
                     state.told.clear();
                     state.heard.clear();
@@ -112,6 +115,16 @@ impl Scripted {
             return Ok(());
         }
         Err(format!("scripted speaker: {state:#?}"))
+    }
+
+    /// Begins to count withdrawals.
+    pub(crate) fn watch(&self) {
+        lock(&self.state).withdrawals = 0;
+    }
+
+    /// How many withdrawals, or ends of its session, there were since [`Self::watch`].
+    pub(crate) fn withdrawals(&self) -> u64 {
+        lock(&self.state).withdrawals
     }
 
     /// What it was told in this session.
@@ -254,6 +267,7 @@ fn take_in(body: &[u8], identity: Identity, state: &mut State) -> std::io::Resul
     };
     for (_, gone) in &update.withdrawn {
         for nlri in gone {
+            state.withdrawals += 1;
             state.heard.remove(nlri);
         }
     }

@@ -14,8 +14,14 @@ use crate::arena::{OURS_LINK_LOCAL, OURS_V4, OURS_V6, THEIRS_LINK_LOCAL, THEIRS_
 pub(crate) const OUR_ASN: u32 = 65001;
 /// The router's, where it is not ours.
 pub(crate) const THEIR_ASN: u32 = 65002;
-/// That of scripted speakers, where it is not that of whom they talk to.
+/// The router's identifier.
+pub(crate) const THEIR_ID: &str = "10.0.0.8";
+/// Ours.
+pub(crate) const OUR_ID: &str = "10.0.0.9";
+/// That of our scripted speakers, where it is not ours.
 pub(crate) const SOURCE_ASN: u32 = 65009;
+/// That of the router's scripted speakers, where it is not the router's.
+pub(crate) const THEIR_SOURCE_ASN: u32 = 65019;
 
 /// What runs under the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +53,16 @@ pub(crate) struct Setup {
     pub(crate) extended_next_hop: bool,
     pub(crate) add_path: AddPath,
     pub(crate) bfd: bool,
+    /// Whether we and its scripted speakers are clients of the router.
+    pub(crate) they_reflect: bool,
     /// How many scripted speakers the router peers with.
     pub(crate) their_sources: u8,
     /// How many scripted speakers we peer with.
     pub(crate) our_sources: u8,
     /// Whether those of ours are in our AS.
     pub(crate) internal_sources: bool,
+    /// Whether those of the router are in its AS.
+    pub(crate) internal_their_sources: bool,
     /// More fields of our BGPPeer for the router.
     pub(crate) peer: Map<String, Value>,
     /// More fields of our BGPConfiguration.
@@ -75,9 +85,11 @@ impl Setup {
             extended_next_hop: false,
             add_path: AddPath::Off,
             bfd: false,
-            their_sources: 0,
+            they_reflect: false,
+            their_sources: 1,
             our_sources: 1,
             internal_sources: false,
+            internal_their_sources: false,
             peer: Map::new(),
             configuration: Map::new(),
             objects: Vec::new(),
@@ -105,6 +117,20 @@ impl Setup {
         } else {
             SOURCE_ASN
         }
+    }
+
+    pub(crate) fn their_source_asn(&self) -> u32 {
+        if self.internal_their_sources {
+            self.their_asn()
+        } else {
+            THEIR_SOURCE_ASN
+        }
+    }
+
+    /// Whether the router names itself where it would pass an external next hop on to us unchanged: the way to that
+    /// is not known here.
+    pub(crate) fn next_hop_self(&self) -> bool {
+        self.internal && !self.internal_their_sources
     }
 
     /// Our address on the session.

@@ -162,6 +162,7 @@ struct Segment<'a> {
     ports: (u16, u16),
     sequence: u32,
     syn: bool,
+    reset: bool,
     signed: bool,
     payload: &'a [u8],
 }
@@ -195,11 +196,16 @@ impl<'a> Segment<'a> {
         let header = usize::from(tcp.get(12)? >> 4) * 4;
         let ours = [OURS_V4.into(), OURS_V6.into(), OURS_LINK_LOCAL.into()];
         Some(Self {
-            from: if ours.contains(&source) { From::Us } else { From::Them },
+            from: if ours.contains(&source) {
+                From::Us
+            } else {
+                From::Them
+            },
             ttl,
             ports,
             sequence: u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?),
             syn: tcp.get(13)? & 0x02 != 0,
+            reset: tcp.get(13)? & 0x04 != 0,
             signed: has_option(tcp.get(20..header)?, MD5_OPTION),
             payload: tcp.get(header..)?,
         })
@@ -234,9 +240,12 @@ type Streams = HashMap<(From, (u16, u16)), Stream>;
 
 impl Seen {
     fn take(&mut self, segment: &Segment<'_>, streams: &mut Streams) {
-        self.segments += 1;
-        self.signed += u64::from(segment.signed);
-        self.ttls.push((segment.from, segment.ttl));
+        if !segment.reset {
+            // A RST may come from where no speaker runs yet.
+            self.segments += 1;
+            self.signed += u64::from(segment.signed);
+            self.ttls.push((segment.from, segment.ttl));
+        }
         let key = (segment.from, segment.ports);
         if segment.syn {
             let next = segment.sequence.wrapping_add(1);
@@ -249,7 +258,11 @@ impl Seen {
         };
         // A link without loss hands segments over in their order; what comes again was seen.
         let offset = stream.next.wrapping_sub(segment.sequence) as usize;
-        let Some(fresh) = segment.payload.get(offset..).filter(|fresh| !fresh.is_empty()) else {
+        let Some(fresh) = segment
+            .payload
+            .get(offset..)
+            .filter(|fresh| !fresh.is_empty())
+        else {
             return;
         };
         stream.buffer.extend_from_slice(fresh);

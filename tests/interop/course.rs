@@ -1,0 +1,678 @@
+//! What each feature asks beyond the course that all cells take.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use caracal_bgp_core::types::Family;
+use caracal_bgp_core::wire::{Capability, GracefulRestart, Open, RefreshKind};
+use caracal_bgp_speaker::snapshot::SessionState;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::arena::{Arena, until};
+use crate::cell::{Cell, kernel};
+use crate::daemons::Daemon;
+use crate::feature::Feature;
+use crate::ours::ROUTER;
+use crate::route::{Route, difference, extended, route_target};
+use crate::setup::{AddPath, SOURCE_ASN, Setup, THEIR_SOURCE_ASN, Transport};
+use crate::tap::{From, Passed, Seen};
+
+/// How a cell ended; one that failed has panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Pass,
+    /// With the router's own refusal.
+    Unsupported(String),
+}
+
+const V4: Family = Family::Ipv4Unicast;
+const V6: Family = Family::Ipv6Unicast;
+
+/// Plays one cell.
+pub(crate) fn play(daemon: &dyn Daemon, feature: Feature) -> Outcome {
+    let arena = Arena::new(match feature {
+        Feature::Unnumbered => &[],
+        // Who has an IPv4 address names that.
+        Feature::ExtendedNextHop => &[V6],
+        _ => &[V4, V6],
+    });
+    if let Some(words) = daemon.refusal(feature, &arena) {
+        let folder = arena.folder().display().to_string();
+        return Outcome::Unsupported(words.replace(&folder, "…"));
+    }
+    let setup = setup(feature);
+    let own = vec![
+        Route::new("10.1.0.0/26").communities(["65001:7"]),
+        Route::new("2001:db8:1::/64").large(["65001:7:7"]),
+    ];
+    let mut cell = Cell::new(&arena, daemon, setup, own);
+    let (ours, theirs) = first(&cell.setup, feature);
+    cell.tell(&ours, &theirs);
+    if feature == Feature::WeAskRefresh {
+        cell.start_router(false);
+        cell.ours.start_inside();
+    } else {
+        cell.start();
+    }
+    if let Err(words) = offered(&cell, feature) {
+        return Outcome::Unsupported(words);
+    }
+    cell.agree("after establishing");
+    on_the_wire(&cell, feature);
+    let (ours, theirs) = second(&cell.setup, feature);
+    cell.tell(&ours, &theirs);
+    cell.agree("after a change");
+    let refused = match feature {
+        Feature::WeRestart => we_restart(&mut cell),
+        Feature::TheyRestart => they_restart(&mut cell),
+        Feature::WeReflect | Feature::TheyReflect => reflected(&cell),
+        Feature::Communities => carried(&cell),
+        Feature::WellKnown => kept_inside(&cell),
+        Feature::Bfd => bfd(&cell),
+        Feature::WeAskRefresh => we_ask(&cell),
+        Feature::TheyAskRefresh => they_ask(&cell),
+        Feature::OurLastWords => our_last_words(&mut cell),
+        Feature::TheirLastWords => their_last_words(&mut cell),
+        _ => Ok(()),
+    };
+    if let Err(words) = refused {
+        return Outcome::Unsupported(words);
+    }
+    cell.restart_router();
+    cell.agree("after a restart");
+    cell.tap
+        .look(|seen| assert_eq!(seen.faults, [] as [&str; 0]));
+    Outcome::Pass
+}
+
+/// The session that a feature is tried on.
+pub(crate) fn setup(feature: Feature) -> Setup {
+    let plain = Setup::new([V4]);
+    match feature {
+        Feature::Ipv6 => Setup::new([V6]).over(Transport::V6),
+        Feature::ExtendedNextHop => Setup {
+            extended_next_hop: true,
+            ..plain.over(Transport::V6)
+        },
+        Feature::WeSendPaths => Setup {
+            add_path: AddPath::Receives,
+            our_sources: 2,
+            ..plain
+        },
+        Feature::TheySendPaths => Setup {
+            add_path: AddPath::Sends,
+            their_sources: 2,
+            ..plain
+        },
+        Feature::Md5 => Setup {
+            password: Some("correct horse".to_owned().replace(' ', "-")),
+            ..plain
+        },
+        Feature::Gtsm => Setup {
+            gtsm: true,
+            ..plain
+        },
+        Feature::WeReflect => Setup {
+            internal: true,
+            internal_sources: true,
+            ..plain
+        }
+        .with("routeReflectorClient", json!(true)),
+        Feature::TheyReflect => Setup {
+            internal: true,
+            they_reflect: true,
+            internal_their_sources: true,
+            ..plain
+        },
+        Feature::WellKnown => Setup {
+            internal: true,
+            ..plain
+        },
+        Feature::Bfd => Setup { bfd: true, ..plain },
+        Feature::Unnumbered => Setup {
+            extended_next_hop: true,
+            ..Setup::new([V4, V6]).over(Transport::Unnumbered)
+        },
+        _ => plain,
+    }
+}
+
+/// Prefixes of our side's sources have 18 in them, those of the router's 19.
+fn source_asn(side: u8) -> u32 {
+    if side == 18 {
+        SOURCE_ASN
+    } else {
+        THEIR_SOURCE_ASN
+    }
+}
+
+type Told = (Vec<Vec<Route>>, Vec<Vec<Route>>);
+
+/// Routes with every attribute that crosses the session, of both families, told in our AS or from outside.
+fn base(external: bool, side: u8) -> Vec<Route> {
+    let asn = source_asn(side);
+    let path = |rest: &str| {
+        if external {
+            format!("{asn} {rest}").trim().to_owned()
+        } else {
+            rest.to_owned()
+        }
+    };
+    let v4 = |third: u8, length: u8| Route::new(&format!("198.{side}.{third}.0/{length}"));
+    let v6 = |third: u8| Route::new(&format!("2001:db8:{side}0{third}::/48"));
+    let rich = |route: Route| {
+        route
+            .path(&path("64512 4200000001"))
+            .origin("incomplete")
+            .communities(["65009:1", "65009:65535"])
+            .large(["65009:1:2", "4200000000:4294967295:0"])
+            .extended([&route_target(65009, 5)].map(String::as_str))
+    };
+    let routes = [
+        rich(v4(1, 24)).med(70),
+        v4(2, 25)
+            .path(&path("65010"))
+            .origin("egp")
+            .aggregated(65010, "192.0.2.1"),
+        v4(3, 32).path(&path("")),
+        rich(v6(1)).med(70),
+        v6(2).path(&path("65010")).aggregated(65010, "192.0.2.1"),
+    ];
+    // RFC 4271 §5.1.5: with LOCAL_PREF to internal peers, without to external ones.
+    let preferred = (200..).zip(routes).map(|(local_pref, route)| {
+        if external {
+            route
+        } else {
+            route.local_pref(local_pref)
+        }
+    });
+    preferred.collect()
+}
+
+/// What is told first.
+fn first(setup: &Setup, feature: Feature) -> Told {
+    let mut ours = vec![base(!setup.internal_sources, 18)];
+    let mut theirs = vec![base(!setup.internal_their_sources, 19)];
+    for (count, told) in [
+        (setup.our_sources, &mut ours),
+        (setup.their_sources, &mut theirs),
+    ] {
+        if count == 2 {
+            told.push(vec![other_path(&told[0][0])]);
+        }
+    }
+    for (told, side) in [(&mut ours, 18), (&mut theirs, 19)] {
+        match feature {
+            Feature::Communities => told[0].push(many(side)),
+            Feature::WellKnown => told[0].extend(marked(side)),
+            _ => {}
+        }
+    }
+    (ours, theirs)
+}
+
+/// What is told then: one route is another, one is gone, one is new, and of two paths one is gone.
+fn second(setup: &Setup, feature: Feature) -> Told {
+    let (mut ours, mut theirs) = first(setup, feature);
+    for (told, side) in [(&mut ours, 18), (&mut theirs, 19)] {
+        for at in [0, 3] {
+            let route = told[0][at].clone();
+            told[0][at] = route.origin("igp").communities(["65009:2"]).large([]);
+        }
+        told[0].remove(1);
+        let path = told[0][1].as_path.clone();
+        let mut new = Route::new(&format!("198.{side}.9.0/24")).path(&path);
+        new.local_pref = told[0][1].local_pref;
+        told[0].push(new);
+        if told.len() == 2 {
+            // The other path stays for one prefix, and there is now a second one for another.
+            let other = other_path(&told[0][1]);
+            told[1] = vec![other];
+        }
+    }
+    (ours, theirs)
+}
+
+/// Another path to the same prefix, as good.
+fn other_path(route: &Route) -> Route {
+    let mut numbers: Vec<&str> = route.as_path.split(' ').collect();
+    for (number, other) in numbers.iter_mut().skip(1).zip(["64999", "64998"]) {
+        *number = other;
+    }
+    Route::new(&route.prefix)
+        .path(&numbers.join(" "))
+        .communities(["65009:99"])
+}
+
+/// A route with many communities of each kind.
+fn many(side: u8) -> Route {
+    let path = source_asn(side).to_string();
+    let mut many = Route::new(&format!("198.{side}.20.0/24")).path(&path);
+    many.communities = (1..=40).map(|number| format!("65009:{number}")).collect();
+    many.large = (1..=20).map(|number| format!("65009:0:{number}")).collect();
+    many.extended = (1..=10).map(|number| route_target(65009, number)).collect();
+    // Route targets of the two other kinds, and a site of origin.
+    many.extended.push("0x0102c00002010007".to_owned());
+    many.extended.push("0x0202fa56ea010007".to_owned());
+    many.extended.push(extended(0, 3, 65009, 11));
+    many
+}
+
+/// One route for each community that has a meaning, and one that may go everywhere.
+pub(crate) fn marked(side: u8) -> Vec<Route> {
+    let path = source_asn(side).to_string();
+    let route = |third: u8| Route::new(&format!("198.{side}.{third}.0/24")).path(&path);
+    vec![
+        route(20).communities(["65009:3"]),
+        route(21).communities(["no-export"]),
+        route(22).communities(["no-advertise"]),
+        route(23).communities(["no-export-subconfed"]),
+        route(24).communities(["graceful-shutdown", "65009:3"]),
+        route(25).communities(["blackhole", "no-export"]),
+    ]
+}
+
+/// What the feature needs both sides to offer. We do; what the router does not offer, it refuses.
+fn offered(cell: &Cell<'_>, feature: Feature) -> Result<(), String> {
+    let such = |capability: &Capability| match feature {
+        Feature::ExtendedNextHop | Feature::Unnumbered => {
+            *capability == Capability::ExtendedNextHop(vec![(V4.into(), 2)])
+        }
+        Feature::WeSendPaths | Feature::TheySendPaths => {
+            matches!(capability, Capability::AddPath(_))
+        }
+        Feature::WeRestart | Feature::TheyRestart => {
+            matches!(capability, Capability::GracefulRestart(restart) if !restart.families.is_empty())
+        }
+        Feature::WeAskRefresh | Feature::TheyAskRefresh => *capability == Capability::RouteRefresh,
+        _ => true,
+    };
+    let offers = |open: &Open| open.capabilities.iter().any(such);
+    let open = |from| {
+        until("an OPEN of each side", || {
+            let open = cell.tap.look(|seen| seen.open(from).cloned());
+            open.ok_or_else(|| format!("none of {from:?}"))
+        })
+    };
+    let (ours, theirs) = (open(From::Us), open(From::Them));
+    assert!(offers(&ours), "{ours:?}");
+    if offers(&theirs) {
+        return Ok(());
+    }
+    // Names of hosts are this machine's affair.
+    let mut capabilities = theirs.capabilities;
+    capabilities.retain(|capability| !matches!(capability, Capability::Hostname { .. }));
+    Err(format!("its OPEN offers {capabilities:?}"))
+}
+
+/// What must be seen on the link of a session that is up.
+fn on_the_wire(cell: &Cell<'_>, feature: Feature) {
+    cell.tap.look(|seen| match feature {
+        Feature::Md5 => assert_eq!(seen.signed, seen.segments),
+        Feature::Gtsm => assert!(
+            seen.ttls.iter().all(|(_, ttl)| *ttl == 255),
+            "{:?}",
+            seen.ttls
+        ),
+        _ => {}
+    });
+}
+
+fn restart_of(seen: &Seen, from: From) -> GracefulRestart {
+    let open = seen.open(from).unwrap();
+    let found = open
+        .capabilities
+        .iter()
+        .find_map(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(restart.clone()),
+            _ => None,
+        });
+    found.unwrap_or_else(|| panic!("{from:?}: {open:?}"))
+}
+
+/// For so long nothing may go, once it was seen that the other side is away.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// We die; the router keeps our routes until we are back, and nobody behind it hears of it.
+fn we_restart(cell: &mut Cell<'_>) -> Result<(), String> {
+    let expected = cell.ours_at_router();
+    for source in cell.their_sources.iter().filter_map(|s| s.speaker.as_ref()) {
+        source.watch();
+    }
+    cell.tap.forget();
+    cell.ours.kill();
+    let since = Instant::now();
+    while since.elapsed() < QUIET {
+        let seen = cell.daemon.told(&cell.place, &cell.setup)?;
+        let lost = difference(&expected, &seen);
+        cell.daemon.kept(&cell.place, lost)?;
+    }
+    cell.ours.start();
+    cell.agree("after our restart");
+    cell.tap.look(|seen| {
+        let restart = restart_of(seen, From::Us);
+        assert!(restart.restarting, "{restart:?}");
+        assert!(
+            restart.families.iter().all(|(_, kept)| *kept),
+            "{restart:?}"
+        );
+    });
+    for source in cell.their_sources.iter().filter_map(|s| s.speaker.as_ref()) {
+        assert_eq!(source.withdrawals(), 0, "behind the router");
+    }
+    Ok(())
+}
+
+/// The router dies; we keep its routes until it is back, and nobody behind us hears of it.
+fn they_restart(cell: &mut Cell<'_>) -> Result<(), String> {
+    let expected = cell.theirs_at_us();
+    let before = cell.ours.peer(ROUTER)?.established_count;
+    for source in cell.our_sources.iter().filter_map(|s| s.speaker.as_ref()) {
+        source.watch();
+    }
+    cell.tap.forget();
+    cell.end_router(Signal::SIGKILL);
+    let held = || {
+        let peer = cell.ours.peer(ROUTER)?;
+        if peer.state == SessionState::Established {
+            return Err(format!("{peer:#?}"));
+        }
+        let told = cell.told()?;
+        if let Some(path) = told.iter().find(|(_, path)| !path.stale || !path.used) {
+            return Err(format!("{path:?}"));
+        }
+        let seen: Vec<Route> = told.into_iter().map(|(route, _)| route).collect();
+        difference(&expected, &seen).map_or(Ok(()), Err)
+    };
+    until("its routes held while it is away", held);
+    let since = Instant::now();
+    while since.elapsed() < QUIET {
+        held().unwrap();
+        for family in &cell.setup.families {
+            let table = kernel(&cell.arena.ours, *family)?;
+            for route in expected.iter().filter(|route| route.family() == *family) {
+                assert!(table.contains_key(&route.prefix), "{route:?}");
+            }
+        }
+    }
+    cell.start_router(true);
+    cell.session_after(before);
+    cell.agree("after its restart");
+    let restart = cell.tap.look(|seen| restart_of(seen, From::Them));
+    cell.daemon.kept_forwarding(&restart)?;
+    for source in cell.our_sources.iter().filter_map(|s| s.speaker.as_ref()) {
+        assert_eq!(source.withdrawals(), 0, "behind us");
+    }
+    Ok(())
+}
+
+/// What is reflected arrives at the far end as RFC 4456 says.
+fn reflected(cell: &Cell<'_>) -> Result<(), String> {
+    let (sources, others, id, cluster, them) = if cell.setup.they_reflect {
+        let others = cell.ours_at_router();
+        (
+            &cell.their_sources,
+            others,
+            crate::setup::OUR_ID,
+            crate::setup::THEIR_ID,
+            "it",
+        )
+    } else {
+        let others = cell.theirs_at_us();
+        (
+            &cell.our_sources,
+            others,
+            crate::setup::THEIR_ID,
+            crate::setup::OUR_ID,
+            "us",
+        )
+    };
+    let expected: Vec<Route> = others
+        .into_iter()
+        .map(|mut route| {
+            route.originator_id = Some(id.to_owned());
+            route.cluster_list = vec![cluster.to_owned()];
+            if cell.setup.they_reflect {
+                cell.daemon.as_told(&cell.setup, route)
+            } else {
+                route
+            }
+        })
+        .collect();
+    for source in sources.iter().filter_map(|s| s.speaker.as_ref()) {
+        until(&format!("what {them} reflected"), || {
+            let heard = source.heard();
+            let heard: Vec<Route> = heard
+                .into_iter()
+                .filter(|route| !route.prefix.starts_with("10.1.") || cell.setup.they_reflect)
+                .filter(|route| cell.setup.families.contains(&route.family()))
+                .collect();
+            difference(&expected, &heard).map_or(Ok(()), Err)
+        });
+    }
+    Ok(())
+}
+
+/// Communities go on through both, to whoever is behind.
+fn carried(cell: &Cell<'_>) -> Result<(), String> {
+    far_end(cell, &|_, _| Ok(()));
+    Ok(())
+}
+
+/// What may not leave the AS does not.
+fn kept_inside(cell: &Cell<'_>) -> Result<(), String> {
+    far_end(cell, &|heard, side| {
+        for third in [21, 22, 23, 25] {
+            let prefix = format!("198.{side}.{third}.0/24");
+            let leak = heard.iter().find(|route| route.prefix == prefix);
+            assert!(leak.is_none(), "{leak:?}");
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Waits until the speakers behind both have heard number 20 with its communities, and looks at all they heard.
+fn far_end(cell: &Cell<'_>, look: &dyn Fn(&[Route], u8) -> Result<(), String>) {
+    for (sources, whose, side) in [
+        (&cell.our_sources, cell.theirs_at_us(), 19),
+        (&cell.their_sources, cell.ours_at_router(), 18),
+    ] {
+        let prefix = format!("198.{side}.20.0/24");
+        let expected = whose.iter().find(|route| route.prefix == prefix).unwrap();
+        for source in sources.iter().filter_map(|s| s.speaker.as_ref()) {
+            until("a route with communities behind both", || {
+                let heard = source.heard();
+                let found = heard.iter().find(|route| route.prefix == prefix);
+                let found = found.cloned().ok_or_else(|| format!("{heard:?}"))?;
+                let alike = |route: &Route| {
+                    let route = route.clone().canonical();
+                    (route.communities, route.large, route.extended)
+                };
+                if alike(&found) != alike(expected) {
+                    return Err(format!("{found:?}"));
+                }
+                look(&heard, side)
+            });
+        }
+    }
+}
+
+/// BFD is up on both sides; when its packets stop, the session ends long before its hold timer.
+fn bfd(cell: &Cell<'_>) -> Result<(), String> {
+    until("BFD at the router", || {
+        cell.daemon.bfd(&cell.place, &cell.setup)
+    });
+    until("BFD at us", || {
+        let peer = cell.ours.peer(ROUTER)?;
+        let up = peer.bfd.as_ref().is_some_and(|bfd| bfd.state == "Up");
+        if up {
+            Ok(())
+        } else {
+            Err(format!("{peer:#?}"))
+        }
+    });
+    let before = cell.ours.peer(ROUTER)?.established_count;
+    nft(
+        cell,
+        "table inet cut {\n chain in {\n type filter hook input priority 0\n udp dport 3784 drop\n }\n}\n",
+    );
+    let since = Instant::now();
+    let why = until("the end of the session", || {
+        let peer = cell.ours.peer(ROUTER)?;
+        // RFC 5882 §4.3: who cannot tell a dead path from dead BGP (no C bit) has his routes kept for a while.
+        let left = cell.ours.told_by(ROUTER)?;
+        let held = left.iter().all(|(_, path)| path.stale);
+        if peer.state != SessionState::Established && held {
+            Ok(peer.why)
+        } else {
+            Err(format!("{peer:#?}\n{left:?}"))
+        }
+    });
+    assert!(why.contains("BFD"), "{why}");
+    // The hold timer would take 30 s.
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        since.elapsed()
+    );
+    nft(cell, "delete table inet cut\n");
+    cell.session_after(before);
+    cell.agree("after the path is back");
+    Ok(())
+}
+
+fn nft(cell: &Cell<'_>, rules: &str) {
+    use std::io::Write as _;
+    let child = cell.arena.ours.run(|| {
+        let mut command = Command::new("nft");
+        Ok(command.args(["-f", "-"]).stdin(Stdio::piped()).spawn()?)
+    });
+    let mut child = child.unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(rules.as_bytes())
+        .unwrap();
+    assert!(child.wait().unwrap().success(), "nft: {rules}");
+}
+
+fn asked(seen: &Seen, from: From, kind: RefreshKind) -> bool {
+    seen.any(
+        from,
+        |message| matches!(message, Passed::Refresh(refresh) if refresh.kind == kind),
+    )
+}
+
+fn updates(seen: &Seen, from: From) -> usize {
+    let messages = seen.messages.iter();
+    messages
+        .filter(|message| **message == (from, Passed::Update))
+        .count()
+}
+
+/// Whether both sides offered to bracket refreshes (RFC 7313).
+fn enhanced(seen: &Seen) -> bool {
+    [From::Us, From::Them].into_iter().all(|from| {
+        let open = seen.open(from);
+        open.is_some_and(|open| {
+            open.capabilities
+                .contains(&Capability::EnhancedRouteRefresh)
+        })
+    })
+}
+
+/// After `ask`, whoever was asked tells all of it again, in brackets where both know them.
+fn refreshed(
+    cell: &Cell<'_>,
+    asks: From,
+    ask: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let told = if asks == From::Us {
+        From::Them
+    } else {
+        From::Us
+    };
+    let (before, brackets) = cell.tap.look(|seen| (updates(seen, told), enhanced(seen)));
+    ask()?;
+    until("all routes again", || {
+        cell.tap.look(|seen| {
+            let again = updates(seen, told) > before;
+            let bracketed = !brackets
+                || (asked(seen, told, RefreshKind::Begin) && asked(seen, told, RefreshKind::End));
+            if asked(seen, asks, RefreshKind::Request) && again && bracketed {
+                Ok(())
+            } else {
+                Err(format!("{:?}", seen.messages))
+            }
+        })
+    });
+    cell.agree("after a refresh");
+    Ok(())
+}
+
+fn we_ask(cell: &Cell<'_>) -> Result<(), String> {
+    refreshed(cell, From::Us, || {
+        cell.ours.refresh();
+        Ok(())
+    })
+}
+
+fn they_ask(cell: &Cell<'_>) -> Result<(), String> {
+    refreshed(cell, From::Them, || {
+        cell.daemon.ask_refresh(&cell.place, &cell.setup)
+    })
+}
+
+/// What peers of ours read when the speaker is stopped.
+const OUR_WORDS: &str = "the speaker was stopped";
+
+fn our_last_words(cell: &mut Cell<'_>) -> Result<(), String> {
+    cell.ours.stop();
+    let complaint = until("our message at the router", || {
+        let text = cell.daemon.last_words(&cell.place, &cell.setup)?;
+        if text.contains(OUR_WORDS) {
+            Ok(None)
+        } else {
+            cell.daemon.cannot_read(&text).map(Some).ok_or(text)
+        }
+    });
+    if let Some(words) = complaint {
+        return Err(words);
+    }
+    cell.ours.start();
+    cell.agree("after we are back");
+    Ok(())
+}
+
+/// What the router is to say.
+const THEIR_WORDS: &str = "line card 3 is changed, back at 4";
+
+fn their_last_words(cell: &mut Cell<'_>) -> Result<(), String> {
+    cell.daemon
+        .shut_down(&cell.place, &cell.setup, THEIR_WORDS)?;
+    until("its message at us", || {
+        let peer = cell.ours.peer(ROUTER)?;
+        let said = peer.last_received_error.as_ref().map(|error| &error.text);
+        let heard = said.is_some_and(|text| text.contains(THEIR_WORDS));
+        if heard {
+            Ok(())
+        } else {
+            Err(format!("{peer:#?}"))
+        }
+    });
+    // Some stay down then, some come back by themselves.
+    let gone = || {
+        let left = cell.ours.told_by(ROUTER)?;
+        let state = cell.ours.peer(ROUTER)?.state;
+        if left.is_empty() || state == SessionState::Established {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    };
+    until("its routes gone with it", gone);
+    Ok(())
+}
