@@ -14,6 +14,10 @@ pub(crate) struct NodeArgs {
     /// Credentials; the pod's service account when absent
     #[arg(long, env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
+    /// Namespace of the Secrets that BGPPeers and BGPConfigurations name; that of the credentials when
+    /// absent
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
     /// Folder for the snapshot, the address log and the local sockets, on a tmpfs
     #[arg(long, env = "CARACAL_RUN_DIR", default_value = "/run/caracal")]
     run_dir: PathBuf,
@@ -42,6 +46,7 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<ExitCode> {
         None => ApiSource::InCluster,
     };
     let mut config = Config::new(arguments.node, api);
+    config.namespace = arguments.namespace;
     config.run_dir = arguments.run_dir;
     config.cni_socket = arguments.cni_socket;
     config.own_table = !arguments.no_table_owner;

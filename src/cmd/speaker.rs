@@ -39,6 +39,10 @@ const FAREWELL: &str = "the speaker was stopped";
 
 pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
     super::daemon(async |shutdown| {
+        // A socket for every session, two while connections collide.
+        if let Err(error) = caracal_bgp_speaker::net::raise_file_limit() {
+            tracing::warn!(%error, "as many sessions as the system gives files");
+        }
         let manifests = files::read(&arguments.files)?;
         let resolved = resolve(&Inputs::standalone(&arguments.node, &manifests));
         for finding in &resolved.findings {

@@ -10,6 +10,8 @@ pub struct Config {
     pub node_name: String,
     /// How the API server is reached.
     pub api: ApiSource,
+    /// Where the Secrets are that sessions need; the namespace of the credentials where absent.
+    pub namespace: Option<String>,
     /// Directory for the snapshot, the address log and the local sockets; on a tmpfs, so that a
     /// reboot, which loses the pods, loses their records too.
     pub run_dir: PathBuf,
@@ -33,6 +35,7 @@ impl Config {
         Config {
             node_name: node_name.into(),
             api,
+            namespace: None,
             run_dir: PathBuf::from("/run/caracal"),
             cni_socket: None,
             own_table: true,

@@ -21,7 +21,6 @@ use caracal_bgp_speaker::{
 use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
 use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
 use caracal_resolve::{Finding, Inputs, KernelFeatures, Resolved, Secrets, resolve};
-use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -29,8 +28,6 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::error::Error;
 use crate::world::World;
-
-static NO_SECRETS: BTreeMap<String, Secret> = BTreeMap::new();
 
 /// Pause between two accounts of the speaker: a table that converges changes all the time.
 const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -50,7 +47,21 @@ pub(crate) struct Routing {
     api_socket: PathBuf,
     bfd_socket: PathBuf,
     netns: Netns,
+    kernel: KernelFeatures,
     running: Option<Running>,
+}
+
+/// What the meaning of the resources depends on.
+pub(crate) struct View<'a> {
+    pub(crate) world: &'a World,
+    /// What sits on `lo`.
+    pub(crate) loopbacks: &'a BTreeSet<IpAddr>,
+    /// Those of the node's blocks, as the agent sees them.
+    pub(crate) phases: &'a BTreeMap<String, BlockPhase>,
+    /// Where Secrets are.
+    pub(crate) namespace: &'a str,
+    /// Why some of them could not be read.
+    pub(crate) unread: &'a BTreeMap<String, String>,
 }
 
 struct Running {
@@ -74,6 +85,7 @@ impl Routing {
             api_socket: config.run_dir.join("bgp.sock"),
             bfd_socket: config.run_dir.join("bfd.sock"),
             netns: Netns::current()?,
+            kernel: KernelFeatures::probe(),
             running: None,
         })
     }
@@ -83,18 +95,11 @@ impl Routing {
         self.running.is_some()
     }
 
-    /// Brings the speaker to what the resources mean now; starts it at the first call. `phases`
-    /// are those of the node's blocks as the agent sees them, `loopbacks` what sits on `lo`.
+    /// Brings the speaker to what the resources mean; starts it at the first call.
     ///
     /// # Errors
     /// Where the speaker or its kernel side cannot be started or has ended.
-    pub(crate) async fn apply(
-        &mut self,
-        world: &World,
-        loopbacks: &BTreeSet<IpAddr>,
-        phases: &BTreeMap<String, BlockPhase>,
-    ) -> Result<(), Error> {
-        let resolved = self.resolve(world, loopbacks, phases);
+    pub(crate) async fn apply(&mut self, resolved: Resolved) -> Result<(), Error> {
         match &mut self.running {
             None => self.start(resolved).await,
             Some(running) => running.change(resolved).await,
@@ -135,12 +140,15 @@ impl Routing {
         }
     }
 
-    fn resolve(
-        &self,
-        world: &World,
-        loopbacks: &BTreeSet<IpAddr>,
-        phases: &BTreeMap<String, BlockPhase>,
-    ) -> Resolved {
+    /// What the resources mean for this node.
+    pub(crate) fn resolve(&self, view: &View<'_>) -> Resolved {
+        let View {
+            world,
+            loopbacks,
+            phases,
+            namespace,
+            unread,
+        } = *view;
         let taken_up = phases
             .iter()
             .filter(|(_, phase)| matches!(phase, BlockPhase::Active | BlockPhase::Draining))
@@ -168,17 +176,17 @@ impl Routing {
             configurations: world.bgp_configurations.by_name(),
             peers: world.bgp_peers.by_name(),
             filters: world.bgp_filters.by_name(),
-            // Secrets are not watched yet: sessions with a password are held and say so.
             secrets: Secrets {
-                objects: &NO_SECRETS,
-                namespace: None,
+                objects: world.secrets.by_name(),
+                namespace: Some(namespace),
+                unread,
             },
-            kernel: KernelFeatures::default(),
+            kernel: self.kernel,
             pools: world.ip_pools.by_name(),
             blocks,
             taken_up: &taken_up,
             loopbacks,
-            // Known once the kernel's routes are read, see [`Routing::start`].
+            // Known once the kernel's routes are read, see `Routing::start`.
             restarting: false,
         })
     }
