@@ -99,6 +99,11 @@ fn path_sentence(path: &PathSnapshot) -> String {
     } else {
         ""
     };
+    let unconfirmed = if path.unconfirmed {
+        ", in a block whose holder cannot be confirmed,"
+    } else {
+        ""
+    };
     let verdict = if path.best {
         "is best".to_owned()
     } else if path.multipath {
@@ -110,7 +115,10 @@ fn path_sentence(path: &PathSnapshot) -> String {
     } else {
         "waits for the selection".to_owned()
     };
-    format!("The path from {}{via}{stale} {verdict}.", path.from)
+    format!(
+        "The path from {}{via}{stale}{unconfirmed} {verdict}.",
+        path.from
+    )
 }
 
 fn fib_sentence(fib: &FibSnapshot) -> Option<String> {
@@ -161,6 +169,7 @@ fn path_snapshot(
         best: selection.is_some_and(|selection| selection.best == index),
         multipath: selection.is_some_and(|selection| selection.multipath.contains(&index)),
         stale: entry.stale,
+        unconfirmed: entry.validity.is_unconfirmed(),
         rejected: entry.rejected.as_ref().map(ToString::to_string),
         lost_at: selection
             .and_then(|selection| selection.lost_at[index])

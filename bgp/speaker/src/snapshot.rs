@@ -265,6 +265,8 @@ pub struct PathSnapshot {
     pub multipath: bool,
     /// Whether it is kept from before the peer's restart.
     pub stale: bool,
+    /// Whether it lies in a block, and nobody can say if it comes from the node that holds it.
+    pub unconfirmed: bool,
     /// Why it cannot be used, if it cannot.
     pub rejected: Option<String>,
     /// The step of the selection at which it lost, if it did.

@@ -406,9 +406,9 @@ mod tests {
 
     #[test]
     fn sessions_wait_for_a_secret_until_it_is_there_or_not_there() {
-        let (start, mut world) = (Instant::now(), World::default());
+        let start = Instant::now();
         for seen in [there(), Seen::Absent] {
-            let mut watch = unserved();
+            let (mut watch, mut world) = (unserved(), World::default());
             assert_eq!(watch.awaited_until(start), None);
             assert!(
                 watch

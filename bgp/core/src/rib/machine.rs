@@ -319,7 +319,10 @@ impl Rib {
         }
         if let Some(old) = old {
             self.table.release(old);
-            if (old.used, old.marks.rejected) == (used, marks.rejected) {
+            let unconfirmed = |marks: Marks| marks.validity.is_unconfirmed();
+            if (old.used, old.marks.rejected) == (used, marks.rejected)
+                && unconfirmed(old.marks) == unconfirmed(marks)
+            {
                 return;
             }
         }

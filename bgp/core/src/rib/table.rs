@@ -408,6 +408,7 @@ pub(super) fn candidate<'a>(paths: &'a Paths, entry: &Entry) -> Candidate<'a> {
     Candidate {
         rank: paths.rank(entry.used),
         id: entry.id,
+        unconfirmed: entry.marks.validity.is_unconfirmed(),
         path: paths.get(entry.used),
     }
 }

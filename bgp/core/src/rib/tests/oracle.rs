@@ -212,6 +212,7 @@ proptest! {
                 .map(|(path, rank)| Some(Candidate {
                     rank,
                     id: PathId::default(),
+                    unconfirmed: false,
                     path,
                 }))
                 .collect();
