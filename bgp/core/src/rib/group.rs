@@ -24,10 +24,6 @@ use crate::rib::table::{DestId, Entry, Table};
 use crate::types::{Family, FamilySet, Nlri, PathId};
 use crate::wire;
 
-/// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
-/// read on its own, so that it costs the others nothing and memory stays bounded.
-const LOG_LIMIT: usize = if cfg!(test) { 6 } else { 64 * 1024 };
-
 /// Names a reader of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct ReaderId(u32);
@@ -42,6 +38,9 @@ pub(super) struct Group {
     /// The reader of each member.
     places: BTreeMap<PeerIndex, ReaderId>,
     seed: Seed,
+    /// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
+    /// read on its own, so that it costs the others nothing and memory stays bounded.
+    log_limit: usize,
 }
 
 /// Peers that have been told the same, up to their places in the log.
@@ -119,7 +118,7 @@ pub(super) struct Sources<'a> {
 }
 
 impl Group {
-    pub(super) fn new(config: Arc<EgressConfig>, seed: Seed) -> Self {
+    pub(super) fn new(config: Arc<EgressConfig>, seed: Seed, log_limit: usize) -> Self {
         Self {
             config,
             exports: Exports::new(seed),
@@ -127,6 +126,7 @@ impl Group {
             next_reader: 0,
             places: BTreeMap::new(),
             seed,
+            log_limit,
         }
     }
 
@@ -285,7 +285,9 @@ impl Group {
             return;
         };
         // The others would have to read on to there anyway.
-        while self.readers[&other].log_size < LOG_LIMIT / 2 && self.read(other, sources, budget) {}
+        while self.readers[&other].log_size < self.log_limit / 2
+            && self.read(other, sources, budget)
+        {}
         let target = &self.readers[&other];
         if target.position != end {
             return;
@@ -408,7 +410,7 @@ impl Group {
     /// Gives the members that hold up the log readers of their own.
     fn drop_laggards(&mut self, id: ReaderId, table: &mut Table) {
         while let Some(reader) = self.readers.get(&id) {
-            if reader.log_size <= LOG_LIMIT || reader.members.len() < 2 {
+            if reader.log_size <= self.log_limit || reader.members.len() < 2 {
                 return;
             }
             let laggards: Vec<PeerIndex> = reader

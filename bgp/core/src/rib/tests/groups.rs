@@ -7,6 +7,8 @@ const CLIENTS: u32 = 8;
 const PREFIXES: u8 = 5;
 /// Clients from here on are told every path, not only the best.
 const GREEDY: u32 = 5;
+/// So few that clients fall behind.
+const LOG_LIMIT: usize = 6;
 
 fn address(peer: u32) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, peer as u8)
@@ -49,8 +51,12 @@ struct Club {
 impl Club {
     fn new() -> Self {
         let open = vec![true; CLIENTS as usize];
+        let options = RibOptions {
+            log_limit: LOG_LIMIT,
+            ..RibOptions::default()
+        };
         Self {
-            rib: Rib::new(club_config(&open), RibOptions::default(), &mut Vec::new()),
+            rib: Rib::new(club_config(&open), options, &mut Vec::new()),
             open,
             generation: 0,
             sessions: BTreeMap::new(),
@@ -332,7 +338,7 @@ fn a_client_that_takes_nothing_costs_the_others_nothing_and_catches_up_at_once()
         club.announce(0, prefix((round % 5) as u8).into(), round);
         club.pull(1, 10);
     }
-    let [_, _, journal, _] = club.rib.footprint();
+    let journal = club.rib.footprint().journal;
     assert!(journal < 1500, "the journal grew to {journal}");
     let mut pulls = 0;
     while club.pull(2, 10) {
