@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use caracal_bgp_speaker::handle::BfdOptions;
 use caracal_bgp_speaker::{Forwarding, How, Speaker, SpeakerOptions};
 use caracal_fib::netns::Netns;
 use caracal_fib::{FibOptions, KernelFib};
@@ -24,6 +25,13 @@ pub(crate) struct SpeakerArgs {
     /// Folder for the local socket; without it there is none
     #[arg(long, env = "CARACAL_RUN_DIR")]
     run_dir: Option<PathBuf>,
+    /// Socket of the BFD process, for peers with `bfd`
+    #[arg(
+        long,
+        env = "CARACAL_BFD_SOCKET",
+        default_value = "/run/caracal/bfd.sock"
+    )]
+    bfd_socket: PathBuf,
 }
 
 /// What peers read in the Cease that ends a session (RFC 9003).
@@ -48,6 +56,10 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
                 .run_dir
                 .as_ref()
                 .map(|folder| folder.join("bgp.sock")),
+            bfd: Some(BfdOptions {
+                socket: arguments.bfd_socket.clone(),
+                owner: format!("speaker:{}", arguments.node),
+            }),
         };
         let speaker = if arguments.no_fib {
             Speaker::start(config, None, options).await?

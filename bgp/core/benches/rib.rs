@@ -57,6 +57,7 @@ fn rib() -> Rib {
         protected: Vec::new(),
         blocks: Arc::default(),
         originate: BTreeMap::new(),
+        statics: BTreeMap::new(),
         peers: (0..2)
             .map(|index| (PeerIndex(index), policy.clone()))
             .collect(),

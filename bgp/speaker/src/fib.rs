@@ -29,6 +29,11 @@ pub trait Fib: Send {
     /// prefix answers for the older ones too.
     fn apply(&mut self, changes: Vec<FibChange>);
 
+    /// Packets that go these ways are lost, and no route needs them but those of which changes follow
+    /// soon: leave them out of whatever has other ways. A later change that names one of them means
+    /// that it can be used again.
+    fn lose(&mut self, next_hops: Vec<FibNextHop>);
+
     /// The first complete table has been handed over: routes of ours that no change has named
     /// since start are left over from an earlier life and go. Called once, after the last
     /// [`Fib::apply`] of the first table.

@@ -4,14 +4,14 @@
 //! bounded by the table however slow the kernel is. Does not own answers, which come back as
 //! [`crate::FibEvent`]s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use caracal_bgp_core::types::Prefix;
 
 use crate::error::Error;
-use crate::fib::{Fib, FibChange};
+use crate::fib::{Fib, FibChange, FibNextHop};
 
 /// Changes on their way to the FIB; shared by the RIB thread, which never waits here, and the
 /// FIB thread.
@@ -21,9 +21,18 @@ pub(crate) struct FibQueue(Arc<(Mutex<Waiting>, Condvar)>);
 #[derive(Debug, Default)]
 struct Waiting {
     changes: BTreeMap<Prefix, FibChange>,
+    /// Next hops lost after `changes` were pushed.
+    lost: BTreeSet<FibNextHop>,
     /// The first table is complete with `changes`.
     complete: bool,
     closed: bool,
+}
+
+/// What the FIB is told next, in this order.
+struct Batch {
+    changes: Vec<FibChange>,
+    lost: Vec<FibNextHop>,
+    complete: bool,
 }
 
 impl FibQueue {
@@ -34,9 +43,24 @@ impl FibQueue {
             return;
         }
         for change in changes {
+            if let Some(route) = change.route.as_ref().filter(|_| !waiting.lost.is_empty()) {
+                let again = route.next_hops.iter();
+                again.for_each(|next_hop| {
+                    waiting.lost.remove(next_hop);
+                });
+            }
             waiting.changes.insert(change.prefix, change);
         }
         self.0.1.notify_one();
+    }
+
+    /// Says that packets which go these ways are lost.
+    pub(crate) fn lose(&self, next_hops: impl IntoIterator<Item = FibNextHop>) {
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.lost.extend(next_hops);
+            self.0.1.notify_one();
+        }
     }
 
     /// Everything of the first table has been pushed.
@@ -50,21 +74,25 @@ impl FibQueue {
         let mut waiting = self.lock();
         waiting.closed = true;
         waiting.changes.clear();
+        waiting.lost.clear();
         waiting.complete = false;
         self.0.1.notify_one();
     }
 
     /// The next batch; `None` once closed.
-    fn take(&self) -> Option<(Vec<FibChange>, bool)> {
+    fn take(&self) -> Option<Batch> {
         let (_, arrival) = &*self.0;
         let mut waiting = self.lock();
         loop {
             if waiting.closed {
                 return None;
             }
-            if !waiting.changes.is_empty() || waiting.complete {
-                let changes = std::mem::take(&mut waiting.changes).into_values().collect();
-                return Some((changes, std::mem::take(&mut waiting.complete)));
+            if !waiting.changes.is_empty() || !waiting.lost.is_empty() || waiting.complete {
+                return Some(Batch {
+                    changes: std::mem::take(&mut waiting.changes).into_values().collect(),
+                    lost: std::mem::take(&mut waiting.lost).into_iter().collect(),
+                    complete: std::mem::take(&mut waiting.complete),
+                });
             }
             waiting = arrival
                 .wait(waiting)
@@ -89,11 +117,14 @@ pub(crate) fn spawn(
     thread::Builder::new()
         .name("bgp-fib".into())
         .spawn(move || {
-            while let Some((changes, complete)) = queue.take() {
-                if !changes.is_empty() {
-                    fib.apply(changes);
+            while let Some(batch) = queue.take() {
+                if !batch.changes.is_empty() {
+                    fib.apply(batch.changes);
                 }
-                if complete {
+                if !batch.lost.is_empty() {
+                    fib.lose(batch.lost);
+                }
+                if batch.complete {
                     fib.initial_sync_complete();
                 }
             }

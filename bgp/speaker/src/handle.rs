@@ -24,6 +24,17 @@ pub(crate) const REQUEST_DEPTH: usize = 32;
 pub struct SpeakerOptions {
     /// Where to serve the local API, a Unix socket; `None` serves none.
     pub api_socket: Option<PathBuf>,
+    /// The BFD process to ask; without one, no path is watched.
+    pub bfd: Option<BfdOptions>,
+}
+
+/// The BFD process, and as whom it is asked.
+#[derive(Clone, Debug)]
+pub struct BfdOptions {
+    /// Its socket. The process need not run yet.
+    pub socket: PathBuf,
+    /// Our name there: the same after a restart, so that sessions are found again as they are.
+    pub owner: String,
 }
 
 /// How a speaker ends.

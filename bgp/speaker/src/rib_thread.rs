@@ -215,6 +215,7 @@ impl Worker {
                 if let Event::PeerDown { peer, .. } = &event {
                     self.writers.remove(peer);
                 }
+                self.warn_of_dead_ends(&event);
                 self.handle(event);
             }
             Input::Up(event, peer, writer) => {
@@ -229,6 +230,18 @@ impl Worker {
 
     fn handle(&mut self, event: Event) {
         self.rib.handle(Instant::now(), event, &mut self.actions);
+    }
+
+    /// Tells the FIB at once of next hops that lead nowhere any more: to work out what becomes of
+    /// each route takes longer than packets should be lost.
+    fn warn_of_dead_ends(&self, event: &Event) {
+        let index = match event {
+            Event::PeerDown { peer, retain } if retain.is_empty() => peer.index,
+            Event::PathDown { index } => *index,
+            _ => return,
+        };
+        let ways = self.rib.ways_of(index);
+        self.outlets.fib.lose(ways.iter().map(fib_next_hop));
     }
 
     fn handle_timeout(&mut self) {

@@ -19,6 +19,7 @@ use caracal_bgp_core::fsm::{
     Action, Admin, CloseWhy, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer,
     Retention, Role, State,
 };
+use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::PeerKind;
 use caracal_bgp_core::wire::{self, DecodeContext, EncodeContext, Message, MessageType};
@@ -69,6 +70,7 @@ pub(crate) enum Command {
 pub(crate) struct Reconfiguration {
     pub(crate) config: Arc<PeerConfig>,
     pub(crate) machine: Config,
+    pub(crate) ignored_interfaces: Arc<[InterfaceGlob]>,
     /// What is agreed in OPEN differs.
     pub(crate) new_session: bool,
 }
@@ -85,6 +87,8 @@ pub(crate) struct Setup {
     pub(crate) rib: RibHandle,
     pub(crate) board: Arc<PeerBoard>,
     pub(crate) interfaces: Interfaces,
+    /// Interfaces of which no address is named.
+    pub(crate) ignored_interfaces: Arc<[InterfaceGlob]>,
     /// True until our own restart is over.
     pub(crate) restarting: watch::Receiver<bool>,
 }
@@ -246,8 +250,10 @@ impl Session {
         let Reconfiguration {
             config,
             mut machine,
+            ignored_interfaces,
             new_session,
         } = change;
+        self.setup.ignored_interfaces = ignored_interfaces;
         let before = std::mem::replace(&mut self.setup.config, config);
         if self.claimed {
             claim_forwarding(&mut machine);
@@ -556,7 +562,8 @@ impl Session {
         let remote = self.setup.remote;
         let source = Source::of(remote);
         let table = self.setup.interfaces.current();
-        let (ends, interface) = table.ends(local, source.ifindex, source.address);
+        let ignored = &self.setup.ignored_interfaces;
+        let (ends, interface) = table.ends(local, source.ifindex, source.address, ignored);
         let (outlet, routes, alarms) = rib_thread::outlet();
         self.established = Some(Established {
             conn,
@@ -570,6 +577,7 @@ impl Session {
             status.remote = Some(remote);
             status.local_address = Some(local);
             status.interface = interface;
+            status.ends = Some(ends.clone());
             status.negotiated = Some(negotiated.clone());
             status.why.clear();
         });

@@ -90,10 +90,32 @@ pub struct PeerSnapshot {
     pub established_count: u64,
     /// What was agreed on, while a session is up.
     pub terms: Option<TermsSnapshot>,
+    /// What BFD says of the path, once it has said anything.
+    pub bfd: Option<BfdSnapshot>,
     /// Messages, errors and flaps since start.
     pub counters: CounterSnapshot,
     /// Per negotiated family.
     pub families: Vec<FamilySnapshot>,
+}
+
+/// The BFD session that watches the path to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdSnapshot {
+    /// `Up`, `Init`, `Down` or `AdminDown`.
+    pub state: String,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// What led to it.
+    pub reason: String,
+    /// The state that the peer says its side is in.
+    pub remote_state: String,
+    /// Our diagnostic (RFC 5880 §4.1).
+    pub diagnostic: String,
+    /// Whether both ends' BFD outlives their BGP (C bit): only then does a failure during a graceful
+    /// restart prove that the path is dead.
+    pub independent: bool,
+    /// How often the state has changed.
+    pub transitions: u64,
 }
 
 /// What two speakers have agreed on.

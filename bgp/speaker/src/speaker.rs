@@ -14,6 +14,7 @@
 
 mod answers;
 mod apply;
+mod detection;
 mod links;
 mod peers;
 
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use std::sync::Arc;
 
+use caracal_bfdd::client::ClientEvent;
 use caracal_bgp_core::fsm::Admin;
 use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, PeerIndex, RibOptions};
 use caracal_bgp_core::types::Family;
@@ -33,11 +35,14 @@ use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::fib::{FibEvent, Forwarding};
 use crate::fib_thread::{self, FibQueue};
-use crate::handle::{Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions};
+use crate::handle::{
+    BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
+};
 use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners};
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::Command;
 use crate::snapshot::SessionState;
+use crate::speaker::detection::Detection;
 use crate::speaker::links::Links;
 use crate::speaker::peers::{Caller, Peers};
 use crate::status::{Board, now_ms};
@@ -49,6 +54,8 @@ const INTAKE_DEPTH: usize = 64;
 const ANSWERS_AT_ONCE: usize = 512;
 /// How often peers that ranges let in are looked at.
 const ROLL_CALL: Duration = Duration::from_secs(1);
+/// How long the BFD process may take to end sessions.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long such a peer may be without a connection before it loses its place.
 const ABSENCE: Duration = Duration::from_secs(5);
 
@@ -103,6 +110,8 @@ impl Speaker {
             links: Links::new(interfaces.clone(), discovery),
             intake,
             incoming,
+            bfd: options.bfd,
+            detection: None,
             listeners: None,
             tasks: Vec::new(),
             threads: Vec::new(),
@@ -135,6 +144,7 @@ impl Speaker {
             supervisor.start_peer(name);
         }
         supervisor.watch_unnumbered();
+        supervisor.watch_paths();
         supervisor.release_peers_behind_dead_links().await;
         let inputs = Inputs {
             requests: incoming_requests,
@@ -175,6 +185,7 @@ enum Turn {
     Connections(Vec<Incoming>),
     InterfacesChanged,
     Found(Vec<LinkReport>),
+    Detected(ClientEvent),
     RollCall,
     /// Nobody has a handle any more.
     Forsaken,
@@ -188,6 +199,9 @@ struct Supervisor {
     restarting: watch::Receiver<bool>,
     fib_queue: FibQueue,
     links: Links,
+    bfd: Option<BfdOptions>,
+    /// Once a peer has asked for it.
+    detection: Option<Detection>,
     intake: mpsc::Sender<Arrival>,
     incoming: mpsc::Sender<Vec<Incoming>>,
     listeners: Option<Listeners>,
@@ -209,6 +223,7 @@ impl Supervisor {
                 Some(batch) = inputs.connections.recv() => Turn::Connections(batch),
                 Ok(()) = inputs.interfaces.changed() => Turn::InterfacesChanged,
                 reports = self.links.discovery.next() => Turn::Found(reports),
+                event = Detection::next(&mut self.detection) => Turn::Detected(event),
                 _ = roll_call.tick() => Turn::RollCall,
             };
             match turn {
@@ -221,6 +236,7 @@ impl Supervisor {
                 Turn::Connections(batch) => self.connected(batch).await,
                 Turn::InterfacesChanged => self.interfaces_changed().await,
                 Turn::Found(reports) => self.found(reports).await,
+                Turn::Detected(event) => self.detected(event).await,
                 Turn::RollCall => self.call_roll(),
                 Turn::Forsaken => break (How::GracefulRestart, None),
             }
@@ -290,6 +306,9 @@ impl Supervisor {
         }
         for name in &fresh {
             self.start_peer(name);
+        }
+        if !fresh.is_empty() {
+            self.watch_paths();
         }
         for (name, incoming) in callers {
             self.order(&name, Command::Incoming(incoming.stream)).await;
@@ -394,6 +413,7 @@ impl Supervisor {
         if !names.is_empty() {
             self.remove_peers(&names).await;
             self.configure_rib().await;
+            self.watch_paths();
         }
     }
 
@@ -403,6 +423,7 @@ impl Supervisor {
         if let Some(listeners) = self.listeners.take() {
             listeners.close().await;
         }
+        let for_good = matches!(how, How::Cease { .. });
         let wish = match how {
             How::GracefulRestart => Admin::Restart,
             How::Cease { message } => Admin::Down { text: message },
@@ -416,6 +437,10 @@ impl Supervisor {
         }
         for task in ending {
             let _ = task.await;
+        }
+        // For a restart they stay: the next life finds them as they are.
+        if for_good && let Some(detection) = self.detection.take() {
+            detection.end(FAREWELL).await;
         }
         for task in self.tasks.drain(..).chain(self.api.take()) {
             task.abort();

@@ -12,7 +12,7 @@ use caracal_bgp_core::fsm::{
 use caracal_bgp_core::rib::{
     BlockOwner, BlockOwners, FamilyView, MaxPrefixes, Multipath, PeerIndex, PeerPolicy, RibConfig,
 };
-use caracal_bgp_core::types::{Family, FamilySet};
+use caracal_bgp_core::types::{Family, FamilySet, NextHop, Prefix};
 use caracal_bgp_core::wire::PathAttributes;
 
 use crate::config::{self, AddPathSend, MaxPrefixAction, Origination, PeerConfig, SpeakerConfig};
@@ -129,11 +129,18 @@ pub(crate) fn rib_config(
             .iter()
             .map(|(prefix, origination)| (*prefix, attributes(origination)))
             .collect(),
+        statics: peers.values().filter_map(|peer| gateway(peer)).collect(),
         peers: peers
             .iter()
             .map(|(index, peer)| (*index, peer_policy(config, peer)))
             .collect(),
     }
+}
+
+/// The host route to a peer that must be reached through a gateway.
+fn gateway(peer: &PeerConfig) -> Option<(Prefix, NextHop)> {
+    let remote = peer.remote.address()?.ip();
+    Some((Prefix::host(remote), peer.reachable_by?.into()))
 }
 
 fn peer_policy(config: &SpeakerConfig, peer: &PeerConfig) -> PeerPolicy {

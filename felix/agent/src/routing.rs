@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::handle::{FibSnapshot, RouteSnapshot};
+use caracal_bgp_speaker::handle::{BfdOptions, FibSnapshot, RouteSnapshot};
 use caracal_bgp_speaker::{
     Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot,
 };
@@ -48,6 +48,7 @@ pub(crate) struct Account {
 pub(crate) struct Routing {
     node_name: String,
     api_socket: PathBuf,
+    bfd_socket: PathBuf,
     netns: Netns,
     running: Option<Running>,
 }
@@ -71,6 +72,7 @@ impl Routing {
         Ok(Routing {
             node_name: config.node_name.clone(),
             api_socket: config.run_dir.join("bgp.sock"),
+            bfd_socket: config.run_dir.join("bfd.sock"),
             netns: Netns::current()?,
             running: None,
         })
@@ -195,6 +197,10 @@ impl Routing {
             })?;
         let options = SpeakerOptions {
             api_socket: Some(self.api_socket.clone()),
+            bfd: Some(BfdOptions {
+                socket: self.bfd_socket.clone(),
+                owner: format!("agent:{}", self.node_name),
+            }),
         };
         let mut config = resolved.config.clone();
         // RFC 4724 §4.1: the Restart State bit, and the Forwarding State bit with it, only when the

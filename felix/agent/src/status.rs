@@ -258,6 +258,7 @@ mod tests {
             last_received_error: None,
             established_count: 0,
             terms: None,
+            bfd: None,
             counters: CounterSnapshot::default(),
             families: Vec::new(),
         }

@@ -147,6 +147,9 @@ pub fn node_settings(pod_link_prefix: &str) -> Result<Vec<Setting>> {
         ("net/ipv6/conf/default/ignore_routes_with_linkdown", 1),
         // IPv6 addresses, unlike IPv4 ones, vanish when a link is set down and do not come back.
         ("net/ipv6/conf/all/keep_addr_on_down", 1),
+        // Otherwise each change of a next-hop group is told once for every route that leads to it, to
+        // us and to whoever else listens: 100,000 messages for the loss of a neighbour.
+        ("net/ipv4/nexthop_compat_mode", 0),
         // fib_multipath_use_neigh is not in the list: next-hop groups always skip a member whose
         // neighbour is known to be unreachable, whatever it says.
     ];

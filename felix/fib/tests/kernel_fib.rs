@@ -17,7 +17,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 use tokio::sync::mpsc::Receiver;
 
-use common::{DEADLINE, Fabric, addr, ip, rtnl, until};
+use common::{DEADLINE, Fabric, addr, ip, prepare, rtnl, until};
 
 /// A FIB under test, and what it said.
 struct Subject {
@@ -530,6 +530,52 @@ fn ten_thousand_routes_are_written_in_batches_and_a_neighbour_moves_without_them
     let none: Vec<(&str, &[&str])> = names.iter().map(|name| (name.as_str(), &[][..])).collect();
     time("removal", &mut subject, &none);
     assert_eq!(routes(node), "");
+    subject.fib.stop();
+}
+
+#[test]
+fn a_neighbour_that_dies_behind_a_living_link_costs_one_write_whatever_the_number_of_routes() {
+    const ROUTES: u32 = 5_000;
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let node = &fabric.node;
+    // Else the kernel tells of each route when the group under it changes.
+    prepare(node.netns());
+    let mut subject = Subject::start(node, FibOptions::default());
+    let names: Vec<String> = (0..ROUTES)
+        .map(|number| format!("{}/26", std::net::Ipv4Addr::from(0x0b00_0000 + number * 64)))
+        .collect();
+    let over = |next_hops: &'static [&'static str]| -> Vec<(&str, &[&str])> {
+        names.iter().map(|name| (&**name, next_hops)).collect()
+    };
+    let seq = subject.ask(&over(BOTH_V4));
+    subject.installed(seq);
+    subject.synced();
+    let mut watch = Watch::start(node);
+    let group = || ip(node, "nexthop show proto 214 groups");
+    let members = |wanted: usize| {
+        until("other members", || match group() {
+            text if text.matches('/').count() + 1 == wanted => Ok(()),
+            text => Err(text),
+        });
+    };
+    members(2);
+    // The speaker's first word, and then what it makes of its routes.
+    subject.fib.lose(vec![next_hop("10.0.2.2")]);
+    members(1);
+    let seq = subject.ask(&over(&["10.0.1.2"]));
+    subject.installed(seq);
+    let seq = subject.ask(&over(BOTH_V4));
+    subject.installed(seq);
+    members(2);
+    // Without the first word, it is no other.
+    let seq = subject.ask(&over(&["10.0.1.2"]));
+    subject.installed(seq);
+    members(1);
+    let heard = watch.heard();
+    let of_routes = heard.iter().filter(|line| line.contains("route")).count();
+    assert_eq!(of_routes, 0, "{:?}", &heard[..heard.len().min(10)]);
     subject.fib.stop();
 }
 

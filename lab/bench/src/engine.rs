@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, socket,
 };
@@ -38,6 +39,7 @@ pub struct Engine {
     /// When the last session came up, while all stand.
     complete_since: Option<Instant>,
     listener: Option<TcpListener>,
+    waker: Option<Waker>,
     next_tick: Instant,
     /// Connections under way at once, at most.
     dials: usize,
@@ -58,6 +60,19 @@ const REDIAL: Duration = Duration::from_secs(1);
 /// Reasons kept of sessions that were lost; more of them say nothing new.
 const KEPT_LOSSES: usize = 3;
 const LISTENER: u64 = u64::MAX;
+const WAKER: u64 = u64::MAX - 1;
+
+/// Ends the wait of an engine that runs on another thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// Lets [`Engine::turn`] return soon.
+    pub fn wake(&self) {
+        // A counter that cannot go up any more wakes as well.
+        let _ = self.0.write(1);
+    }
+}
 
 impl Engine {
     /// A generator without sessions.
@@ -75,6 +90,7 @@ impl Engine {
             established: 0,
             complete_since: None,
             listener: None,
+            waker: None,
             next_tick: Instant::now(),
             dials: usize::MAX,
             losses: Vec::new(),
@@ -125,6 +141,23 @@ impl Engine {
             .add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         self.listener = Some(listener);
         Ok(())
+    }
+
+    /// What ends a wait of this engine from another thread.
+    ///
+    /// # Errors
+    /// The kernel has no more descriptors.
+    pub fn waker(&mut self) -> anyhow::Result<Waker> {
+        if let Some(waker) = &self.waker {
+            return Ok(waker.clone());
+        }
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_value_and_flags(0, flags).context("cannot make an eventfd")?;
+        self.epoll
+            .add(&event, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
+        let waker = Waker(Arc::new(event));
+        self.waker = Some(waker.clone());
+        Ok(waker)
     }
 
     /// Sends `octets` on a session.
@@ -299,6 +332,12 @@ impl Engine {
         for event in &events[..count] {
             match event.data() {
                 LISTENER => self.accept()?,
+                WAKER => {
+                    if let Some(waker) = &self.waker {
+                        // Nothing to read means that it was read before.
+                        let _ = waker.0.read();
+                    }
+                }
                 place => self.ready(place as usize, event.events()),
             }
         }

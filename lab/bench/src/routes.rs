@@ -192,7 +192,10 @@ fn draw_prefixes(rng: &mut Rng, count: usize, per_path: f64) -> (Vec<Prefix>, Ve
     // A group goes on with this chance, which makes the sizes geometric with the mean asked for.
     let more = (1000.0 * (1.0 - 1.0 / per_path.max(1.0))) as u32;
     while prefixes.len() < count {
-        let home = rng.number() as u32;
+        let mut home = rng.number() as u32;
+        while reserved.iter().any(|net| net.covers(Prefix::new(home, 32))) {
+            home = rng.number() as u32;
+        }
         let (mut group, mut refusals) = (Vec::new(), 0);
         while prefixes.len() < count {
             // Three of four prefixes of a network lie near each other, the rest anywhere.

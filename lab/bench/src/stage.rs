@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::daemons::{Daemon, PeerSetup, Setup};
-use crate::engine::{Engine, PeerId};
+use crate::engine::{Engine, PeerId, Waker};
 use crate::interrupt;
 use crate::ledger::{Ledger, Received};
 use crate::measure::Sample;
@@ -106,7 +106,28 @@ pub struct Stage<'a> {
 #[derive(Debug)]
 enum Subject {
     Daemon(Running),
-    Direct(Option<Sender<Arc<Vec<u8>>>>),
+    Direct(Option<Direct>),
+}
+
+/// The way to a generator that stands in a daemon's place.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    orders: Sender<Arc<Vec<u8>>>,
+    waker: Waker,
+}
+
+impl Direct {
+    /// Has it say `octets` to everyone.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn send(&self, octets: Arc<Vec<u8>>) -> anyhow::Result<()> {
+        self.orders
+            .send(octets)
+            .context("the generator in the daemon's place has ended")?;
+        self.waker.wake();
+        Ok(())
+    }
 }
 
 /// Builds the scene, starts the daemon in it, and runs `play` on the generator's side.
@@ -239,6 +260,7 @@ impl Stage<'_> {
                 initially: initially.clone(),
             });
         }
+        let waker = stand_in.waker()?;
         let (orders, inbox) = channel();
         let (listening, heard) = channel();
         let core = self.run.daemon_core();
@@ -259,14 +281,14 @@ impl Stage<'_> {
         heard
             .recv_timeout(Duration::from_secs(5))
             .context("the generator in the daemon's place does not listen")?;
-        self.subject = Subject::Direct(Some(orders));
+        self.subject = Subject::Direct(Some(Direct { orders, waker }));
         Ok(())
     }
 
     /// The generator in the daemon's place, where there is one: what it is given, it says to everyone.
-    pub fn direct(&self) -> Option<Sender<Arc<Vec<u8>>>> {
+    pub fn direct(&self) -> Option<Direct> {
         match &self.subject {
-            Subject::Direct(orders) => orders.clone(),
+            Subject::Direct(direct) => direct.clone(),
             Subject::Daemon(_) => None,
         }
     }
@@ -399,7 +421,7 @@ fn stand_in_for_a_daemon(
 ) -> anyhow::Result<()> {
     loop {
         interrupt::check()?;
-        engine.turn(Instant::now() + Duration::from_millis(1))?;
+        engine.turn(Instant::now() + Duration::from_millis(50))?;
         match inbox.try_recv() {
             Ok(octets) => {
                 for peer in 0..peers {

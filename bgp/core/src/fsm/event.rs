@@ -154,6 +154,10 @@ pub enum Admin {
         /// Shutdown communication; may be empty.
         text: String,
     },
+    /// Leave it alone until its path is proved, by BFD; a session that runs goes on.
+    AwaitPath,
+    /// The path is proved: run the peer, if that is all it waits for.
+    PathProved,
     /// End the session and start a new one at once; also ends the time that a peer is held down
     /// for its prefix limit. A peer that is down otherwise stays down.
     Clear {

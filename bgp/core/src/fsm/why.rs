@@ -87,6 +87,8 @@ pub enum IdleWhy {
     Deconfigured,
     /// This speaker restarts.
     Restarting,
+    /// Its path is not proved yet.
+    AwaitsPath,
     /// It sent more prefixes than it may.
     PrefixLimit {
         /// Of this family.
@@ -106,6 +108,7 @@ impl fmt::Display for IdleWhy {
             Self::AdminDown { text } => write!(f, "administratively down (\"{text}\")"),
             Self::Deconfigured => f.write_str("peer removed from the configuration"),
             Self::Restarting => f.write_str("this speaker restarts"),
+            Self::AwaitsPath => f.write_str("waiting until BFD says that the path is up"),
             Self::PrefixLimit {
                 family,
                 limit,

@@ -63,6 +63,9 @@ pub struct RibConfig {
     pub blocks: Arc<BlockOwners>,
     /// Own routes and what they carry.
     pub originate: BTreeMap<Prefix, PathAttributes>,
+    /// Routes that are ours alone and lead to these next hops: nobody is told, and no learnt route to
+    /// the same prefix is used.
+    pub statics: BTreeMap<Prefix, NextHop>,
     /// Peers, up or not.
     pub peers: BTreeMap<PeerIndex, PeerPolicy>,
 }
@@ -154,6 +157,13 @@ pub enum Event {
     PathDown {
         /// Which peer.
         index: PeerIndex,
+    },
+    /// Our end of a peer's session has got other addresses, if it has one.
+    Relocated {
+        /// Which peer.
+        index: PeerIndex,
+        /// Its addresses from now on.
+        ends: Ends,
     },
     /// A valid UPDATE arrived.
     Update {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::rib::event::{Action, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions};
+use crate::rib::event::{Action, Ends, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
 use crate::rib::intake::Intake;
@@ -18,10 +18,10 @@ use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
 use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
-use crate::rib::sessions::{Deferral, Stale};
+use crate::rib::sessions::{Deferral, Stale, egress_config};
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
 use crate::types::{Family, FamilySet, Nlri, PathId, Prefix, RouterId};
-use crate::wire::{PathAttributes, Update};
+use crate::wire::{Community, PathAttributes, Update};
 
 /// Time for each peer that is woken before all are woken again. A peer has to be woken, to pull and
 /// to write for each round of changes: many peers get fewer and larger rounds.
@@ -75,8 +75,8 @@ impl Rib {
             own_clusters: own_clusters(&config),
             config,
         };
-        for (prefix, attributes) in rib.config.originate.clone() {
-            rib.originate(prefix, attributes, out);
+        for (prefix, own) in own_routes(&rib.config) {
+            rib.originate(prefix, own, out);
         }
         if rib.deferral.is_none() {
             out.push(Action::FibComplete);
@@ -106,6 +106,7 @@ impl Rib {
                     self.refresh(id, family, out);
                 }
             }
+            Event::Relocated { index, ends } => self.relocated(index, ends, out),
             Event::RefreshBegun { peer, family } => self.refresh_begun(now, peer, family),
             Event::RefreshEnded { peer, family } => self.sweep_if_up(peer, family, out),
             Event::Answered(answers) => self.answered(answers, out),
@@ -196,14 +197,15 @@ impl Rib {
         if rejudge {
             self.rejudge(&renewed);
         }
-        for prefix in old.originate.keys() {
-            if !self.config.originate.contains_key(prefix) {
+        if (&self.config.originate, &self.config.statics) != (&old.originate, &old.statics) {
+            let (before, now) = (own_routes(&old), own_routes(&self.config));
+            for prefix in before.keys().filter(|prefix| !now.contains_key(prefix)) {
                 self.disown(prefix, out);
             }
-        }
-        for (prefix, attributes) in self.config.originate.clone() {
-            if old.originate.get(&prefix) != Some(&attributes) {
-                self.originate(prefix, attributes, out);
+            for (prefix, own) in now {
+                if before.get(&prefix) != Some(&own) {
+                    self.originate(prefix, own, out);
+                }
             }
         }
         if rejudge || self.config.multipath != old.multipath {
@@ -233,14 +235,8 @@ impl Rib {
             })
     }
 
-    fn originate(&mut self, prefix: Prefix, attributes: PathAttributes, out: &mut Vec<Action>) {
-        let path = self.table.paths.intern(Path {
-            source: Source::Local,
-            attributes: Arc::new(attributes),
-            next_hop: None,
-            long_lived: false,
-            blackhole: false,
-        });
+    fn originate(&mut self, prefix: Prefix, own: Path, out: &mut Vec<Action>) {
+        let path = self.table.paths.intern(own);
         let dest = self.table.find_or_add(prefix);
         let (id, marks) = (PathId::default(), Marks::default());
         self.insert(dest, (path, path), id, marks, out);
@@ -416,6 +412,38 @@ impl Rib {
                 self.table.note(dest);
             }
         }
+    }
+
+    /// Our end of a session has got other addresses: what the peer is told, and what of its routes
+    /// points to ourselves, may differ.
+    fn relocated(&mut self, index: PeerIndex, ends: Ends, out: &mut Vec<Action>) {
+        let config = &self.config;
+        let peer = self.peers.get_mut(&index);
+        let Some(Peer {
+            policy, session, ..
+        }) = peer
+        else {
+            return;
+        };
+        let Some(session) = session.as_mut().filter(|session| session.ends != ends) else {
+            return;
+        };
+        let egress = egress_config(config, policy, &session.negotiated, &ends);
+        let new = PathPeer {
+            own_v4: egress.self_v4,
+            own_v6: egress.self_v6.map(|(global, _)| global),
+            interface: ends.interface,
+            interface_name: ends.interface_name.as_deref().map(Into::into),
+            ..PathPeer::clone(&session.path_peer)
+        };
+        session.ends = ends;
+        if new != *session.path_peer {
+            let new = Arc::new(new);
+            let old = std::mem::replace(&mut session.path_peer, Arc::clone(&new));
+            self.rejudge(&[(old, new)]);
+            self.reselect_all(out);
+        }
+        self.regroup(out);
     }
 
     /// Takes over what paths say of their peer where that has changed under a living session: what
@@ -603,6 +631,26 @@ impl Rib {
             }
         }
     }
+}
+
+/// The paths of own routes, those that others are told and those that they are not.
+fn own_routes(config: &RibConfig) -> BTreeMap<Prefix, Path> {
+    let own = |attributes: PathAttributes, next_hop| Path {
+        source: Source::Local,
+        attributes: Arc::new(attributes),
+        next_hop,
+        long_lived: false,
+        blackhole: false,
+    };
+    let secret = PathAttributes {
+        communities: vec![Community::NO_ADVERTISE].into(),
+        ..PathAttributes::default()
+    };
+    let statics = config.statics.iter();
+    let statics = statics.map(|(prefix, to)| (*prefix, own(secret.clone(), Some(*to))));
+    let told = config.originate.iter();
+    let told = told.map(|(prefix, attributes)| (*prefix, own(attributes.clone(), None)));
+    statics.chain(told).collect()
 }
 
 /// Every cluster that the speaker is, ascending: to clients it may be another one each.

@@ -142,6 +142,11 @@ impl Paths {
         self.slots[slot].is_some() && self.lives[slot] == life
     }
 
+    /// Every path that is held.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Path> {
+        self.slots.iter().flatten().map(|slot| &slot.path)
+    }
+
     /// How many are held.
     pub(super) fn len(&self) -> usize {
         self.index.len()

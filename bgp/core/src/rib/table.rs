@@ -280,8 +280,9 @@ impl Table {
             return (None, None);
         };
         let path = self.paths.get(usable[best].used);
-        // Own routes are delivered here; the FIB is not asked for them.
-        if self.installs.is_none() || path.source == Source::Local {
+        // Own routes are delivered here, unless they say otherwise; the FIB is not asked for them.
+        let delivered = path.source == Source::Local && path.next_hop.is_none();
+        if self.installs.is_none() || delivered {
             return (Some(usable[best].used), None);
         }
         let mut ways = SmallVec::new();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use caracal_bgp_core::fsm::Admin;
+use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::Event as RibEvent;
 
 use crate::config::{Activation, Change, Endpoint, PeerConfig, PeerName, SpeakerConfig};
@@ -44,6 +45,9 @@ impl Supervisor {
         }
         let added = self.add_configured();
         self.configure_rib().await;
+        if self.config.ignored_interfaces != old.ignored_interfaces {
+            self.relocate().await;
+        }
         let of_all = old.change(&self.config);
         for (name, before) in &changed {
             self.adjust(name, before, of_all).await;
@@ -58,6 +62,7 @@ impl Supervisor {
         for name in &added {
             self.start_peer(name);
         }
+        self.watch_paths();
         listening
     }
 
@@ -125,13 +130,14 @@ impl Supervisor {
             let order = Command::Configure(Box::new(Reconfiguration {
                 config: Arc::clone(&now),
                 machine,
+                ignored_interfaces: self.ignored_interfaces(),
                 new_session,
             }));
             self.order(name, order).await;
         }
-        if before.activation != now.activation {
-            self.order(name, Command::Admin(wish(&now.activation)))
-                .await;
+        let strict = |config: &PeerConfig| config.bfd.as_ref().is_some_and(|bfd| bfd.strict);
+        if before.activation != now.activation || strict(before) != strict(&now) {
+            self.order(name, Command::Admin(self.wish(&now))).await;
         }
     }
 
@@ -172,14 +178,31 @@ impl Supervisor {
             config: Arc::clone(&peer.config),
             remote,
             machine: machine_config(&self.config, &peer.config, peer.index, restarting),
-            wish: wish(&peer.config.activation),
+            wish: self.wish(&peer.config),
             rib: self.rib.clone(),
             board,
             interfaces: self.links.interfaces.clone(),
+            ignored_interfaces: self.ignored_interfaces(),
             restarting: self.restarting.clone(),
         };
         if let Some(peer) = self.peers.get_mut(name) {
             peer.session = Some(session::spawn(setup));
+        }
+    }
+
+    fn ignored_interfaces(&self) -> Arc<[InterfaceGlob]> {
+        self.config.ignored_interfaces.as_slice().into()
+    }
+
+    /// What the session of a peer is to do.
+    fn wish(&self, config: &PeerConfig) -> Admin {
+        match &config.activation {
+            Activation::Run if self.awaits_path(config) => Admin::AwaitPath,
+            Activation::Run => Admin::Up,
+            Activation::Down { message } => Admin::Down {
+                text: message.clone(),
+            },
+            Activation::Held { .. } => Admin::Deconfigure,
         }
     }
 
@@ -260,14 +283,4 @@ fn report(faults: &[Error]) {
 /// Whether both are the same peer, so that what is known of it stays true.
 fn is_same(before: &PeerConfig, now: &PeerConfig) -> bool {
     before.remote == now.remote && before.peer_as == now.peer_as
-}
-
-fn wish(activation: &Activation) -> Admin {
-    match activation {
-        Activation::Run => Admin::Up,
-        Activation::Down { message } => Admin::Down {
-            text: message.clone(),
-        },
-        Activation::Held { .. } => Admin::Deconfigure,
-    }
 }

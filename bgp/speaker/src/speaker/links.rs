@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use caracal_bgp_core::fsm::PathWhy;
+use caracal_bgp_core::rib::Event as RibEvent;
 
 use crate::config::{Endpoint, PeerConfig, PeerName};
 use crate::net::{Discovery, InterfaceTable, Interfaces, LinkReport, LinkState, Source};
@@ -97,6 +98,33 @@ impl Supervisor {
             if *running && !was_running {
                 self.link_up(*ifindex, name).await;
             }
+        }
+        self.relocate().await;
+    }
+
+    /// Tells the RIB where our ends of sessions have got other addresses.
+    pub(super) async fn relocate(&self) {
+        let table = self.links.interfaces.current();
+        let ignored = &self.config.ignored_interfaces;
+        for (name, peer) in self.peers.iter() {
+            let board = self.board.open(name);
+            let status = board.status();
+            let (Some(local), Some(remote), Some(ends)) =
+                (status.local_address, status.remote, &status.ends)
+            else {
+                continue;
+            };
+            let source = Source::of(remote);
+            let (now, interface) = table.ends(local, source.ifindex, source.address, ignored);
+            // An address that is gone for a moment takes the session with it, or comes back.
+            if now == *ends || interface.is_none() {
+                continue;
+            }
+            tracing::info!(peer = %name, "other addresses at our end");
+            board.update(|status| status.ends = Some(now.clone()));
+            let index = peer.index;
+            let event = RibEvent::Relocated { index, ends: now };
+            self.rib.event(event).await;
         }
     }
 
@@ -198,6 +226,7 @@ impl Supervisor {
         for name in concerned {
             self.start_or_move(&name).await;
         }
+        self.watch_paths();
     }
 
     /// Starts the session of an unnumbered peer where it was found, or tells it that it is elsewhere

@@ -16,7 +16,7 @@ use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
 use super::*;
 use crate::config::{ListenConfig, Origination, PeerConfig, Policy};
-use crate::fib::{Fib, FibChange};
+use crate::fib::{Fib, FibChange, FibNextHop};
 use crate::net::InterfaceTable;
 use crate::snapshot::{
     Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
@@ -301,6 +301,8 @@ impl Fib for SilentFib {
         }
     }
 
+    fn lose(&mut self, _: Vec<FibNextHop>) {}
+
     fn initial_sync_complete(&mut self) {}
 }
 
@@ -467,6 +469,7 @@ async fn the_local_api_answers_line_by_line() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bgp.sock");
     let options = SpeakerOptions {
+        bfd: None,
         api_socket: Some(path.clone()),
     };
     let a = Speaker::start(a, None, options).await.unwrap();

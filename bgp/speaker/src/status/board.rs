@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use caracal_bgp_core::fsm::Negotiated;
+use caracal_bgp_core::rib::Ends;
 use tokio::sync::watch;
 
 use crate::config::PeerName;
 use crate::net::Interface;
-use crate::snapshot::{ErrorSnapshot, SessionState};
+use crate::snapshot::{BfdSnapshot, ErrorSnapshot, SessionState};
 use crate::status::counters::{Counters, Direction};
 use crate::status::history::{EventNote, History, HistorySnapshot, MessageNote};
 
@@ -45,6 +46,9 @@ pub(crate) struct Status {
     /// The interface of the present session, or of the last one.
     pub(crate) interface: Option<Interface>,
     pub(crate) negotiated: Option<Negotiated>,
+    /// The addresses of the present session, or of the last one.
+    pub(crate) ends: Option<Ends>,
+    pub(crate) bfd: Option<BfdSnapshot>,
 }
 
 impl Default for Status {
@@ -60,6 +64,8 @@ impl Default for Status {
             local_address: None,
             interface: None,
             negotiated: None,
+            ends: None,
+            bfd: None,
         }
     }
 }

@@ -49,6 +49,7 @@ impl Board {
             last_received_error: status.last_received_error,
             established_count: status.established_count,
             terms: negotiated.map(terms),
+            bfd: status.bfd,
             counters: counters.unwrap_or_default(),
             families,
         }

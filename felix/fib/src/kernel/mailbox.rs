@@ -13,12 +13,15 @@ use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::FibChange;
 
 use super::PreferredSource;
+use super::resolve::Way;
 use crate::error::{Error, Result};
 
 /// Everything posted since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     pub(super) changes: BTreeMap<Prefix, FibChange>,
+    /// Ways lost after `changes` were posted.
+    pub(super) lost: BTreeSet<Way>,
     pub(super) initial_sync_complete: bool,
     pub(super) blackholes: Option<BTreeSet<Prefix>>,
     pub(super) preferred_source: Option<PreferredSource>,

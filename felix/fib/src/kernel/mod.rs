@@ -28,10 +28,11 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::fib::FIB_EVENT_DEPTH;
-use caracal_bgp_speaker::{Fib, FibChange, FibEvent};
+use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop};
 use tokio::sync::mpsc;
 
 use self::mailbox::Mailbox;
+use self::resolve::Way;
 use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -151,9 +152,19 @@ impl Fib for KernelFib {
     fn apply(&mut self, changes: Vec<FibChange>) {
         self.mailbox.post(|mail| {
             for change in changes {
+                if let Some(route) = change.route.as_ref().filter(|_| !mail.lost.is_empty()) {
+                    for next_hop in route.next_hops.iter() {
+                        mail.lost.remove(&Way::of(next_hop));
+                    }
+                }
                 mail.changes.insert(change.prefix, change);
             }
         });
+    }
+
+    fn lose(&mut self, next_hops: Vec<FibNextHop>) {
+        self.mailbox
+            .post(|mail| mail.lost.extend(next_hops.iter().map(Way::of)));
     }
 
     fn initial_sync_complete(&mut self) {

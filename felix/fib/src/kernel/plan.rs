@@ -432,6 +432,7 @@ impl Planner {
                 }
             }
         }
+        self.take_over(desired, actual, scope, &mut free);
         for key in unbound {
             if self.bindings.contains_key(key) {
                 continue;
@@ -448,6 +449,56 @@ impl Planner {
                 None => self.new_id(actual, &BTreeSet::new()),
             };
             self.bindings.insert(key.clone(), id);
+        }
+    }
+
+    /// Where the routes of a group go elsewhere together, the group goes there under them: one write
+    /// instead of one for each. It is left to those that most of them make for.
+    fn take_over(
+        &mut self,
+        desired: &Desired,
+        actual: &Actual,
+        scope: Scope<'_>,
+        free: &mut BTreeSet<u32>,
+    ) {
+        if free.is_empty() || !desired.is_complete() {
+            return;
+        }
+        let mut moves: BTreeMap<(u32, &GroupKey), usize> = BTreeMap::new();
+        // Neighbours mostly move alike.
+        let mut run: Option<((u32, &GroupKey), usize)> = None;
+        let mut count = |prefix: &Prefix| {
+            let (Some(id), Some(Target::Group(key))) = (
+                object_of(actual.slot(prefix)),
+                desired.routes.get(prefix).map(|route| &route.target),
+            ) else {
+                return;
+            };
+            match &mut run {
+                Some(((last, name), length)) if *last == id && Arc::ptr_eq(name, key) => {
+                    *length += 1;
+                }
+                _ => {
+                    if let Some((to, length)) = run.replace(((id, key), 1)) {
+                        *moves.entry(to).or_default() += length;
+                    }
+                }
+            }
+        };
+        match scope {
+            Scope::Only(prefixes) => prefixes.iter().for_each(&mut count),
+            Scope::All => desired.routes.keys().for_each(&mut count),
+        }
+        if let Some((to, length)) = run {
+            *moves.entry(to).or_default() += length;
+        }
+        let mut moves: Vec<((u32, &GroupKey), usize)> = moves.into_iter().collect();
+        moves.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        for ((id, key), _) in moves {
+            let wanted = desired.members(key).is_some_and(|set| !set.is_empty());
+            if wanted && !self.bindings.contains_key(key) && free.remove(&id) {
+                self.bindings.insert(key.clone(), id);
+            }
         }
     }
 

@@ -18,6 +18,26 @@ pub(super) struct Hop {
     pub(super) interface: u32,
 }
 
+/// A next hop by what tells it from others: a link-local address means something on its link only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Way {
+    address: IpAddr,
+    interface: Option<u32>,
+}
+
+impl Way {
+    pub(super) fn of(next_hop: &FibNextHop) -> Self {
+        let on_link = match next_hop.address {
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
+        Self {
+            address: next_hop.address,
+            interface: next_hop.interface.filter(|_| on_link),
+        }
+    }
+}
+
 /// Why a next hop cannot be used now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unresolved {
@@ -31,6 +51,8 @@ pub(super) enum Unresolved {
     LinkGone(IpAddr, u32),
     #[error("next hop {0} is on {1}, which is down or has no carrier")]
     LinkDown(IpAddr, String),
+    #[error("packets to next hop {0} are lost")]
+    Lost(IpAddr),
 }
 
 /// How a link's usability changed.

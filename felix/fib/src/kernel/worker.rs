@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::{FibChange, FibEvent};
+use caracal_bgp_speaker::{FibChange, FibEvent, FibNextHop};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::mailbox::{Mail, Mailbox, Wake};
 use super::observe::{self, Observation};
 use super::plan::{Actual, Desired, GroupKey, Planner, Route, Scope, Slot, Target};
-use super::resolve::{Topology, Transition};
+use super::resolve::{Hop, Topology, Transition, Unresolved, Way};
 use super::write::{Rejections, backoff, write};
 use super::{FibOptions, PreferredSource};
 use crate::error::Result;
@@ -53,6 +53,8 @@ pub(super) struct Worker {
     planner: Planner,
     topology: Topology,
     rejections: Rejections,
+    /// Ways on which packets are lost, by the speaker's word.
+    lost: BTreeSet<Way>,
 
     agenda: Agenda,
     /// How many writes in a row the kernel refused.
@@ -117,6 +119,7 @@ impl Worker {
             planner: Planner::default(),
             topology,
             rejections: Rejections::default(),
+            lost: BTreeSet::new(),
             agenda: Agenda {
                 prefixes: BTreeSet::new(),
                 everything: false,
@@ -205,6 +208,12 @@ impl Worker {
         }
         for (prefix, FibChange { route, seq, .. }) in mail.changes {
             let next_hops = route.map(|route| route.next_hops);
+            for next_hop in next_hops.iter().flat_map(|next_hops| next_hops.iter()) {
+                // The speaker has chosen it since.
+                if !self.lost.is_empty() && self.lost.remove(&Way::of(next_hop)) {
+                    self.agenda.resolve = true;
+                }
+            }
             let told = Told::Nothing;
             let request = Request {
                 next_hops,
@@ -213,6 +222,10 @@ impl Worker {
             };
             self.requests.insert(prefix, request);
             self.want(prefix);
+        }
+        if !mail.lost.is_empty() {
+            self.lost.extend(mail.lost);
+            self.agenda.resolve = true;
         }
         if mail.initial_sync_complete {
             self.desired.complete();
@@ -426,7 +439,7 @@ impl Worker {
         for key in self.desired.keys() {
             let members: BTreeSet<_> = key
                 .iter()
-                .filter_map(|next_hop| self.topology.resolve(next_hop).ok())
+                .filter_map(|next_hop| self.resolve(next_hop).ok())
                 .filter(|hop| !self.rejections.contains(hop))
                 .collect();
             let before = self.desired.members(&key);
@@ -434,6 +447,13 @@ impl Worker {
             self.desired.set_members(&key, members);
         }
         self.agenda.everything |= emptied_or_filled;
+    }
+
+    fn resolve(&self, next_hop: &FibNextHop) -> std::result::Result<Hop, Unresolved> {
+        if self.lost.contains(&Way::of(next_hop)) {
+            return Err(Unresolved::Lost(next_hop.address));
+        }
+        self.topology.resolve(next_hop)
     }
 
     fn reconcile(&mut self, now: Instant) -> Result<()> {
@@ -523,7 +543,7 @@ impl Worker {
         }
         let reasons: Vec<String> = key
             .iter()
-            .filter_map(|next_hop| match self.topology.resolve(next_hop) {
+            .filter_map(|next_hop| match self.resolve(next_hop) {
                 Err(why) => Some(why.to_string()),
                 Ok(hop) => self.rejections.why(&hop).map(str::to_owned),
             })

@@ -86,7 +86,7 @@ fn run(run: Run<'_>) -> anyhow::Result<Sample> {
         engine.ledger.expect(clients.table, expected);
         let direct = stage.direct();
         let phase = stage.phase(engine, &mut sample, "announce", |engine| match &direct {
-            Some(direct) => Ok(direct.send(octets)?),
+            Some(direct) => direct.send(octets),
             None => engine.send(PeerId(0), octets),
         })?;
         stage.record_arrival(&mut sample, &phase, prefixes, receivers);

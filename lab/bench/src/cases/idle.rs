@@ -88,10 +88,10 @@ fn run(run: Run<'_>) -> anyhow::Result<Sample> {
         let Some(running) = stage.running() else {
             bail!("there is no daemon");
         };
-        let before = running.exact_cpu();
+        let before = running.usage().cpu;
         let begin = Instant::now();
         engine.run(begin + Duration::from_secs(seconds), |_| false)?;
-        let used = running.exact_cpu().saturating_sub(before);
+        let used = running.usage().cpu.saturating_sub(before);
         let share = used.as_secs_f64() / begin.elapsed().as_secs_f64();
         stage.alive()?;
         sample.number("cpu", share * 100.0);

@@ -72,10 +72,17 @@ impl Case {
     }
 }
 
-/// A cell of a table: the median.
+/// A cell of a table: the median, and the lowest and highest round where they read differently.
 fn cell(metric: &Metric, series: &Series) -> String {
     match series.summary(metric.key) {
-        Summary::Median { median, .. } => metric.unit.show(median),
+        Summary::Median { median, low, high } => {
+            let show = |number| metric.unit.show(number);
+            if show(low) == show(high) {
+                show(median)
+            } else {
+                format!("{} [{}–{}]", show(median), show(low), show(high))
+            }
+        }
         Summary::NotIn(limit) => format!("not in {limit:.0} s"),
         Summary::Nothing => "–".to_owned(),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{CaseResult, Report, cell, head, plot, wording, write};
 use crate::daemons::Daemon;
-use crate::measure::{Summary, Verdict};
+use crate::measure::Verdict;
 use crate::options::Placement;
 
 /// Writes the page to `file` and the plot beside it, with the same name and `.svg`.
@@ -29,7 +29,16 @@ pub(super) fn render(report: &Report, plot: &str) -> String {
     let _ = writeln!(text, "![Times and memory of each daemon, pinned]({plot})\n");
     targets(report, &mut text);
     how(report, &mut text);
+    let mut shown = "";
     for result in &report.results {
+        if result.case.name != shown {
+            shown = result.case.name;
+            let _ = writeln!(
+                text,
+                "## {}\n\n`{shown}`. {}\n",
+                result.case.title, result.case.about
+            );
+        }
         case(result, &mut text);
     }
     text
@@ -131,13 +140,6 @@ comes any more; memory is the sum of their highest resident sets.
 }
 
 fn case(result: &CaseResult, text: &mut String) {
-    if result.placement == Placement::Pinned {
-        let _ = writeln!(
-            text,
-            "## {}\n\n`{}`. {}\n",
-            result.case.title, result.case.name, result.case.about
-        );
-    }
     let _ = writeln!(text, "{}:\n", sentence(result.placement.name()));
     let metrics = result.case.metrics;
     let heads: Vec<String> = metrics.iter().map(head).collect();
@@ -149,18 +151,7 @@ fn case(result: &CaseResult, text: &mut String) {
             let _ = writeln!(text, "| {} | {} |{rest}", daemon.title(), escape(&reason));
             continue;
         }
-        let cells: Vec<String> = metrics
-            .iter()
-            .map(|metric| match series.summary(metric.key) {
-                Summary::Median { median, low, high } if low < high => format!(
-                    "{} [{}–{}]",
-                    metric.unit.show(median),
-                    metric.unit.show(low),
-                    metric.unit.show(high)
-                ),
-                _ => cell(metric, series),
-            })
-            .collect();
+        let cells: Vec<String> = metrics.iter().map(|metric| cell(metric, series)).collect();
         let _ = writeln!(text, "| {} | {} |", daemon.title(), cells.join(" | "));
     }
     text.push('\n');

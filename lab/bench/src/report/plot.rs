@@ -17,7 +17,7 @@ const STEP: f64 = 20.0;
 const TITLE: f64 = 26.0;
 const GAP: f64 = 18.0;
 
-/// Pinned results: for each case its first metric, and memory where it is measured.
+/// Pinned results: of each case what has a target.
 pub(super) fn render(report: &Report) -> String {
     let mut body = String::new();
     let mut y = 20.0;
@@ -25,9 +25,8 @@ pub(super) fn render(report: &Report) -> String {
         if result.placement != Placement::Pinned {
             continue;
         }
-        let first = &result.case.metrics[0];
-        let memory = result.case.metrics.iter().find(|m| m.key == "memory");
-        for metric in [Some(first), memory].into_iter().flatten() {
+        for target in result.case.targets {
+            let metric = result.case.metric(target.metric);
             y = panel(result, metric, y, &mut body);
         }
     }
@@ -72,7 +71,7 @@ fn panel(result: &CaseResult, metric: &Metric, y: f64, body: &mut String) -> f64
         body,
         r#"<text class="title" x="10" y="{}">{}: {}</text>"#,
         y,
-        xml(result.case.title),
+        xml(result.case.name),
         xml(metric.label)
     );
     let mut y = y + TITLE - BAR;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{CaseResult, Report, cell, head, wording};
-use crate::measure::{Summary, Verdict};
+use crate::measure::Verdict;
 
 /// The whole report.
 pub fn render(report: &Report) -> String {
@@ -46,17 +46,7 @@ fn rows(result: &CaseResult) -> Vec<Vec<String>> {
         let mut row = vec![daemon.title().to_owned()];
         match series.reason() {
             Some(reason) => row.push(reason),
-            None => row.extend(metrics.iter().map(|metric| {
-                let text = cell(metric, series);
-                match series.summary(metric.key) {
-                    Summary::Median { low, high, .. } if low < high => format!(
-                        "{text} [{}–{}]",
-                        metric.unit.show(low),
-                        metric.unit.show(high)
-                    ),
-                    _ => text,
-                }
-            })),
+            None => row.extend(metrics.iter().map(|metric| cell(metric, series))),
         }
         rows.push(row);
     }

@@ -20,6 +20,12 @@ impl Peer {
                     self.start(now, out);
                 }
             }
+            Admin::AwaitPath => self.await_path(now, out),
+            Admin::PathProved => {
+                if self.idle == Some(IdleWhy::AwaitsPath) {
+                    self.start(now, out);
+                }
+            }
             Admin::Down { text } => {
                 let shutdown = Notification::cease(Cease::AdministrativeShutdown, &text);
                 self.leave(
@@ -50,6 +56,17 @@ impl Peer {
                 }
             }
         }
+    }
+
+    fn await_path(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let held = matches!(self.idle, Some(IdleWhy::PrefixLimit { .. }));
+        if held || self.negotiated().is_some() {
+            return;
+        }
+        self.stop(IdleWhy::AwaitsPath, out);
+        let rejected = Notification::cease(Cease::ConnectionRejected, "");
+        let why = DownWhy::AdminDown;
+        self.close_all(now, &why, |_| Some(rejected.clone()), out);
     }
 
     pub(super) fn configure(

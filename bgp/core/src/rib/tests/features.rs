@@ -394,3 +394,72 @@ fn routes_marked_for_customers_go_to_customers_and_come_from_providers_only() {
         "what a customer is told stays below it"
     );
 }
+
+#[test]
+fn a_route_of_ours_alone_leads_where_it_says_and_nobody_is_told() {
+    let gateway = NextHop::V4([172, 16, 9, 9].into());
+    let mut config = config();
+    config.statics.insert(prefix(8), gateway);
+    let mut world = World::new(config.clone(), None);
+    (0..3).for_each(|peer| world.up(peer));
+    world.tell(0, announcement(0, &[prefix(8)], &[]));
+    assert_eq!(world.fib[&prefix(8)][0].next_hop, gateway);
+    world.answer_all();
+    world.pull_all();
+    assert!(world.believes(2, prefix(7)));
+    assert!((0..3).all(|peer| !world.believes(peer, prefix(8))));
+    // Without it, what was learnt counts.
+    config.statics.clear();
+    world.handle(Event::Configure(config));
+    assert_eq!(world.fib[&prefix(8)][0].interface, Some(1));
+    world.answer_all();
+    world.pull_all();
+    assert!(world.believes(2, prefix(8)));
+}
+
+#[test]
+fn other_addresses_at_our_end_change_what_is_told_and_what_points_to_ourselves() {
+    let mut world = World::new(config(), None);
+    (0..2).for_each(|peer| world.up(peer));
+    let new_self = Ipv4Addr::new(172, 16, 5, 5);
+    let mut pointing = announcement(0, &[prefix(1)], &[]);
+    pointing.reach[0].next_hop = NextHop::V4(new_self);
+    world.tell(0, pointing);
+    world.answer_all();
+    world.pull_all();
+    let told = |world: &World| world.believed[&0][&prefix(7)].1;
+    let ends = |peer| Ends {
+        local_v4: Some(new_self),
+        ..ends(peer)
+    };
+    assert_eq!(told(&world), NextHop::V4([172, 16, 0, 0].into()));
+    assert_eq!(rejection(&world, prefix(1)), None);
+    let index = PeerIndex(0);
+    world.handle(Event::Relocated {
+        index,
+        ends: ends(0),
+    });
+    world.pull_all();
+    assert_eq!(told(&world), NextHop::V4(new_self));
+    assert_eq!(rejection(&world, prefix(1)), Some(Rejection::OwnNextHop));
+    assert!(!world.fib.contains_key(&prefix(1)));
+}
+
+#[test]
+fn a_way_that_another_peer_leads_too_is_not_a_peers_own() {
+    let mut world = World::new(config(), None);
+    (0..2).for_each(|peer| world.up(peer));
+    world.tell(0, announcement(0, &[prefix(1)], &[]));
+    let third = NextHop::V4([172, 16, 7, 7].into());
+    for peer in 0..2 {
+        let mut shared = announcement(peer, &[prefix(2)], &[]);
+        shared.reach[0].next_hop = third;
+        world.tell(peer, shared);
+    }
+    let own = |world: &World, peer| -> Vec<NextHop> {
+        let ways = world.rib.ways_of(PeerIndex(peer));
+        ways.iter().map(|way| way.next_hop).collect()
+    };
+    assert_eq!(own(&world, 0), [NextHop::V4([172, 16, 1, 0].into())]);
+    assert_eq!(own(&world, 1), []);
+}

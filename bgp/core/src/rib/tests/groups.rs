@@ -30,6 +30,7 @@ fn club_config(open: &[bool]) -> RibConfig {
     });
     RibConfig {
         originate: BTreeMap::new(),
+        statics: BTreeMap::new(),
         peers: peers.collect(),
         ..config()
     }

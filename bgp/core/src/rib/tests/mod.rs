@@ -82,6 +82,7 @@ fn config() -> RibConfig {
         protected: vec!["10.255.0.0/16".parse().unwrap()],
         blocks: Arc::default(),
         originate: BTreeMap::from([(prefix(7), PathAttributes::default())]),
+        statics: BTreeMap::new(),
         peers,
     }
 }

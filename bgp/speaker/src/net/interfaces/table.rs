@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::Ends;
 use caracal_bgp_core::types::Prefix;
 
@@ -236,14 +237,18 @@ impl InterfaceTable {
 
     /// The ends of a session from `local` to `peer`, with our addresses of both families on its
     /// interface (RFC 2545 §3: the global and the link-local one). `ifindex` says which interface,
-    /// where the session runs between link-local addresses.
+    /// where the session runs between link-local addresses. Of an interface that `ignored` matches,
+    /// nothing is named but the session's own address.
     pub fn ends(
         &self,
         local: IpAddr,
         ifindex: Option<u32>,
         peer: IpAddr,
+        ignored: &[InterfaceGlob],
     ) -> (Ends, Option<Interface>) {
-        let link = self.holder(local, ifindex);
+        let carrier = self.holder(local, ifindex);
+        let is_ignored = |link: &&Link| ignored.iter().any(|glob| glob.matches(link.name()));
+        let link = carrier.filter(|link| !is_ignored(link));
         let local_v4 = match local {
             IpAddr::V4(local) => Some(local),
             IpAddr::V6(_) => link.and_then(Link::first_v4),
@@ -274,11 +279,11 @@ impl InterfaceTable {
             peer,
             local_v4,
             local_v6,
-            interface: link.map(Link::index),
-            interface_name: link.map(|link| link.name().to_owned()),
+            interface: carrier.map(Link::index),
+            interface_name: carrier.map(|link| link.name().to_owned()),
             subnets,
         };
-        (ends, link.map(Link::summary))
+        (ends, carrier.map(Link::summary))
     }
 
     fn holder(&self, local: IpAddr, ifindex: Option<u32>) -> Option<&Link> {

@@ -321,6 +321,47 @@ fn the_loss_of_a_neighbour_costs_one_write_whatever_the_number_of_routes() {
 }
 
 #[test]
+fn routes_that_move_together_cost_one_write_and_take_no_others_with_them() {
+    let mut world = World::new();
+    world.desired.complete();
+    let want = |world: &mut World, numbers: std::ops::Range<u8>, next_hops: &[u8]| {
+        let next_hops: BTreeSet<u8> = next_hops.iter().copied().collect();
+        for number in numbers {
+            world.desired.set(prefix(number), route(&next_hops));
+            world.wanted.insert(number, next_hops.clone());
+        }
+        world.resolve();
+    };
+    want(&mut world, 0..12, &[0, 1]);
+    world.settle(Scope::All).unwrap();
+    // The RIB gives up one of two next hops everywhere at once.
+    let before = world.kernel.writes;
+    want(&mut world, 0..12, &[0]);
+    world.settle(Scope::All).unwrap();
+    assert_eq!(
+        world.kernel.writes - before,
+        2,
+        "the group, and the next hop goes"
+    );
+    world.judge().unwrap();
+    // Most go one way, and a few another: these are written one by one.
+    let before = world.kernel.writes;
+    want(&mut world, 0..9, &[1]);
+    want(&mut world, 9..12, &[1, 2]);
+    world.settle(Scope::All).unwrap();
+    world.judge().unwrap();
+    let [hops, groups, routes, removed] = [2, 2, 3, 1];
+    assert_eq!(
+        world.kernel.writes - before,
+        hops + groups + routes + removed
+    );
+    // Some stay: nobody moves the group from under them.
+    want(&mut world, 0..8, &[0]);
+    world.settle(Scope::All).unwrap();
+    world.judge().unwrap();
+}
+
+#[test]
 fn nothing_is_removed_before_everything_desired_is_known() {
     let mut world = World::new();
     for number in 0..3 {

@@ -119,7 +119,7 @@ fn the_ends_of_a_session_are_the_addresses_of_its_interface() {
         ),
     ];
     for (name, (local, ifindex, peer), (v4, v6, subnets)) in cases {
-        let (ends, interface) = table.ends(ip(local), ifindex, ip(peer));
+        let (ends, interface) = table.ends(ip(local), ifindex, ip(peer), &[]);
         assert_eq!(ends.peer, ip(peer), "{name}");
         assert_eq!(
             ends.local_v4,
@@ -135,6 +135,16 @@ fn the_ends_of_a_session_are_the_addresses_of_its_interface() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn of_an_ignored_interface_nothing_is_named_but_the_address_of_the_session() {
+    let local = ip("192.0.2.1");
+    let ignored = [InterfaceGlob::new("et*"), InterfaceGlob::new("lo")];
+    let (ends, interface) = node().ends(local, None, ip("192.0.2.2"), &ignored);
+    assert_eq!(ends.local_v4, Some("192.0.2.1".parse().unwrap()));
+    assert_eq!((ends.local_v6, ends.subnets), (None, vec![]));
+    assert_eq!(ends.interface, interface.map(|interface| interface.index));
 }
 
 #[test]
@@ -161,7 +171,7 @@ fn the_other_end_of_a_point_to_point_link_is_connected() {
     let table = InterfaceTable::new(&Facts::of(changes));
     assert_eq!(table.external_ttl(ip("10.9.0.1")), Some(1));
     assert_eq!(table.external_ttl(ip("10.1.0.1")), None);
-    let (ends, _) = table.ends(ip("10.1.0.1"), None, ip("10.9.0.1"));
+    let (ends, _) = table.ends(ip("10.1.0.1"), None, ip("10.9.0.1"), &[]);
     assert_eq!(ends.subnets, ["10.9.0.1/32".parse().unwrap()]);
 }
 

@@ -1,0 +1,242 @@
+//! Dead paths by BFD (RFC 5882): what is asked of the BFD process, and what its word does to sessions.
+//!
+//! Owns the way between peers and BFD sessions. Does not own these: they are another process's, so
+//! that they outlive this one. Its silence says nothing about any path.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use caracal_bfdd::client::{Client, ClientEvent, ClientOptions};
+use caracal_bfdd::proto::{
+    AuthConfig, AuthMethod, KeyConfig, SecretConfig, SessionConfig, SessionKey, Standing,
+};
+use caracal_bgp_core::bfd::State;
+use caracal_bgp_core::fsm::{Admin, PathWhy};
+use tokio::sync::mpsc;
+
+use crate::config::{Activation, BfdConfig, Endpoint, PeerConfig, PeerName};
+use crate::handle::BfdOptions;
+use crate::session::Command;
+use crate::snapshot::BfdSnapshot;
+use crate::speaker::Supervisor;
+use crate::status::EventNote;
+
+/// ID of the key of a session with one; both ends must name the same, and one key needs no choice.
+const KEY_ID: u8 = 1;
+
+/// The BFD process, as far as it is asked.
+pub(super) struct Detection {
+    client: Client,
+    events: mpsc::Receiver<ClientEvent>,
+    /// Whose path each session watches.
+    peers: BTreeMap<SessionKey, Vec<PeerName>>,
+    up: BTreeMap<SessionKey, bool>,
+}
+
+impl Detection {
+    pub(super) fn start(options: BfdOptions) -> Self {
+        let BfdOptions { socket, owner } = options;
+        let (client, events) = Client::start(ClientOptions::new(socket, owner));
+        Self {
+            client,
+            events,
+            peers: BTreeMap::new(),
+            up: BTreeMap::new(),
+        }
+    }
+
+    /// The next word of the process, of whom there need be none.
+    pub(super) async fn next(detection: &mut Option<Self>) -> ClientEvent {
+        if let Some(detection) = detection
+            && let Some(event) = detection.events.recv().await
+        {
+            return event;
+        }
+        std::future::pending().await
+    }
+
+    /// Ends all sessions, so that peers hear that it was on purpose. Does not wait for a process that
+    /// does not answer.
+    pub(super) async fn end(self, patience: std::time::Duration) {
+        self.client.apply([]);
+        // Then they end by the process's own patience.
+        let _ = tokio::time::timeout(patience, self.client.settled()).await;
+    }
+
+    fn names(&self, key: &SessionKey) -> Vec<PeerName> {
+        self.peers.get(key).cloned().unwrap_or_default()
+    }
+}
+
+impl Supervisor {
+    /// Asks for the BFD sessions of all peers as they are now, and no others.
+    pub(super) fn watch_paths(&mut self) {
+        let mut wanted = BTreeMap::new();
+        let mut peers: BTreeMap<SessionKey, Vec<PeerName>> = BTreeMap::new();
+        for (name, peer) in self.peers.iter() {
+            let Some(bfd) = &peer.config.bfd else {
+                continue;
+            };
+            if peer.config.activation != Activation::Run {
+                continue;
+            }
+            let Some(remote) = self.remote_of(&peer.config) else {
+                continue;
+            };
+            if self.bfd.is_none() {
+                let text = "BFD is configured, but there is no BFD process to ask".to_owned();
+                tracing::error!(peer = %name, "{text}");
+                self.board.open(name).event(EventNote::Other(text));
+                continue;
+            }
+            let session = session_config(&peer.config, bfd, remote);
+            peers
+                .entry(session.key.clone())
+                .or_default()
+                .push(name.clone());
+            wanted.insert(session.key.clone(), session);
+        }
+        if !wanted.is_empty() && self.detection.is_none() {
+            self.detection = self.bfd.clone().map(Detection::start);
+        }
+        if let Some(detection) = &mut self.detection {
+            detection.up.retain(|key, _| peers.contains_key(key));
+            detection.peers = peers;
+            detection.client.apply(wanted.into_values());
+        }
+    }
+
+    /// Takes in what the BFD process says.
+    pub(super) async fn detected(&mut self, event: ClientEvent) {
+        let Some(detection) = &mut self.detection else {
+            return;
+        };
+        match event {
+            ClientEvent::Connected => {
+                tracing::info!("the BFD process answers");
+            }
+            ClientEvent::Disconnected { why } => {
+                tracing::error!(%why, "the BFD process does not answer; nothing is known of paths");
+            }
+            ClientEvent::Adopted { session, .. } => {
+                let failed = session.missed.iter().any(|missed| missed.failure);
+                self.path_is(&session.key, &session.standing, failed).await;
+            }
+            ClientEvent::Changed { event, .. } => {
+                self.path_is(&event.key, &event.standing, event.failure)
+                    .await;
+            }
+            ClientEvent::Refused(refused) => {
+                for name in detection.names(&refused.key) {
+                    tracing::error!(peer = %name, why = %refused.why, "no BFD session");
+                    let text = format!("there can be no BFD session: {}", refused.why);
+                    self.board.open(&name).event(EventNote::Other(text));
+                }
+            }
+        }
+    }
+
+    async fn path_is(&mut self, key: &SessionKey, standing: &Standing, failed: bool) {
+        let Some(detection) = &mut self.detection else {
+            return;
+        };
+        let is_up = standing.state == State::Up;
+        let was_up = detection.up.insert(key.clone(), is_up) == Some(true);
+        for name in detection.names(key) {
+            self.show_path(&name, standing);
+            let strict = self.is_strict(&name);
+            if failed {
+                // RFC 5882 §4.3: only where both ends' BFD outlives their BGP does its failure prove
+                // that the path is dead, and not that a speaker restarts.
+                let why = if standing.local_c && standing.remote_c {
+                    PathWhy::BfdDown
+                } else {
+                    PathWhy::BfdSilent
+                };
+                tracing::warn!(peer = %name, reason = ?standing.reason, "path down by BFD");
+                self.order(&name, Command::PathDown(why)).await;
+                if strict {
+                    self.order(&name, Command::Admin(Admin::AwaitPath)).await;
+                }
+            }
+            if is_up && (!was_up || failed) {
+                tracing::info!(peer = %name, "path up by BFD");
+                if strict {
+                    self.order(&name, Command::Admin(Admin::PathProved)).await;
+                }
+                self.order(&name, Command::PathUp).await;
+            }
+        }
+    }
+
+    fn show_path(&self, name: &PeerName, standing: &Standing) {
+        let snapshot = BfdSnapshot {
+            state: format!("{:?}", standing.state),
+            since_ms: standing.since_unix_ms,
+            reason: format!("{:?}", standing.reason),
+            remote_state: format!("{:?}", standing.remote_state),
+            diagnostic: format!("{:?}", standing.diag),
+            independent: standing.local_c && standing.remote_c,
+            transitions: standing.transitions,
+        };
+        let board = self.board.open(name);
+        board.event(EventNote::Other(format!(
+            "BFD {}: {}",
+            snapshot.state, snapshot.reason
+        )));
+        board.update(|status| status.bfd = Some(snapshot));
+    }
+
+    fn is_strict(&self, name: &PeerName) -> bool {
+        let peer = self.peers.get(name);
+        let bfd = peer.and_then(|peer| peer.config.bfd.as_ref());
+        bfd.is_some_and(|bfd| bfd.strict)
+    }
+
+    /// Whether the peer's session must wait until its path is proved.
+    pub(super) fn awaits_path(&self, config: &PeerConfig) -> bool {
+        let strict = config.bfd.as_ref().filter(|bfd| bfd.strict);
+        let proved = || {
+            let key = session_config(config, strict?, self.remote_of(config)?).key;
+            self.detection.as_ref()?.up.get(&key).copied()
+        };
+        strict.is_some() && proved() != Some(true)
+    }
+
+    /// Where the peer is, if that is known.
+    fn remote_of(&self, config: &PeerConfig) -> Option<SocketAddr> {
+        match &config.remote {
+            Endpoint::Address(address) => Some(*address),
+            Endpoint::Interface { name, port } => self.links.neighbor(name, *port),
+            Endpoint::Range { .. } => None,
+        }
+    }
+}
+
+fn session_config(config: &PeerConfig, bfd: &BfdConfig, remote: SocketAddr) -> SessionConfig {
+    let micros = |time: std::time::Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    let peer = remote.ip();
+    let key = match bfd.multi_hop {
+        Some(_) => SessionKey::multihop(config.local_address, peer),
+        None => SessionKey::single_hop(config.local_address, peer, config.remote.interface()),
+    };
+    SessionConfig {
+        desired_min_tx_us: micros(bfd.transmit),
+        required_min_rx_us: micros(bfd.receive),
+        detect_mult: bfd.detect_multiplier,
+        min_ttl: bfd.multi_hop.unwrap_or(1),
+        auth: bfd.password.as_ref().map(|password| AuthConfig {
+            method: AuthMethod::MeticulousKeyedSha1,
+            send_key: KEY_ID,
+            keys: vec![KeyConfig {
+                id: KEY_ID,
+                secret: SecretConfig::Hex(hex(password.expose())),
+            }],
+        }),
+        ..SessionConfig::new(key)
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
