@@ -114,10 +114,10 @@ impl Groups {
             if **old.config() == *config {
                 continue;
             }
-            let believed = old.believed(*peer, table);
+            let known = (old.believed(*peer, table), old.resending(*peer));
             let to = self.of(config.clone());
             if let Some(group) = self.groups.get_mut(&to) {
-                group.join_from(*peer, *address, believed, table);
+                group.join_from(*peer, *address, known, table);
             }
             self.leave(*from, *peer, table);
             moved.push((*peer, to));

@@ -45,8 +45,9 @@ struct Club {
     /// What clients have told: a MED for each prefix and path identifier.
     told: BTreeMap<(u32, Nlri), u32>,
     believed: BTreeMap<u32, BTreeMap<Nlri, (PathAttributes, NextHop)>>,
-    /// Clients that have asked for everything again, and may hear what they know.
-    refreshing: BTreeSet<u32>,
+    /// Clients that have asked for everything again, and may hear what they know; and what of it they
+    /// have heard. What they have not heard in the end they forget (RFC 7313 §4.2).
+    refreshing: BTreeMap<u32, BTreeSet<Nlri>>,
 }
 
 impl Club {
@@ -63,7 +64,7 @@ impl Club {
             sessions: BTreeMap::new(),
             told: BTreeMap::new(),
             believed: BTreeMap::new(),
-            refreshing: BTreeSet::new(),
+            refreshing: BTreeMap::new(),
         }
     }
 
@@ -134,7 +135,7 @@ impl Club {
 
     fn refresh(&mut self, peer: u32) {
         if let Some(id) = self.sessions.get(&peer).copied() {
-            self.refreshing.insert(peer);
+            self.refreshing.entry(peer).or_default();
             self.handle(Event::Refresh {
                 peer: id,
                 family: V4,
@@ -148,10 +149,15 @@ impl Club {
             return false;
         };
         let Some(octets) = self.rib.pull(Instant::now(), *id, budget) else {
-            self.refreshing.remove(&peer);
+            if let Some(heard) = self.refreshing.remove(&peer) {
+                for nlri in self.believed[&peer].keys() {
+                    assert!(heard.contains(nlri), "{peer} has not heard {nlri} again");
+                }
+            }
             return false;
         };
         let believed = self.believed.get_mut(&peer).unwrap();
+        let mut heard = self.refreshing.get_mut(&peer);
         let mut stream = BytesMut::from(&octets[..]);
         while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
             let context = DecodeContext {
@@ -170,9 +176,12 @@ impl Club {
                 for nlri in reach.nlri {
                     let known = believed.insert(nlri, told.clone());
                     assert!(
-                        known.as_ref() != Some(&told) || self.refreshing.contains(&peer),
+                        known.as_ref() != Some(&told) || heard.is_some(),
                         "{peer} knew {nlri}"
                     );
+                    if let Some(heard) = &mut heard {
+                        heard.insert(nlri);
+                    }
                 }
             }
         }
@@ -262,6 +271,25 @@ fn route(peer: u32, nlri: Nlri, med: u32) -> Update {
     update.reach[0].next_hop = NextHop::V4(address(peer));
     update.attributes.as_mut().unwrap().med = Some(med);
     update
+}
+
+#[test]
+fn a_refresh_tells_everything_although_the_configuration_changes_amid_it() {
+    let everybody: Vec<u32> = (0..CLIENTS).collect();
+    for moved in [&[0][..], &everybody] {
+        let mut club = Club::new();
+        club.up(0);
+        club.up(1);
+        for index in 0..PREFIXES {
+            club.announce(1, prefix(index).into(), 1);
+        }
+        club.check();
+        club.refresh(0);
+        assert!(club.pull(0, 1), "the refresh has begun");
+        club.change_policy(moved, false);
+        club.change_policy(moved, true);
+        club.check();
+    }
 }
 
 #[derive(Clone, Debug)]
