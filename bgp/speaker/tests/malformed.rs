@@ -133,6 +133,7 @@ impl Case<'_> {
             asn: self.asn,
             four_octet_as: self.vector.four_octet_as,
             extended_messages: true,
+            ..Offer::of(self.asn)
         };
         let external = self.kind == PeerKind::External;
         let at = self.lab.peer(self.number);

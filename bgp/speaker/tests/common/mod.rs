@@ -9,7 +9,6 @@
 )]
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -98,6 +97,7 @@ pub(crate) struct Offer {
     pub(crate) asn: Asn,
     pub(crate) four_octet_as: bool,
     pub(crate) extended_messages: bool,
+    pub(crate) hold_time: Duration,
 }
 
 impl Offer {
@@ -106,11 +106,12 @@ impl Offer {
             asn,
             four_octet_as: true,
             extended_messages: false,
+            // Without keepalives silence is never what ends the session.
+            hold_time: Duration::ZERO,
         }
     }
 
-    /// An OPEN that asks for no keepalives, so that silence is never what ends the session.
-    fn open(self, address: IpAddr) -> Bytes {
+    pub(crate) fn open(self, address: IpAddr) -> Bytes {
         let IpAddr::V4(address) = address else {
             panic!("{address} is not of IPv4");
         };
@@ -126,7 +127,7 @@ impl Offer {
         }
         encoded(&Message::Open(Open {
             asn: self.asn,
-            hold_time: Duration::ZERO,
+            hold_time: self.hold_time,
             router_id: RouterId(address.into()),
             capabilities,
         }))
@@ -283,9 +284,9 @@ async fn read_all(mut read: OwnedReadHalf, heard: Arc<Mutex<Heard>>) {
 }
 
 /// Looks until `check` is content; the last look is shown when it never is.
-pub(crate) async fn until<T: Debug, F: Future<Output = T>>(
+pub(crate) async fn until<T: Debug>(
     what: &str,
-    mut look: impl FnMut() -> F,
+    mut look: impl AsyncFnMut() -> T,
     check: impl Fn(&T) -> bool,
 ) -> T {
     let deadline = Instant::now() + DEADLINE;
