@@ -187,6 +187,7 @@ fn step(design: &Design, random: &mut Random) -> Step {
         93..95 => Step::Down(side, length(random, 10_000)),
         95..97 => Step::Limit(side, random.below(4) as u32, length(random, 15_000)),
         97..98 => Step::Storm(router, random.pick(&[20, 200, 1500])),
+        98..99 => Step::Storm(router, 1500),
         _ => Step::Originate(
             router,
             prefix,

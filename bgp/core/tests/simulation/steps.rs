@@ -11,6 +11,9 @@ use crate::fabric::{Side, across, index};
 use crate::plan::{Death, Step};
 use crate::world::{Job, WireId, World};
 
+/// For how long a peer does not read in a storm: less than any hold time.
+const STORM: Duration = Duration::from_secs(5);
+
 /// The second half of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Undo {
@@ -246,11 +249,22 @@ impl World {
         self.tell(side, Event::RequestRefresh { family });
     }
 
-    /// Own routes change over and over; the last state is as good as any.
+    /// Own routes change over and over, while a peer does not read: it falls so far behind that what it
+    /// has missed is no longer known, only what it should know now.
     fn storm(&mut self, router: usize, changes: usize) {
-        let prefixes = self.plan.design.prefixes.clone();
+        let side = self.random.pick(&self.fabric.sides(router));
+        let other = across(side);
+        let until = self.now + STORM;
+        let peer = self.fabric.end(other).router;
+        if let Some(session) = self.speakers[peer].sessions.get_mut(&other) {
+            session.deaf = until.max(session.deaf);
+        }
+        let own: Vec<Prefix> = self.fabric.routers[router].own.keys().copied().collect();
+        if own.is_empty() {
+            return;
+        }
         for _ in 0..changes {
-            let prefix = self.random.pick(&prefixes);
+            let prefix = self.random.pick(&own);
             if let Some(own) = self.fabric.routers[router].own.get_mut(&prefix) {
                 let tag = Community(0xfde8_0003).0;
                 if !own.communities.remove(&tag) {
