@@ -150,6 +150,11 @@ impl Installs {
         self.pending
     }
 
+    /// Distinct sets of next hops that are asked for.
+    pub(super) fn ways(&self) -> usize {
+        self.ways.len()
+    }
+
     /// Ends what the state of a destination counts for.
     fn settle(&mut self, id: DestId) {
         match self.state(id) {

@@ -25,6 +25,7 @@ mod egress;
 mod entries;
 mod event;
 mod exports;
+mod footprint;
 mod group;
 mod groups;
 mod hash;
@@ -48,6 +49,7 @@ pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, expor
 pub use event::{
     Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
 };
+pub use footprint::Footprint;
 pub use installs::FibState;
 pub use machine::Rib;
 pub use origin::{BlockOwner, BlockOwners, OriginCheck, OriginValidity, Originator};

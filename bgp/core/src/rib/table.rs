@@ -328,6 +328,11 @@ impl Table {
         self.installs.as_ref().map_or(0, Installs::pending)
     }
 
+    /// Distinct sets of next hops that the FIB was asked for.
+    pub(super) fn ways(&self) -> usize {
+        self.installs.as_ref().map_or(0, Installs::ways)
+    }
+
     /// The best `limit` paths to a destination, most preferred first.
     pub(super) fn best(&self, id: DestId, limit: usize) -> SmallVec<[&Entry; 4]> {
         let mut left: SmallVec<[&Entry; 4]> = self.usable(id);
