@@ -31,6 +31,7 @@ mod hash;
 mod installs;
 mod intake;
 mod journal;
+mod listing;
 mod machine;
 mod origin;
 mod path;
@@ -48,7 +49,8 @@ pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, expor
 pub use event::{
     Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
 };
-pub use installs::FibState;
+pub use installs::{FibCounts, FibState};
+pub use listing::{Cursor, Listed, Reason, ReceivedPath, Rejected, Rejections, RibCounts, STRETCH};
 pub use machine::Rib;
 pub use origin::{BlockOwner, BlockOwners, OriginCheck, OriginValidity, Originator};
 pub use path::{

@@ -3,6 +3,7 @@
 mod events;
 mod features;
 mod groups;
+mod listing;
 mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
