@@ -39,7 +39,7 @@ pub enum Listed {
 
 /// Where a listing goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor(u32);
+pub struct Cursor(pub(super) u32);
 
 /// How much of a listing goes through the table at once: a few milliseconds.
 pub const STRETCH: u32 = 16 * 1024;

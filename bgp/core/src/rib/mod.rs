@@ -25,6 +25,7 @@ mod egress;
 mod entries;
 mod event;
 mod exports;
+mod follow;
 mod group;
 mod groups;
 mod hash;
@@ -47,8 +48,10 @@ mod ways;
 pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
 pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, export};
 pub use event::{
-    Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
+    Action, Changed, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig,
+    RibOptions,
 };
+pub use follow::{EntryView, ToldPath};
 pub use installs::{FibCounts, FibState};
 pub use listing::{Cursor, Listed, Reason, ReceivedPath, Rejected, Rejections, RibCounts, STRETCH};
 pub use machine::Rib;

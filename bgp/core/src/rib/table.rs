@@ -93,6 +93,8 @@ pub(super) struct Table {
     installs: Option<Installs>,
     /// How often peers were to be told something else, by family.
     best_changes: [u64; Family::ALL.len()],
+    /// How many prefixes have a path that peers may be told, by family.
+    selected: [usize; Family::ALL.len()],
 }
 
 impl Table {
@@ -107,6 +109,7 @@ impl Table {
             journal: Journal::default(),
             installs: forwarding.then(|| Installs::new(seed)),
             best_changes: Default::default(),
+            selected: Default::default(),
         }
     }
 
@@ -343,6 +346,11 @@ impl Table {
         self.best_changes
     }
 
+    /// How many prefixes have a path that peers may be told, by family.
+    pub(super) fn selected(&self) -> [usize; Family::ALL.len()] {
+        self.selected
+    }
+
     /// The best `limit` paths to a destination, most preferred first.
     pub(super) fn best(&self, id: DestId, limit: usize) -> SmallVec<[&Entry; 4]> {
         let mut left: SmallVec<[&Entry; 4]> = self.usable(id);
@@ -371,7 +379,10 @@ impl Table {
         if dest.announced == told {
             return false;
         }
-        self.best_changes[dest.prefix.family().index()] += 1;
+        let family = dest.prefix.family().index();
+        self.best_changes[family] += 1;
+        self.selected[family] += usize::from(told.is_some());
+        self.selected[family] -= usize::from(dest.announced.is_some());
         if let Some(told) = told {
             self.paths.hold(told);
         }
