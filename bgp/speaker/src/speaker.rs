@@ -16,6 +16,7 @@ mod answers;
 mod apply;
 mod detection;
 mod links;
+mod listing;
 mod peers;
 
 use std::thread;
@@ -44,6 +45,7 @@ use crate::session::Command;
 use crate::snapshot::SessionState;
 use crate::speaker::detection::Detection;
 use crate::speaker::links::Links;
+use crate::speaker::listing::Listings;
 use crate::speaker::peers::{Caller, Peers};
 use crate::status::{Board, now_ms};
 use crate::translate::rib_config;
@@ -113,6 +115,7 @@ impl Speaker {
             detection: None,
             listeners: None,
             tasks: Vec::new(),
+            listings: Listings::default(),
             threads: Vec::new(),
             api: None,
             api_socket: options.api_socket,
@@ -205,6 +208,7 @@ struct Supervisor {
     incoming: mpsc::Sender<Vec<Incoming>>,
     listeners: Option<Listeners>,
     tasks: Vec<JoinHandle<()>>,
+    listings: Listings,
     threads: Vec<thread::JoinHandle<()>>,
     api: Option<JoinHandle<()>>,
     api_socket: Option<std::path::PathBuf>,
@@ -254,7 +258,8 @@ impl Supervisor {
                 let _ = done.send(result);
             }
             Request::Snapshot(answer) => self.snapshot(answer),
-            Request::Routes(within, answer) => self.routes(within, answer),
+            Request::List(query, answer) => self.list(query, answer),
+            Request::Peer(name, answer) => self.peer_detail(&name, answer),
             Request::Explain(prefix, answer) => self.explain(prefix, answer),
             Request::History(peer, answer) => {
                 let _ = answer.send(self.board.get(&peer).map(|board| board.history()));
@@ -441,6 +446,7 @@ impl Supervisor {
         if for_good && let Some(detection) = self.detection.take() {
             detection.end(FAREWELL).await;
         }
+        self.listings.end().await;
         for task in self.tasks.drain(..).chain(self.api.take()) {
             task.abort();
             let _ = task.await;
