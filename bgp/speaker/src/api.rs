@@ -9,6 +9,7 @@
 //! {"verb":"routes","view":"received","peer":"tor1"} -> the same; see [`RoutesView`]
 //! {"verb":"explain","prefix":"10.244.1.7"}          -> {"ok": Explanation}
 //! {"verb":"history","peer":"tor1"}                  -> {"ok": HistorySnapshot}
+//! {"verb":"dump","what":"table"}                   -> MRT (RFC 6396); or "updates", from now on
 //! {"verb":"clear","peer":"tor1","how":"in"}         -> {"ok": number of peers}   peer optional
 //! anything else                                     -> {"error": "..."}
 //! ```
@@ -16,22 +17,27 @@
 //! Routes come in pages: `{"part": [RouteSnapshot]}` on as many lines as it takes, and the last page
 //! as `ok`. The speaker makes a page when the one before has been read; whoever has enough closes
 //! the connection.
+//!
+//! A dump comes in parts: `{"part": DumpHeader}` on a line, and behind it as many octets of whole
+//! records as the header says. `{"ok": DumpHeader}`, with none, follows when all of it has been sent;
+//! `updates` end when the client closes the connection.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use caracal_bgp_core::types::Prefix;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::PeerName;
 use crate::error::Error;
-use crate::handle::{Clear, Listing, RouteQuery, SpeakerHandle};
+use crate::handle::{Clear, Dump, DumpPart, Listing, RouteQuery, SpeakerHandle};
 
 /// The longest request; the longest valid one is much shorter.
 const MAX_REQUEST: u64 = 4096;
@@ -75,6 +81,11 @@ pub enum Request {
         /// What the configuration calls it.
         peer: String,
     },
+    /// Octets in MRT format.
+    Dump {
+        /// Of what.
+        what: Dump,
+    },
     /// Clears one session, or all.
     Clear {
         /// What the configuration calls it; all where absent.
@@ -86,6 +97,15 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         message: String,
     },
+}
+
+/// What stands before a part of a dump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpHeader {
+    /// How many octets follow.
+    pub octets: usize,
+    /// How many messages are missing before them, as the client was too slow.
+    pub lost: usize,
 }
 
 /// Which routes.
@@ -193,6 +213,7 @@ async fn converse(stream: UnixStream, handle: SpeakerHandle) {
                     Err(why) => send(&mut write, refuse(&why), PATIENCE).await,
                 }
             }
+            Ok(Request::Dump { what }) => dump(what, &handle, &mut lines, &mut write).await,
             Ok(request) => send(&mut write, answer(request, &handle).await, PATIENCE).await,
             Err(error) => {
                 let why = format!("cannot read the request: {error}");
@@ -255,10 +276,45 @@ async fn list(query: RouteQuery, handle: &SpeakerHandle, write: &mut OwnedWriteH
     send(write, render(Response::Ok, &last), READING).await
 }
 
+/// Sends a dump, part by part.
+async fn dump(
+    what: Dump,
+    handle: &SpeakerHandle,
+    lines: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+) -> Option<()> {
+    let mut stream = match handle.dump(what).await {
+        Ok(stream) => stream,
+        Err(error) => return send(write, refuse(&error.to_string()), PATIENCE).await,
+    };
+    loop {
+        let part = tokio::select! {
+            part = stream.next() => part,
+            // Nothing is to be said meanwhile: the client has closed, or does not know better.
+            _ = lines.fill_buf() => return None,
+        };
+        let (header, records) = match part {
+            Ok(DumpPart::Records(records)) => {
+                let octets = records.len();
+                (DumpHeader { octets, lost: 0 }, records)
+            }
+            Ok(DumpPart::Lost(lost)) => (DumpHeader { octets: 0, lost }, Bytes::new()),
+            Ok(DumpPart::End) => {
+                let end = DumpHeader::default();
+                return send(write, render(Response::Ok, &end), PATIENCE).await;
+            }
+            Err(error) => return send(write, refuse(&error.to_string()), PATIENCE).await,
+        };
+        send(write, render(Response::Part, &header), PATIENCE).await?;
+        let written = tokio::time::timeout(PATIENCE, write.write_all(&records)).await;
+        written.ok()?.ok()?;
+    }
+}
+
 async fn answer(request: Request, handle: &SpeakerHandle) -> String {
     let outcome = match request {
         // Answered in pages, above.
-        Request::Routes { .. } => return refuse("routes come in pages"),
+        Request::Routes { .. } | Request::Dump { .. } => return refuse("it comes in parts"),
         Request::Peers => handle
             .snapshot()
             .await

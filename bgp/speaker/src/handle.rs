@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
+pub use crate::export::{Dump, DumpPart, DumpStream};
 pub use crate::snapshot::{
     ErrorSnapshot, Explanation, FamilySnapshot, FibSnapshot, PathSnapshot, PeerDetail,
     PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
@@ -119,6 +120,7 @@ pub(crate) enum Request {
     Peer(PeerName, oneshot::Sender<Option<PeerDetail>>),
     Explain(Prefix, oneshot::Sender<Explanation>),
     History(PeerName, oneshot::Sender<Option<HistorySnapshot>>),
+    Dump(Dump, oneshot::Sender<DumpStream>),
     Clear(Option<PeerName>, Clear, oneshot::Sender<usize>),
     Shutdown(How, oneshot::Sender<()>),
     /// Keeps the RIB thread busy.
@@ -198,6 +200,14 @@ impl SpeakerHandle {
     /// [`Error::Stopped`].
     pub async fn history(&self, peer: PeerName) -> Result<Option<HistorySnapshot>, Error> {
         self.ask(|answer| Request::History(peer, answer)).await
+    }
+
+    /// The table, or messages from now on, in MRT format. A stream that nobody reads holds nothing up.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn dump(&self, what: Dump) -> Result<DumpStream, Error> {
+        self.ask(|answer| Request::Dump(what, answer)).await
     }
 
     /// Clears `peer`, or every peer when there is no name; how many that were, none when no peer has

@@ -34,6 +34,27 @@ pub struct SpeakerSnapshot {
     pub peers: Vec<PeerSnapshot>,
     /// Ranges that let peers in, by name.
     pub ranges: Vec<RangeSnapshot>,
+    /// Stations that are told by BMP.
+    pub stations: Vec<StationSnapshot>,
+}
+
+/// A station that is told about sessions and routes by BMP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StationSnapshot {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Whether it has been told the whole table once on this connection.
+    pub synchronised: bool,
+    /// Since when there is, or is no, connection, in milliseconds since the beginning of 1970.
+    pub since_ms: u64,
+    /// Why there is none; empty where there is, or has not yet been one.
+    pub why: String,
+    /// How many there have been.
+    pub connections: u64,
+    /// What it has been told over all of them.
+    pub octets_sent: u64,
 }
 
 /// How many routes of a family stand where on their way to the kernel.

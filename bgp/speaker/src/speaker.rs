@@ -34,6 +34,7 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
+use crate::export::{Exports, Own};
 use crate::fib::{FibEvent, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
@@ -119,6 +120,7 @@ impl Speaker {
             threads: Vec::new(),
             api: None,
             api_socket: options.api_socket,
+            exports: Exports::default(),
         };
         supervisor.listen_anew().await?;
         supervisor.api = supervisor
@@ -142,6 +144,9 @@ impl Speaker {
             let answers = forward_answers(events, rib, supervisor.intake.clone());
             supervisor.tasks.push(tokio::spawn(answers));
         }
+        // After all that can fail: what is told from here on is ended with the speaker.
+        let exports = &mut supervisor.exports;
+        exports.apply(&supervisor.config, &supervisor.rib).await;
         for name in &added {
             supervisor.start_peer(name);
         }
@@ -212,6 +217,7 @@ struct Supervisor {
     threads: Vec<thread::JoinHandle<()>>,
     api: Option<JoinHandle<()>>,
     api_socket: Option<std::path::PathBuf>,
+    exports: Exports,
 }
 
 impl Supervisor {
@@ -263,6 +269,10 @@ impl Supervisor {
             Request::Explain(prefix, answer) => self.explain(prefix, answer),
             Request::History(peer, answer) => {
                 let _ = answer.send(self.board.get(&peer).map(|board| board.history()));
+            }
+            Request::Dump(what, answer) => {
+                let own = Own::of(&self.config);
+                let _ = answer.send(self.exports.dump(what, own, &self.rib));
             }
             Request::Clear(peer, clear, done) => {
                 let _ = done.send(self.clear(peer.as_ref(), &clear).await);
@@ -447,6 +457,7 @@ impl Supervisor {
             detection.end(FAREWELL).await;
         }
         self.listings.end().await;
+        self.exports.close().await;
         for task in self.tasks.drain(..).chain(self.api.take()) {
             task.abort();
             let _ = task.await;

@@ -273,6 +273,7 @@ mod tests {
             fib: Vec::new(),
             peers: vec![peer],
             ranges: Vec::new(),
+            stations: Vec::new(),
         };
         Facts {
             speaker: Some(speaker),

@@ -32,6 +32,7 @@ impl Supervisor {
                 (name.clone(), peer.index, Arc::clone(&peer.config), range)
             })
             .collect();
+        let stations = self.exports.snapshot();
         let ranges = self
             .peers
             .ranges()
@@ -61,6 +62,7 @@ impl Supervisor {
                 fib: fib_counts(&counts),
                 peers,
                 ranges,
+                stations,
             });
         });
     }

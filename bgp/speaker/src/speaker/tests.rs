@@ -2,8 +2,10 @@
 
 mod collision;
 mod configure;
+mod dumps;
 mod listings;
 mod ranges;
+mod stations;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
