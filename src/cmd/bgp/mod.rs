@@ -4,6 +4,7 @@
 
 mod client;
 mod cluster;
+mod dump;
 mod explain;
 mod history;
 mod lint;
@@ -103,6 +104,8 @@ pub(crate) enum BgpCommand {
         #[arg(long, requires = "hard", default_value = "")]
         message: String,
     },
+    /// Write the local speaker's routes, or what its peers say from now on, as an MRT file
+    Dump(dump::DumpArgs),
     /// Check manifests as the nodes would understand them
     Lint(lint::LintArgs),
 }
@@ -277,6 +280,7 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
                 count => format!("{count} peers cleared\n"),
             })
         }
+        BgpCommand::Dump(arguments) => dump::run(&arguments),
         BgpCommand::Lint(arguments) => lint::run(&arguments),
     }
 }
