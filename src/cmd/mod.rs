@@ -11,6 +11,19 @@ pub(crate) mod speaker;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+/// Exit code of a command that could not ask whom it had to.
+pub(crate) const UNREACHABLE: u8 = 3;
+
+/// Whoever was to be asked is not there or does not answer; what was being done.
+#[derive(Debug)]
+pub(crate) struct Unreachable(pub(crate) String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Writes a daemon's log to standard error.
 pub(crate) fn log() {
     use tracing_subscriber::EnvFilter;

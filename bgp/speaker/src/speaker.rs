@@ -16,6 +16,7 @@ mod answers;
 mod apply;
 mod detection;
 mod links;
+mod listing;
 mod peers;
 
 use std::thread;
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
+use crate::export::{Exports, Own};
 use crate::fib::{FibEvent, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
@@ -44,6 +46,7 @@ use crate::session::Command;
 use crate::snapshot::SessionState;
 use crate::speaker::detection::Detection;
 use crate::speaker::links::Links;
+use crate::speaker::listing::Listings;
 use crate::speaker::peers::{Caller, Peers};
 use crate::status::{Board, now_ms};
 use crate::translate::rib_config;
@@ -114,9 +117,11 @@ impl Speaker {
             detection: None,
             listeners: None,
             tasks: Vec::new(),
+            listings: Listings::default(),
             threads: Vec::new(),
             api: None,
             api_socket: options.api_socket,
+            exports: Exports::default(),
         };
         supervisor.listen_anew().await?;
         supervisor.api = supervisor
@@ -140,6 +145,9 @@ impl Speaker {
             let answers = forward_answers(events, rib, supervisor.intake.clone());
             supervisor.tasks.push(tokio::spawn(answers));
         }
+        // After all that can fail: what is told from here on is ended with the speaker.
+        let exports = &mut supervisor.exports;
+        exports.apply(&supervisor.config, &supervisor.rib).await;
         for name in &added {
             supervisor.start_peer(name);
         }
@@ -206,9 +214,11 @@ struct Supervisor {
     incoming: mpsc::Sender<Vec<Incoming>>,
     listeners: Option<Listeners>,
     tasks: Vec<JoinHandle<()>>,
+    listings: Listings,
     threads: Vec<thread::JoinHandle<()>>,
     api: Option<JoinHandle<()>>,
     api_socket: Option<std::path::PathBuf>,
+    exports: Exports,
 }
 
 impl Supervisor {
@@ -255,10 +265,15 @@ impl Supervisor {
                 let _ = done.send(result);
             }
             Request::Snapshot(answer) => self.snapshot(answer),
-            Request::Routes(within, answer) => self.routes(within, answer),
+            Request::List(query, answer) => self.list(query, answer),
+            Request::Peer(name, answer) => self.peer_detail(&name, answer),
             Request::Explain(prefix, answer) => self.explain(prefix, answer),
             Request::History(peer, answer) => {
                 let _ = answer.send(self.board.get(&peer).map(|board| board.history()));
+            }
+            Request::Dump(what, answer) => {
+                let own = Own::of(&self.config);
+                let _ = answer.send(self.exports.dump(what, own, &self.rib));
             }
             Request::Clear(peer, clear, done) => {
                 let _ = done.send(self.clear(peer.as_ref(), &clear).await);
@@ -442,6 +457,8 @@ impl Supervisor {
         if for_good && let Some(detection) = self.detection.take() {
             detection.end(FAREWELL).await;
         }
+        self.listings.end().await;
+        self.exports.close().await;
         for task in self.tasks.drain(..).chain(self.api.take()) {
             task.abort();
             let _ = task.await;

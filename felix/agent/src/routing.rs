@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::handle::{BfdOptions, FibSnapshot, RouteSnapshot};
+use caracal_bgp_speaker::handle::BfdOptions;
+use caracal_bgp_speaker::snapshot::FibCountSnapshot;
 use caracal_bgp_speaker::{
     Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot,
 };
@@ -299,12 +300,12 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
     let mut changes = handle.changes();
     loop {
         changes.borrow_and_update();
-        let (Ok(speaker), Ok(routes)) = (handle.snapshot().await, handle.routes(None).await) else {
+        let Ok(speaker) = handle.snapshot().await else {
             return;
         };
         let next = Account {
+            routes: count(&speaker.fib),
             speaker: Some(speaker),
-            routes: count(&routes),
         };
         account.send_if_modified(|current| {
             let modified = *current != next;
@@ -318,15 +319,15 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
     }
 }
 
-fn count(routes: &[RouteSnapshot]) -> RouteCounts {
+fn count(fib: &[FibCountSnapshot]) -> RouteCounts {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let mut counts = RouteCounts::default();
-    for route in routes {
-        match (&route.fib, route.prefix.family()) {
-            (FibSnapshot::Installed, Family::Ipv4Unicast) => counts.ipv4 += 1,
-            (FibSnapshot::Installed, Family::Ipv6Unicast) => counts.ipv6 += 1,
-            (FibSnapshot::Failed(_), _) => counts.failed += 1,
-            (FibSnapshot::None | FibSnapshot::Pending, _) => {}
+    for family in fib {
+        match family.family {
+            Family::Ipv4Unicast => counts.ipv4 = number(family.installed),
+            Family::Ipv6Unicast => counts.ipv6 = number(family.installed),
         }
+        counts.failed = counts.failed.saturating_add(number(family.failed));
     }
     counts
 }

@@ -270,9 +270,10 @@ mod tests {
             router_id: RouterId(1),
             deferring: false,
             prefixes: 0,
-            fib_pending: 0,
+            fib: Vec::new(),
             peers: vec![peer],
             ranges: Vec::new(),
+            stations: Vec::new(),
         };
         Facts {
             speaker: Some(speaker),

@@ -11,7 +11,7 @@ use crate::rib::best::Multipath;
 use crate::rib::egress::{NextHopMode, PrivateAs};
 use crate::rib::origin::{BlockOwners, OriginCheck};
 use crate::rib::path::{PeerId, PeerIndex};
-use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
+use crate::types::{Asn, Family, NextHop, Nlri, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
 
 /// What a RIB is made with and keeps.
@@ -202,6 +202,11 @@ pub enum Event {
     },
     /// What became of [`Action::Fib`]s.
     Answered(Vec<FibAnswer>),
+    /// Whether somebody follows the table: [`Action::Changed`] comes only then.
+    Follow {
+        /// Somebody does.
+        wanted: bool,
+    },
 }
 
 /// What the FIB has to say to one [`Action::Fib`].
@@ -249,6 +254,30 @@ pub enum Action {
         count: u32,
         /// Whether the session has to end; else it is a warning.
         exceeded: bool,
+    },
+    /// Something is otherwise than before, for those who follow the table. It says what to look at
+    /// ([`crate::rib::Rib::entry`], [`crate::rib::Rib::selected`]), and may come once too often.
+    Changed(Changed),
+}
+
+/// What is otherwise than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Changed {
+    /// What a peer tells about a prefix under an identifier, or what is made of that.
+    Entry {
+        /// The peer.
+        peer: PeerIndex,
+        /// The prefix, and which of its paths.
+        nlri: Nlri,
+    },
+    /// The path that is used and told.
+    Selected(Prefix),
+    /// A peer has told everything of a family.
+    EndOfRib {
+        /// The peer.
+        peer: PeerIndex,
+        /// The family.
+        family: Family,
     },
 }
 

@@ -4,7 +4,9 @@
 //! goes through the journal at its own pace and cuts what changed into chunks of messages, encoded
 //! once; its members take each chunk when they have written the one before. A new peer, or one that
 //! fell far behind, is a reader of its own until it has caught up, and joins the others then. Does
-//! not own when a peer takes more.
+//! not own when a peer takes more. What a peer knows at a moment is told in [`told`].
+
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -322,43 +324,6 @@ impl Group {
             Position::Journal(position) => position,
         });
         positions.min()
-    }
-
-    /// How many routes each member has been told, by family.
-    pub(super) fn advertised(&self, table: &Table) -> BTreeMap<(PeerIndex, Family), usize> {
-        let mut advertised = BTreeMap::new();
-        for reader in self.readers.values() {
-            let mut totals: BTreeMap<Family, usize> = BTreeMap::new();
-            let mut by_export: BTreeMap<(ExportRef, Family), usize> = BTreeMap::new();
-            for (dest, _, export) in reader.told.iter() {
-                let family = table.dest(dest).prefix.family();
-                *totals.entry(family).or_default() += 1;
-                *by_export.entry((export, family)).or_default() += 1;
-            }
-            for peer in reader.members.keys() {
-                for (family, total) in &totals {
-                    advertised.insert((*peer, *family), *total);
-                }
-            }
-            let by_address: BTreeMap<IpAddr, PeerIndex> = reader
-                .members
-                .iter()
-                .map(|(peer, member)| (member.address, *peer))
-                .collect();
-            for ((export, family), count) in by_export {
-                let export = self.exports.get(export);
-                let named = by_address.get(&export.next_hop).copied();
-                let named = named.filter(|peer| Some(*peer) != export.source);
-                for peer in export.source.into_iter().chain(named) {
-                    if let Some(told) = advertised.get_mut(&(peer, family))
-                        && reader.members.contains_key(&peer)
-                    {
-                        *told -= count;
-                    }
-                }
-            }
-        }
-        advertised
     }
 
     /// How many exports are held, those that only the memory of paths holds aside.

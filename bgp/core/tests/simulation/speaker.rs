@@ -588,7 +588,8 @@ impl World {
                     let life = speaker.life;
                     self.enqueue(at, Job::Kernel(router, life));
                 }
-                RibAction::FibComplete => {}
+                // Nobody follows these tables.
+                RibAction::FibComplete | RibAction::Changed(_) => {}
                 RibAction::RestartComplete => {
                     self.speakers[router].restarting = false;
                     for side in self.fabric.sides(router) {

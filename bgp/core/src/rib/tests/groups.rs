@@ -223,6 +223,28 @@ impl Club {
             .collect()
     }
 
+    /// Whoever asks is told exactly what clients believe, also while they lag behind.
+    fn check_listing(&self) {
+        for (peer, believed) in &self.believed {
+            let index = PeerIndex(*peer);
+            let (prefixes, next) =
+                self.rib
+                    .listed(Listed::AdvertisedTo(index), None, Cursor::default());
+            assert_eq!(next, None);
+            let mut told = BTreeMap::new();
+            for prefix in prefixes {
+                for (id, exported) in self.rib.advertised(index, &prefix) {
+                    let twice = told.insert(
+                        Nlri { prefix, id },
+                        (exported.attributes, exported.next_hop),
+                    );
+                    assert_eq!(twice, None, "{prefix} listed twice to client {peer}");
+                }
+            }
+            assert_eq!(told, *believed, "told to client {peer}");
+        }
+    }
+
     fn check(&mut self) {
         self.pull_all();
         for (peer, believed) in &self.believed {
@@ -346,6 +368,7 @@ proptest! {
                 Step::Refresh(peer) => club.refresh(peer),
                 Step::Check => club.check(),
             }
+            club.check_listing();
         }
         club.check();
         for peer in 0..CLIENTS {
