@@ -11,9 +11,12 @@ use caracal_bgp_core::rib::{Rib, ToldPath};
 use caracal_bgp_core::types::{NextHop, PathId};
 use caracal_bgp_core::wire::{self, MessageType};
 
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::api::{DumpHeader, Response};
 use crate::config::{AddPath, AddPathSend, MrtDump};
 use crate::handle::{Dump, DumpPart};
 
@@ -441,4 +444,50 @@ async fn a_folder_fills_with_tables_and_messages_while_it_is_configured() {
     let down = |peer: &PeerSnapshot| peer.state != SessionState::Established;
     until("the session is down", || peer(&a, 2), down).await;
     assert_eq!(std::fs::metadata(updates).unwrap().len(), length);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_comes_by_the_local_socket_header_by_header() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let mut config = lab.speaker(1, 65_001);
+    config.router_id = RouterId(0x0a63_0001);
+    originate(&mut config, 1200);
+    let options = SpeakerOptions {
+        api_socket: Some(folder.path().join("bgp.sock")),
+        ..SpeakerOptions::default()
+    };
+    let socket = options.api_socket.clone().unwrap();
+    let speaker = Speaker::start(config, None, options).await.unwrap();
+    let mut stream = BufReader::new(UnixStream::connect(&socket).await.unwrap());
+    let question = b"{\"verb\":\"dump\",\"what\":\"table\"}\n";
+    stream.get_mut().write_all(question).await.unwrap();
+    let mut octets = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        let (header, last): (DumpHeader, bool) = match serde_json::from_str(&line).unwrap() {
+            Response::Part(header) => (header, false),
+            Response::Ok(header) => (header, true),
+            Response::Error(why) => panic!("{why}"),
+        };
+        let at = octets.len();
+        octets.resize(at + header.octets, 0);
+        stream.read_exact(&mut octets[at..]).await.unwrap();
+        if last {
+            break;
+        }
+    }
+    let (_, rows) = read(&octets);
+    assert_eq!(rows, held(&speaker, RouterId(0x0a63_0001)).await);
+    assert_eq!(rows.len(), 1202);
+    // The connection is good for more, and what it said cost nothing.
+    stream
+        .get_mut()
+        .write_all(b"{\"verb\":\"peers\"}\n")
+        .await
+        .unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("{\"ok\""), "{line}");
 }
