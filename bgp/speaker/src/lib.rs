@@ -13,6 +13,7 @@ mod explain;
 pub mod fib;
 mod fib_thread;
 pub mod handle;
+pub mod metrics;
 pub mod net;
 mod rib_thread;
 mod session;
