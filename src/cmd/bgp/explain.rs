@@ -2,8 +2,8 @@
 
 use caracal_bgp_speaker::snapshot::{Explanation, PathSnapshot};
 
-use super::routes::{as_path, communities, from, mark};
 use super::known;
+use super::routes::{as_path, communities, from, mark};
 use crate::table;
 
 /// The candidates, the deciding step, the kernel, the policies, and who is told.

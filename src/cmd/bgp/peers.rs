@@ -302,15 +302,18 @@ fn counters(peer: &PeerSnapshot) -> String {
     let mut text = table::render(&header, &rows);
     let mut faults = Vec::new();
     for (count, what) in [
-        (counters.discarded_attributes, "attribute discarded"),
-        (counters.treated_as_withdraw, "UPDATE treated as withdrawal"),
+        (counters.discarded_attributes, "attributes discarded"),
+        (
+            counters.treated_as_withdraw,
+            "UPDATEs treated as withdrawals",
+        ),
     ] {
         if count > 0 {
-            faults.push(format!("{count} times {what}"));
+            faults.push(format!("{what}: {count}"));
         }
     }
     for (reason, count) in &counters.flaps {
-        faults.push(format!("{count} times down ({})", reason.word()));
+        faults.push(format!("ended by {}: {count}", reason.word()));
     }
     if !faults.is_empty() {
         // Writing to a string cannot fail.
