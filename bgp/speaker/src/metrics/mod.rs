@@ -48,6 +48,9 @@ pub struct Metric {
 /// One series: the values of its labels, and what it is at.
 struct Sample(Vec<String>, u64);
 
+/// The value of a further label, where there is one, and a count.
+type Counted = (Option<&'static str>, u64);
+
 /// Every metric of the speaker, in the order of the documentation.
 pub const METRICS: &[Metric] = &[
     Metric {
@@ -338,7 +341,7 @@ fn each(speaker: &SpeakerSnapshot, value: fn(&PeerSnapshot) -> Option<u64>) -> V
 /// Series of each peer and direction, with one more label where `counts` gives it.
 fn by_direction(
     speaker: &SpeakerSnapshot,
-    counts: fn(&MessageCounts) -> Vec<(Option<&'static str>, u64)>,
+    counts: fn(&MessageCounts) -> Vec<Counted>,
 ) -> Vec<Sample> {
     let mut samples = Vec::new();
     for peer in &speaker.peers {
@@ -357,7 +360,7 @@ fn by_direction(
     samples
 }
 
-fn messages(counts: &MessageCounts) -> Vec<(Option<&'static str>, u64)> {
+fn messages(counts: &MessageCounts) -> Vec<Counted> {
     vec![
         (Some("open"), counts.open),
         (Some("update"), counts.update),

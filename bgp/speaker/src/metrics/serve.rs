@@ -72,9 +72,8 @@ async fn converse(stream: TcpStream, handle: SpeakerHandle) {
     });
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(PATIENCE, connection).await {
-        Ok(Err(error)) => tracing::debug!(%error, "a scraper went away"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, connection).await {
+        tracing::debug!(%error, "a scraper went away");
     }
 }
 
