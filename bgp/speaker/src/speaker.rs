@@ -95,6 +95,7 @@ impl Speaker {
                 .then(|| Instant::now() + config.graceful_restart.selection_deferral),
             forwarding: forwarding.is_some(),
             hash_seed: random_seed(),
+            ..RibOptions::default()
         };
         let mut peers = Peers::default();
         peers.set_ranges(&config);

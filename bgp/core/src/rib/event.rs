@@ -15,7 +15,7 @@ use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
 
 /// What a RIB is made with and keeps.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RibOptions {
     /// Set after a restart during which forwarding went on: until then at the latest, selection and
     /// FIB changes wait for the End-of-RIB of every peer that takes part in graceful restart, and a
@@ -25,6 +25,21 @@ pub struct RibOptions {
     pub forwarding: bool,
     /// Decides what collides in tables of what peers send; best drawn at random.
     pub hash_seed: u64,
+    /// Changes that are kept, encoded, for the slowest of the peers that are told the same. Beyond it
+    /// that peer goes on alone: it costs the others nothing, and memory stays bounded.
+    pub log_limit: usize,
+}
+
+impl Default for RibOptions {
+    /// No restart, no FIB, and a log that holds what a peer on a slow link takes in some seconds.
+    fn default() -> Self {
+        Self {
+            defer_until: None,
+            forwarding: false,
+            hash_seed: 0,
+            log_limit: 64 * 1024,
+        }
+    }
 }
 
 /// The desired state of a RIB.

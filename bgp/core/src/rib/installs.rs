@@ -179,6 +179,11 @@ impl Installs {
         self.counts.iter().map(|counts| counts.pending).sum()
     }
 
+    /// Distinct sets of next hops that are asked for.
+    pub(super) fn ways(&self) -> usize {
+        self.ways.len()
+    }
+
     /// How many routes stand where, by family.
     pub(super) fn counts(&self) -> [FibCounts; Family::ALL.len()] {
         self.counts

@@ -62,7 +62,7 @@ impl Rib {
         let mut rib = Self {
             peers: new_peers(&config),
             table: Table::new(seed, options.forwarding),
-            groups: Groups::new(seed),
+            groups: Groups::new(seed, options.log_limit),
             path_ids: PathIds::new(seed),
             deferral: options
                 .defer_until
@@ -630,20 +630,6 @@ impl Rib {
                 session.rouse(out);
             }
         }
-    }
-
-    /// How many values the RIB holds beside the table: paths, exported sets, journal entries and
-    /// groups. For tests of its bounds.
-    pub fn footprint(&mut self) -> [usize; 4] {
-        self.trim_journal();
-        let table = &self.table;
-        let exports = self.groups.iter_mut().map(|group| group.footprint(table));
-        [
-            exports.sum(),
-            self.table.paths.len(),
-            self.table.journal.len(),
-            self.groups.len(),
-        ]
     }
 }
 

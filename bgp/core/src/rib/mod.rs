@@ -25,6 +25,7 @@ mod egress;
 mod entries;
 mod event;
 mod exports;
+mod footprint;
 mod group;
 mod groups;
 mod hash;
@@ -49,6 +50,7 @@ pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, expor
 pub use event::{
     Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
 };
+pub use footprint::Footprint;
 pub use installs::{FibCounts, FibState};
 pub use listing::{Cursor, Listed, Reason, ReceivedPath, Rejected, Rejections, RibCounts, STRETCH};
 pub use machine::Rib;

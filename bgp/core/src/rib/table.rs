@@ -332,6 +332,11 @@ impl Table {
         self.installs.as_ref().map_or(0, Installs::pending)
     }
 
+    /// Distinct sets of next hops that the FIB was asked for.
+    pub(super) fn ways(&self) -> usize {
+        self.installs.as_ref().map_or(0, Installs::ways)
+    }
+
     /// How many routes stand where on their way to the FIB, by family.
     pub(super) fn fib_counts(&self) -> [FibCounts; Family::ALL.len()] {
         let installs = self.installs.as_ref();

@@ -395,6 +395,8 @@ async fn sessions_outlive_a_rib_that_is_busy_for_longer_than_the_hold_time() {
     let busy = Arc::new(std::sync::Barrier::new(2));
     let (supervisor_a, b) = (start(a).await, start(b).await);
     established(&supervisor_a, 2).await;
+    // One end is up a message before the other.
+    established(&b, 1).await;
     let held = Arc::clone(&busy);
     supervisor_a
         .with_rib(move |_| {

@@ -159,6 +159,7 @@ impl World {
             defer_until: defer.map(|defer| now + defer),
             forwarding: true,
             hash_seed: 1,
+            log_limit: 6,
         };
         let rib = Rib::new(config, options, &mut out);
         let mut world = Self {
