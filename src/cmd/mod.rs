@@ -8,6 +8,8 @@ pub(crate) mod crds;
 pub(crate) mod node;
 pub(crate) mod speaker;
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
@@ -24,14 +26,19 @@ impl std::fmt::Display for Unreachable {
     }
 }
 
-/// Writes a daemon's log to standard error.
+/// Writes a daemon's log to standard error: as text, with colours on a terminal, or as one JSON object
+/// per line where `CARACAL_LOG_FORMAT` is `json`.
 pub(crate) fn log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    match std::env::var("CARACAL_LOG_FORMAT").as_deref() {
+        Ok("json") => log.json().init(),
+        _ => log.init(),
+    }
 }
 
 /// Starts a runtime for a daemon, with its log on standard error.

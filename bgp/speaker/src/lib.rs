@@ -14,6 +14,7 @@ mod export;
 pub mod fib;
 mod fib_thread;
 pub mod handle;
+pub mod metrics;
 pub mod net;
 mod rib_thread;
 mod session;

@@ -645,7 +645,12 @@ impl Session {
         let board = &self.setup.board;
         match note {
             Note::StateChanged { from, to } => {
-                tracing::info!(%peer, ?from, state = ?to, "session state");
+                // Dialling comes and goes every second while a peer is away.
+                if from == State::Established || to == State::Established {
+                    tracing::info!(%peer, ?from, state = ?to, "session state");
+                } else {
+                    tracing::debug!(%peer, ?from, state = ?to, "session state");
+                }
                 board.event(EventNote::State { from, to });
                 self.record_state(from, to);
                 board.update(|status| {
@@ -654,10 +659,14 @@ impl Session {
                 });
             }
             Note::AttemptFailed { why } => {
-                tracing::debug!(%peer, reason = %why, "attempt failed");
+                let reason = why.to_string();
                 // Losing a collision to the session that is up explains nothing.
-                if self.established.is_none() {
-                    board.update(|status| status.why = why.to_string());
+                let news = self.established.is_none() && board.status().why != reason;
+                if news {
+                    tracing::info!(%peer, %reason, "attempt failed");
+                    board.update(|status| status.why = reason);
+                } else {
+                    tracing::debug!(%peer, %reason, "attempt failed");
                 }
                 board.event(EventNote::AttemptFailed(why));
             }

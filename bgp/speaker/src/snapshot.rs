@@ -28,7 +28,7 @@ pub struct SpeakerSnapshot {
     pub deferring: bool,
     /// Prefixes in the table, rejected ones included.
     pub prefixes: usize,
-    /// Routes on their way to the kernel, by family.
+    /// Routes on their way to the kernel, by family; none when the RIB was too busy to say.
     pub fib: Vec<FibCountSnapshot>,
     /// Sessions by name.
     pub peers: Vec<PeerSnapshot>,
@@ -140,6 +140,8 @@ pub struct PeerSnapshot {
     pub router_id: Option<String>,
     /// How packets are signed: `none`, `md5` or `tcp-ao`.
     pub authentication: String,
+    /// Whether the configuration lets it run: it may be held for want of a key nevertheless.
+    pub admin_enabled: bool,
     /// Whether its policies turn traffic away before it goes down.
     pub draining: bool,
     /// Session state.

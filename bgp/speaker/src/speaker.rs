@@ -40,6 +40,7 @@ use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
     BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
 };
+use crate::metrics;
 use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners};
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::Command;
@@ -127,8 +128,16 @@ impl Speaker {
         supervisor.api = supervisor
             .api_socket
             .as_deref()
-            .map(|path| api::serve(path, SpeakerHandle::new(api_requests, changes)))
+            .map(|path| {
+                let handle = SpeakerHandle::new(api_requests.clone(), changes.clone());
+                api::serve(path, handle)
+            })
             .transpose()?;
+        if let Some(address) = options.metrics {
+            let handle = SpeakerHandle::new(api_requests, changes);
+            let serving = tokio::spawn(metrics::serve(address, handle));
+            supervisor.tasks.push(serving);
+        }
         let added = supervisor.add_configured();
         let outlets = Outlets {
             fib: fib_queue.clone(),
@@ -502,7 +511,7 @@ async fn forward_answers(
                     continue;
                 }
                 FibEvent::Failed { prefix, seq, why } => {
-                    tracing::warn!(%prefix, %why, "the FIB refused a route");
+                    tracing::warn!(%prefix, reason = %why, "the FIB refused a route");
                     let failed = Some(why);
                     answers.push(FibAnswer {
                         prefix,

@@ -9,7 +9,7 @@
 //! learnt from us, and nothing is removed from the kernel before they have told everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ pub(crate) struct Routing {
     node_name: String,
     api_socket: PathBuf,
     bfd_socket: PathBuf,
+    metrics: Option<SocketAddr>,
     netns: Netns,
     running: Option<Running>,
 }
@@ -74,6 +75,7 @@ impl Routing {
             node_name: config.node_name.clone(),
             api_socket: config.run_dir.join("bgp.sock"),
             bfd_socket: config.run_dir.join("bfd.sock"),
+            metrics: config.metrics,
             netns: Netns::current()?,
             running: None,
         })
@@ -198,6 +200,7 @@ impl Routing {
             })?;
         let options = SpeakerOptions {
             api_socket: Some(self.api_socket.clone()),
+            metrics: self.metrics,
             bfd: Some(BfdOptions {
                 socket: self.bfd_socket.clone(),
                 owner: format!("agent:{}", self.node_name),

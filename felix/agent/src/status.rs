@@ -250,6 +250,7 @@ mod tests {
             internal: false,
             router_id: None,
             authentication: "none".into(),
+            admin_enabled: true,
             draining: false,
             state,
             since_ms,

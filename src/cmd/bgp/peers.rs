@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use caracal_bgp_speaker::snapshot::{
-    FamilySnapshot, PeerDetail, PeerSnapshot, SessionState, SpeakerSnapshot, TermsSnapshot,
+    FamilySnapshot, PeerDetail, PeerSnapshot, SessionState, SpeakerSnapshot, StationSnapshot,
+    TermsSnapshot,
 };
 use caracal_bgp_speaker::status::MessageCounts;
 
@@ -26,6 +27,9 @@ pub(super) fn all(speaker: &SpeakerSnapshot, now_ms: u64) -> String {
         let places = format!("{} of {} places taken", range.used, range.limit);
         text.push_str(&format!("range {name}, {prefixes}: {places}\n"));
     }
+    for station in &speaker.stations {
+        text.push_str(&format!("BMP station {}\n", told(station, now_ms)));
+    }
     if speaker.deferring {
         text.push_str(
             "\nhint: after a restart, routes are selected when every peer has told its own\n",
@@ -39,6 +43,17 @@ pub(super) fn all(speaker: &SpeakerSnapshot, now_ms: u64) -> String {
         ));
     }
     text
+}
+
+fn told(station: &StationSnapshot, now_ms: u64) -> String {
+    let address = station.address;
+    let since = ago(station.since_ms, now_ms);
+    match (station.connected, station.synchronised) {
+        (true, true) => format!("{address}: told everything, connected for {since}"),
+        (true, false) => format!("{address}: being told the table, connected for {since}"),
+        (false, _) if station.why.is_empty() => format!("{address}: not connected yet"),
+        (false, _) => format!("{address}: not connected for {since}: {}", station.why),
+    }
 }
 
 fn row(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
@@ -302,15 +317,18 @@ fn counters(peer: &PeerSnapshot) -> String {
     let mut text = table::render(&header, &rows);
     let mut faults = Vec::new();
     for (count, what) in [
-        (counters.discarded_attributes, "attribute discarded"),
-        (counters.treated_as_withdraw, "UPDATE treated as withdrawal"),
+        (counters.discarded_attributes, "attributes discarded"),
+        (
+            counters.treated_as_withdraw,
+            "UPDATEs treated as withdrawals",
+        ),
     ] {
         if count > 0 {
-            faults.push(format!("{count} times {what}"));
+            faults.push(format!("{what}: {count}"));
         }
     }
     for (reason, count) in &counters.flaps {
-        faults.push(format!("{count} times down ({})", reason.word()));
+        faults.push(format!("ended by {}: {count}", reason.word()));
     }
     if !faults.is_empty() {
         // Writing to a string cannot fail.

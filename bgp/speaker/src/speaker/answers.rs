@@ -45,7 +45,9 @@ impl Supervisor {
                 (rib.peers(), state)
             });
             let counts = tokio::time::timeout(COUNT_PATIENCE, counts).await;
-            let (mut views, (deferring, counts)) = counts.ok().flatten().unwrap_or_default();
+            let counts = counts.ok().flatten();
+            let fib = counts.as_ref().map(|(_, (_, counts))| fib_counts(counts));
+            let (mut views, (deferring, counts)) = counts.unwrap_or_default();
             let peers = peers
                 .into_iter()
                 .map(|(name, index, config, range)| {
@@ -59,7 +61,7 @@ impl Supervisor {
                 router_id,
                 deferring,
                 prefixes: counts.prefixes,
-                fib: fib_counts(&counts),
+                fib: fib.unwrap_or_default(),
                 peers,
                 ranges,
                 stations,

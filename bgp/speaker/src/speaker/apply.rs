@@ -169,7 +169,7 @@ impl Supervisor {
         let remote = match self.endpoint(peer) {
             Ok(remote) => remote,
             Err(why) => {
-                tracing::info!(peer = %name, %why, "session not started");
+                tracing::info!(peer = %name, reason = %why, "session not started");
                 return board.update(|status| status.why = why);
             }
         };
