@@ -82,6 +82,7 @@ fn everything() -> SpeakerSnapshot {
             limit: 100,
             used: 3,
         }],
+        stations: Vec::new(),
     }
 }
 
