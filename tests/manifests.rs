@@ -15,7 +15,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 const DAEMON_SETS: [&str; 2] = ["caracal-bfd", "caracal-node"];
 
 fn pod(set: &DaemonSet) -> &PodSpec {
-    let spec = set.spec.as_ref().unwrap();
+    let spec = &set.spec;
     spec.template.spec.as_ref().unwrap()
 }
 
@@ -59,7 +59,7 @@ fn names_lead_to_what_is_there() {
     for name in DAEMON_SETS {
         let set: DaemonSet = deployed.read("DaemonSet", name);
         assert_eq!(set.metadata.namespace, namespace);
-        let spec = set.spec.as_ref().unwrap();
+        let spec = &set.spec;
         let labels = spec.template.metadata.as_ref().unwrap().labels.as_ref();
         assert_eq!(spec.selector.match_labels.as_ref(), labels, "{name}");
         let pod = pod(&set);
@@ -107,7 +107,7 @@ fn the_program_takes_the_arguments_and_both_meet_in_one_folder() {
 #[test]
 fn bfd_is_left_alone_and_knows_no_api_server() {
     let set: DaemonSet = Deployed::node().read("DaemonSet", "caracal-bfd");
-    let strategy = set.spec.as_ref().unwrap().update_strategy.as_ref();
+    let strategy = set.spec.update_strategy.as_ref();
     assert_eq!(strategy.unwrap().type_.as_deref(), Some("OnDelete"));
     let pod = pod(&set);
     assert_eq!(pod.automount_service_account_token, Some(false));

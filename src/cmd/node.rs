@@ -1,5 +1,6 @@
 //! `caracal node`: the agent of one node.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +25,9 @@ pub(crate) struct NodeArgs {
     /// Where the CNI plugin finds the agent; cni.sock in the run folder when absent
     #[arg(long)]
     cni_socket: Option<PathBuf>,
+    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
+    #[arg(long, env = "CARACAL_METRICS", value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Leave the nftables table open to changes by others, and repair them
     #[arg(long)]
     no_table_owner: bool,
@@ -49,6 +53,7 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<ExitCode> {
     config.namespace = arguments.namespace;
     config.run_dir = arguments.run_dir;
     config.cni_socket = arguments.cni_socket;
+    config.metrics = arguments.metrics;
     config.own_table = !arguments.no_table_owner;
     config.unknown_pods = match arguments.unknown_pods {
         Unknown::Isolate => UnknownPods::Isolate,

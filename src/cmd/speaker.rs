@@ -1,5 +1,6 @@
 //! `caracal speaker`: the BGP speaker alone, configured by files of the same resources as a cluster.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +26,9 @@ pub(crate) struct SpeakerArgs {
     /// Folder for the local socket; without it there is none
     #[arg(long, env = "CARACAL_RUN_DIR")]
     run_dir: Option<PathBuf>,
+    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
+    #[arg(long, env = "CARACAL_METRICS", value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Socket of the BFD process, for peers with `bfd`
     #[arg(
         long,
@@ -60,6 +64,7 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
                 .run_dir
                 .as_ref()
                 .map(|folder| folder.join("bgp.sock")),
+            metrics: arguments.metrics,
             bfd: Some(BfdOptions {
                 socket: arguments.bfd_socket.clone(),
                 owner: format!("speaker:{}", arguments.node),

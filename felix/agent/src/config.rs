@@ -1,5 +1,6 @@
 //! What one agent is told at its start. Everything else comes from resources.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Where the CNI plugin finds the agent; `cni.sock` under [`Config::run_dir`] where absent.
     pub cni_socket: Option<PathBuf>,
+    /// Where metrics are served over HTTP; nowhere where absent.
+    pub metrics: Option<SocketAddr>,
     /// Own the nftables table for the life of the process, so that nobody else can change it.
     pub own_table: bool,
     /// What the names of host-side pod links begin with. Whatever else begins so is dropped.
@@ -38,6 +41,7 @@ impl Config {
             namespace: None,
             run_dir: PathBuf::from("/run/caracal"),
             cni_socket: None,
+            metrics: None,
             own_table: true,
             interface_prefix: "cara".into(),
             pod_mtu: None,

@@ -9,12 +9,13 @@
 //! learnt from us, and nothing is removed from the kernel before they have told everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::handle::{BfdOptions, FibSnapshot, RouteSnapshot};
+use caracal_bgp_speaker::handle::BfdOptions;
+use caracal_bgp_speaker::snapshot::FibCountSnapshot;
 use caracal_bgp_speaker::{
     Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Routing {
     node_name: String,
     api_socket: PathBuf,
     bfd_socket: PathBuf,
+    metrics: Option<SocketAddr>,
     netns: Netns,
     kernel: KernelFeatures,
     running: Option<Running>,
@@ -84,6 +86,7 @@ impl Routing {
             node_name: config.node_name.clone(),
             api_socket: config.run_dir.join("bgp.sock"),
             bfd_socket: config.run_dir.join("bfd.sock"),
+            metrics: config.metrics,
             netns: Netns::current()?,
             kernel: KernelFeatures::probe(),
             running: None,
@@ -205,6 +208,7 @@ impl Routing {
             })?;
         let options = SpeakerOptions {
             api_socket: Some(self.api_socket.clone()),
+            metrics: self.metrics,
             bfd: Some(BfdOptions {
                 socket: self.bfd_socket.clone(),
                 owner: format!("agent:{}", self.node_name),
@@ -307,12 +311,12 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
     let mut changes = handle.changes();
     loop {
         changes.borrow_and_update();
-        let (Ok(speaker), Ok(routes)) = (handle.snapshot().await, handle.routes(None).await) else {
+        let Ok(speaker) = handle.snapshot().await else {
             return;
         };
         let next = Account {
+            routes: count(&speaker.fib),
             speaker: Some(speaker),
-            routes: count(&routes),
         };
         account.send_if_modified(|current| {
             let modified = *current != next;
@@ -326,15 +330,15 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
     }
 }
 
-fn count(routes: &[RouteSnapshot]) -> RouteCounts {
+fn count(fib: &[FibCountSnapshot]) -> RouteCounts {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let mut counts = RouteCounts::default();
-    for route in routes {
-        match (&route.fib, route.prefix.family()) {
-            (FibSnapshot::Installed, Family::Ipv4Unicast) => counts.ipv4 += 1,
-            (FibSnapshot::Installed, Family::Ipv6Unicast) => counts.ipv6 += 1,
-            (FibSnapshot::Failed(_), _) => counts.failed += 1,
-            (FibSnapshot::None | FibSnapshot::Pending, _) => {}
+    for family in fib {
+        match family.family {
+            Family::Ipv4Unicast => counts.ipv4 = number(family.installed),
+            Family::Ipv6Unicast => counts.ipv6 = number(family.installed),
         }
+        counts.failed = counts.failed.saturating_add(number(family.failed));
     }
     counts
 }

@@ -1,5 +1,6 @@
 //! Resources as people write them, and what comes of them.
 
+mod lint;
 mod nodes;
 mod policies;
 mod secrets;
