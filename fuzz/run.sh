@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 seconds=${FUZZ_SECONDS:-60}
 # Slower than this is worth a look; ten times as slow counts as a crash.
 slow=${FUZZ_SLOW_SECONDS:-1}
-all="frame open update notification refresh session bmp mrt"
+all="frame open update notification refresh session bmp mrt bfd ra as_path"
 
 if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
     echo "error: the fuzzers need a nightly compiler and cargo-fuzz" >&2

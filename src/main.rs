@@ -33,7 +33,7 @@ enum Verb {
     Bfd(cmd::bfd::BfdArgs),
     /// Run the embedded Kubernetes API server
     Apiserver(cmd::apiserver::ApiserverArgs),
-    /// Look at BGP sessions and routes
+    /// Look at BGP sessions and routes, and clear them
     #[command(subcommand)]
     Bgp(cmd::bgp::BgpCommand),
     /// Print the custom resource definitions
@@ -58,7 +58,10 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         report(&error);
-        ExitCode::FAILURE
+        match error.downcast_ref::<cmd::Unreachable>() {
+            Some(_) => ExitCode::from(cmd::UNREACHABLE),
+            None => ExitCode::FAILURE,
+        }
     })
 }
 

@@ -325,6 +325,11 @@ pub struct BmpStation {
     #[schemars(length(min = 1, max = 4))]
     #[x_kube(validation = Rule::new("self.all(r, self.filter(q, q == r).size() == 1)").message("each at most once"))]
     pub routes: Vec<BmpRoutes>,
+
+    /// How often it is told counts (RFC 7854 §4.8). Default 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::statistics_interval")]
+    pub statistics_interval: Option<DurationString>,
 }
 
 /// Routes that a BMP station is told.

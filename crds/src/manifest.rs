@@ -46,7 +46,15 @@ pub struct Manifests {
     /// Secrets of core/v1, by `namespace/name`; the namespace is `default` where absent.
     pub secrets: BTreeMap<String, Secret>,
     /// Where each object stands, by `kind/name` as in its map.
-    sources: BTreeMap<String, Position>,
+    sources: BTreeMap<String, Source>,
+}
+
+/// Where an object and its fields stand.
+#[derive(Clone, Debug, PartialEq)]
+struct Source {
+    position: Position,
+    /// Lines of its fields, by path such as `spec.filters[1]`.
+    fields: BTreeMap<String, u64>,
 }
 
 impl fmt::Debug for Manifests {
@@ -162,7 +170,26 @@ impl Manifests {
 
     /// Where the object of this kind and name stands.
     pub fn position(&self, kind: &str, name: &str) -> Option<&Position> {
-        self.sources.get(&source_key(kind, name))
+        let source = self.sources.get(&source_key(kind, name))?;
+        Some(&source.position)
+    }
+
+    /// Where a field of that object stands, such as `spec.filters[1]`; where it is not there, the
+    /// nearest one that it would be in.
+    pub fn field_position(&self, kind: &str, name: &str, path: &str) -> Option<Position> {
+        let source = self.sources.get(&source_key(kind, name))?;
+        let mut path = path;
+        let line = loop {
+            match source.fields.get(path) {
+                Some(line) => break *line,
+                None => match path.rfind(['.', '[']) {
+                    Some(parent) => path = &path[..parent],
+                    None => break source.position.line,
+                },
+            }
+        };
+        let file = source.position.file.clone();
+        Some(Position { file, line })
     }
 }
 
@@ -272,7 +299,7 @@ impl Reader<'_> {
         kind: &str,
         checker: &Checker,
         objects: &mut BTreeMap<String, T>,
-        sources: &mut BTreeMap<String, Position>,
+        sources: &mut BTreeMap<String, Source>,
     ) {
         let metadata = document.get("metadata");
         let name = metadata
@@ -315,7 +342,12 @@ impl Reader<'_> {
                     file: self.file.to_owned(),
                     line: document.line,
                 };
-                if let Some(first) = sources.insert(source_key(kind, &name), position) {
+                let source = Source {
+                    position,
+                    fields: document.lines(),
+                };
+                if let Some(first) = sources.insert(source_key(kind, &name), source) {
+                    let first = first.position;
                     self.report(
                         document.line,
                         object,

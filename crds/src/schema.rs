@@ -127,6 +127,11 @@ pub(crate) fn dump_interval(_: &mut SchemaGenerator) -> Schema {
     seconds("60s", "86400s", "must be whole seconds, from 60s to 86400s")
 }
 
+/// Counts for a monitoring station: not more often than each second, nor less than once a day.
+pub(crate) fn statistics_interval(_: &mut SchemaGenerator) -> Schema {
+    seconds("1s", "86400s", "must be whole seconds, from 1s to 86400s")
+}
+
 /// Between 10 ms, below which no scheduler keeps time, and a minute.
 pub(crate) fn bfd_interval(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -124,6 +124,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("session", session::seeds()),
         ("bmp", bmp_seeds()),
         ("mrt", mrt_seeds()),
+        ("bfd", bfd_seeds()),
+        ("ra", ra_seeds()),
+        ("as_path", as_path_seeds()),
     ]
 }
 
@@ -255,4 +258,78 @@ fn mrt_seeds() -> Vec<Vec<u8>> {
         octets.to_vec()
     };
     records.iter().map(octets).collect()
+}
+
+/// Sessions that come up with each kind of key, go down, and are given up.
+fn bfd_seeds() -> Vec<Vec<u8>> {
+    let packet = |state: u8, your: u8| {
+        let mut octets = vec![24, 0x20, state << 6, 3, 24, 0, 0, 0, 1, 0, 0, 0, your];
+        octets.extend([0, 15, 66, 64, 0, 15, 66, 64, 0, 0, 0, 0]);
+        octets
+    };
+    let mut lives = vec![
+        [
+            vec![0],
+            packet(1, 0),
+            packet(2, 7),
+            packet(3, 7),
+            vec![64, 64],
+        ]
+        .concat(),
+    ];
+    for keys in 0..6 {
+        // Down, Init, Up with a poll; timers; silence; given up and wanted again.
+        lives.push(vec![
+            keys, 69, 1, 1, 69, 2, 2, 69, 7, 3, 64, 64, 67, 10, 69, 11, 4, 64, 64, 64, 65, 64, 66,
+            68, 1,
+        ]);
+    }
+    lives
+}
+
+fn ra_seeds() -> Vec<Vec<u8>> {
+    use caracal_bgp_core::ra::{Advertisement, Message};
+
+    let source_link = Some([2, 0, 0, 0, 0, 2]);
+    let messages = [
+        Message::Solicitation { source_link },
+        Message::Advertisement(Advertisement {
+            hop_limit: 64,
+            source_link,
+            mtu: Some(1500),
+            ..Advertisement::default()
+        }),
+        Message::NeighborSolicitation {
+            target: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff),
+            source_link,
+        },
+    ];
+    let step = |message: &Message, who: u8| {
+        let octets = message.encode();
+        [vec![octets.len() as u8, who], octets].concat()
+    };
+    let all = messages.iter().map(|message| step(message, 0));
+    let two = [
+        step(&messages[1], 0),
+        step(&messages[1], 1),
+        vec![128, 128, 129, 128],
+    ]
+    .concat();
+    all.chain([two]).collect()
+}
+
+fn as_path_seeds() -> Vec<Vec<u8>> {
+    let path = [2, 0, 0, 0xfd, 0xe8, 0, 0, 0xfd, 0xe9];
+    [
+        "^$",
+        "_65000_",
+        "^65000_",
+        "_65001$",
+        "^65000$",
+        "^65000( 65001)*$",
+        "[0-9]+_6500[01]",
+    ]
+    .iter()
+    .map(|text| [&path, text.as_bytes()].concat())
+    .collect()
 }

@@ -8,17 +8,37 @@ pub(crate) mod crds;
 pub(crate) mod node;
 pub(crate) mod speaker;
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-/// Writes a daemon's log to standard error.
+/// Exit code of a command that could not ask whom it had to.
+pub(crate) const UNREACHABLE: u8 = 3;
+
+/// Whoever was to be asked is not there or does not answer; what was being done.
+#[derive(Debug)]
+pub(crate) struct Unreachable(pub(crate) String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Writes a daemon's log to standard error: as text, with colours on a terminal, or as one JSON object
+/// per line where `CARACAL_LOG_FORMAT` is `json`.
 pub(crate) fn log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    match std::env::var("CARACAL_LOG_FORMAT").as_deref() {
+        Ok("json") => log.json().init(),
+        _ => log.init(),
+    }
 }
 
 /// Starts a runtime for a daemon, with its log on standard error.

@@ -1,5 +1,6 @@
 //! `caracal node`: the agent of one node.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,12 +15,19 @@ pub(crate) struct NodeArgs {
     /// Credentials; the pod's service account when absent
     #[arg(long, env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
+    /// Namespace of the Secrets that BGPPeers and BGPConfigurations name; that of the credentials when
+    /// absent
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
     /// Folder for the snapshot, the address log and the local sockets, on a tmpfs
     #[arg(long, env = "CARACAL_RUN_DIR", default_value = "/run/caracal")]
     run_dir: PathBuf,
     /// Where the CNI plugin finds the agent; cni.sock in the run folder when absent
     #[arg(long)]
     cni_socket: Option<PathBuf>,
+    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
+    #[arg(long, env = "CARACAL_METRICS", value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Leave the nftables table open to changes by others, and repair them
     #[arg(long)]
     no_table_owner: bool,
@@ -42,8 +50,10 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<ExitCode> {
         None => ApiSource::InCluster,
     };
     let mut config = Config::new(arguments.node, api);
+    config.namespace = arguments.namespace;
     config.run_dir = arguments.run_dir;
     config.cni_socket = arguments.cni_socket;
+    config.metrics = arguments.metrics;
     config.own_table = !arguments.no_table_owner;
     config.unknown_pods = match arguments.unknown_pods {
         Unknown::Isolate => UnknownPods::Isolate,

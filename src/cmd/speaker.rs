@@ -1,5 +1,6 @@
 //! `caracal speaker`: the BGP speaker alone, configured by files of the same resources as a cluster.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +26,9 @@ pub(crate) struct SpeakerArgs {
     /// Folder for the local socket; without it there is none
     #[arg(long, env = "CARACAL_RUN_DIR")]
     run_dir: Option<PathBuf>,
+    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
+    #[arg(long, env = "CARACAL_METRICS", value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Socket of the BFD process, for peers with `bfd`
     #[arg(
         long,
@@ -39,6 +43,10 @@ const FAREWELL: &str = "the speaker was stopped";
 
 pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
     super::daemon(async |shutdown| {
+        // A socket for every session, two while connections collide.
+        if let Err(error) = caracal_bgp_speaker::net::raise_file_limit() {
+            tracing::warn!(%error, "as many sessions as the system gives files");
+        }
         let manifests = files::read(&arguments.files)?;
         let resolved = resolve(&Inputs::standalone(&arguments.node, &manifests));
         for finding in &resolved.findings {
@@ -56,6 +64,7 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
                 .run_dir
                 .as_ref()
                 .map(|folder| folder.join("bgp.sock")),
+            metrics: arguments.metrics,
             bfd: Some(BfdOptions {
                 socket: arguments.bfd_socket.clone(),
                 owner: format!("speaker:{}", arguments.node),

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+pub(crate) mod manifests;
+pub(crate) mod net;
+
 use std::process::Command;
 
 use caracal_lab::state::StateDir;

@@ -168,6 +168,8 @@ pub struct BmpStation {
     pub address: SocketAddr,
     /// What it is told, ascending and without duplicates.
     pub routes: Vec<BmpRoutes>,
+    /// How often it is told counts (RFC 7854 §4.8); not zero.
+    pub report_interval: Duration,
 }
 
 /// Routes that a BMP station is told.

@@ -137,6 +137,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A dump names peers by numbers of sixteen bits.
+    #[error("a dump holds the routes of at most 65535 peers, and there are {count} and more")]
+    TooManyPeers {
+        /// How many were counted before the end was reached.
+        count: usize,
+    },
     /// The speaker has ended; nothing can be asked of it any more.
     #[error("the speaker has stopped")]
     Stopped,

@@ -1,22 +1,37 @@
-//! Routes for people: snapshots of the table, and sentences that explain a decision.
+//! Routes for people: snapshots of the table, and the account of a decision.
 //!
 //! Owns wording and order. Does not own reasons, which paths and exports carry themselves.
 
 use std::collections::BTreeMap;
 
+use caracal_bgp_core::policy::Explained;
 use caracal_bgp_core::rib::{
-    Exported, FibState, PeerIndex, RouteView, Selection, Source, TablePath, Withheld,
+    Exported, FibState, Path, PeerIndex, ReceivedPath, RouteView, Selection, TablePath, Withheld,
 };
-use caracal_bgp_core::types::Prefix;
+use caracal_bgp_core::types::{PathId, Prefix};
+use caracal_bgp_core::wire::PathAttributes;
 
 use crate::config::PeerName;
-use crate::snapshot::{Explanation, FibSnapshot, PathSnapshot, RouteSnapshot};
+use crate::snapshot::{
+    Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot,
+};
 
-/// What each peer with a session is told about a route.
-pub(crate) type Told = Vec<(PeerIndex, Result<Exported, Withheld>)>;
+/// Names of peers by their numbers.
+pub(crate) type Names = BTreeMap<PeerIndex, PeerName>;
+
+/// What the RIB says of a prefix, all at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// The longest prefix that covers it.
+    pub(crate) view: Option<RouteView>,
+    /// What the import policy made of each of its paths.
+    pub(crate) import: Vec<Option<Explained>>,
+    /// What each peer with a session is told about it.
+    pub(crate) told: Vec<(PeerIndex, Result<Exported, Withheld>)>,
+}
 
 /// One prefix for people.
-pub(crate) fn route(view: &RouteView, names: &BTreeMap<PeerIndex, PeerName>) -> RouteSnapshot {
+pub(crate) fn route(view: &RouteView, names: &Names) -> RouteSnapshot {
     let selection = view.selection.as_ref();
     let mut paths: Vec<PathSnapshot> = view
         .paths
@@ -27,6 +42,69 @@ pub(crate) fn route(view: &RouteView, names: &BTreeMap<PeerIndex, PeerName>) -> 
     // Stable: what ranks equal stays in the order of peers.
     paths.sort_by_key(|path| (!path.best, !path.multipath, path.rejected.is_some()));
     RouteSnapshot {
+        paths,
+        ..bare(view)
+    }
+}
+
+/// What a peer told about a prefix, as it told it.
+pub(crate) fn received(view: &RouteView, paths: &[ReceivedPath], names: &Names) -> RouteSnapshot {
+    let paths = paths.iter().map(|received| PathSnapshot {
+        from: source(&received.told, names),
+        path_id: received.entry.id.0,
+        next_hop: received.told.next_hop.map(|next_hop| next_hop.addr()),
+        best: received.best,
+        multipath: received.multipath,
+        stale: received.entry.stale,
+        rejected: received.entry.rejected.as_ref().map(ToString::to_string),
+        lost_at: received.lost_at.map(|step| step.to_string()),
+        ..attributes(&received.told.attributes)
+    });
+    RouteSnapshot {
+        paths: paths.collect(),
+        ..bare(view)
+    }
+}
+
+/// What a peer was told about a prefix, in the words that it read.
+pub(crate) fn advertised(
+    view: &RouteView,
+    told: &[(PathId, Exported)],
+    names: &Names,
+) -> RouteSnapshot {
+    // Of several it is not known which is whose.
+    let from = match (told, &view.announced) {
+        ([_], Some(path)) => source(path, names),
+        _ => String::new(),
+    };
+    let paths = told.iter().map(|(id, exported)| PathSnapshot {
+        from: from.clone(),
+        path_id: id.0,
+        next_hop: Some(exported.next_hop.addr()),
+        ..attributes(&exported.attributes)
+    });
+    RouteSnapshot {
+        paths: paths.collect(),
+        ..bare(view)
+    }
+}
+
+/// What a peer is not told although others may be, and why.
+pub(crate) fn withheld(view: &RouteView, why: &Withheld, names: &Names) -> RouteSnapshot {
+    let paths = view.announced.iter().map(|path| PathSnapshot {
+        from: source(path, names),
+        next_hop: path.next_hop.map(|next_hop| next_hop.addr()),
+        rejected: Some(why.to_string()),
+        ..attributes(&path.attributes)
+    });
+    RouteSnapshot {
+        paths: paths.collect(),
+        ..bare(view)
+    }
+}
+
+fn bare(view: &RouteView) -> RouteSnapshot {
+    RouteSnapshot {
         prefix: view.prefix,
         fib: match &view.fib {
             FibState::None => FibSnapshot::None,
@@ -35,22 +113,19 @@ pub(crate) fn route(view: &RouteView, names: &BTreeMap<PeerIndex, PeerName>) -> 
             FibState::Failed(why) => FibSnapshot::Failed(why.clone()),
         },
         announced: view.announced.is_some(),
-        paths,
+        paths: Vec::new(),
     }
 }
 
 /// Why packets to `asked` go where they go, and who is told.
-pub(crate) fn explain(
-    asked: Prefix,
-    view: Option<&RouteView>,
-    told: &Told,
-    names: &BTreeMap<PeerIndex, PeerName>,
-) -> Explanation {
-    let Some(view) = view else {
+pub(crate) fn explain(asked: Prefix, account: &Account, names: &Names) -> Explanation {
+    let Some(view) = &account.view else {
         return Explanation {
             asked,
             route: None,
             sentences: vec![format!("No peer has told a route that covers {asked}.")],
+            import: Vec::new(),
+            told: Vec::new(),
         };
     };
     let route = route(view, names);
@@ -61,56 +136,47 @@ pub(crate) fn explain(
             view.prefix
         ));
     }
-    for path in &route.paths {
-        sentences.push(path_sentence(path));
-    }
-    if let Some(step) = view
-        .selection
-        .as_ref()
-        .and_then(|selection| selection.decided_by)
-    {
-        sentences.push(format!("The decision fell by {step}."));
-    }
-    if view.selection.is_none() {
-        sentences.push("No path can be used.".to_owned());
+    match &view.selection {
+        None => sentences.push("No path can be used.".to_owned()),
+        Some(selection) => {
+            let decision = selection.decided_by;
+            sentences.extend(decision.map(|step| format!("The decision fell by {step}.")));
+        }
     }
     sentences.extend(fib_sentence(&route.fib));
-    for (index, told) in told {
-        let peer = name(*index, names);
-        sentences.push(match told {
-            Ok(exported) => format!("{peer} is told, with next hop {}.", exported.next_hop),
-            Err(why) => format!("{peer} is not told: {why}."),
-        });
-    }
+    let traced = view.paths.iter().zip(&account.import);
+    let traces = traced.filter_map(|(path, explained)| {
+        let explained = explained.as_ref()?;
+        let steps = explained.to_string();
+        Some(PolicyTrace {
+            from: source(&path.path, names),
+            path_id: path.id.0,
+            steps: steps.lines().map(str::to_owned).collect(),
+        })
+    });
+    let mut import: Vec<PolicyTrace> = traces.collect();
+    let place = |trace: &PolicyTrace| {
+        let same = |path: &PathSnapshot| path.from == trace.from && path.path_id == trace.path_id;
+        route.paths.iter().position(same)
+    };
+    import.sort_by_key(place);
+    let mut told: Vec<ToldSnapshot> = account
+        .told
+        .iter()
+        .map(|(index, told)| ToldSnapshot {
+            peer: name(*index, names),
+            next_hop: told.as_ref().ok().map(|told| told.next_hop.addr()),
+            withheld: told.as_ref().err().map(ToString::to_string),
+        })
+        .collect();
+    told.sort_by(|a, b| a.peer.cmp(&b.peer));
     Explanation {
         asked,
         route: Some(route),
         sentences,
+        import,
+        told,
     }
-}
-
-fn path_sentence(path: &PathSnapshot) -> String {
-    let via = path
-        .next_hop
-        .map(|next_hop| format!(" via {next_hop}"))
-        .unwrap_or_default();
-    let stale = if path.stale {
-        ", kept from before its restart"
-    } else {
-        ""
-    };
-    let verdict = if path.best {
-        "is best".to_owned()
-    } else if path.multipath {
-        "shares the load".to_owned()
-    } else if let Some(why) = &path.rejected {
-        format!("is rejected: {why}")
-    } else if let Some(step) = &path.lost_at {
-        format!("lost by {step}")
-    } else {
-        "waits for the selection".to_owned()
-    };
-    format!("The path from {}{via}{stale} {verdict}.", path.from)
 }
 
 fn fib_sentence(fib: &FibSnapshot) -> Option<String> {
@@ -128,57 +194,56 @@ fn path_snapshot(
     index: usize,
     entry: &TablePath,
     selection: Option<&Selection>,
-    names: &BTreeMap<PeerIndex, PeerName>,
+    names: &Names,
 ) -> PathSnapshot {
     let path = &entry.path;
-    let attributes = &path.attributes;
     PathSnapshot {
-        from: match &path.source {
-            Source::Local => "local".to_owned(),
-            Source::Peer(peer) => name(peer.index, names),
-        },
+        from: source(path, names),
         path_id: entry.id.0,
         next_hop: path.next_hop.map(|next_hop| next_hop.addr()),
+        local_pref: Some(path.local_pref()),
+        best: selection.is_some_and(|selection| selection.best == index),
+        multipath: selection.is_some_and(|selection| selection.multipath.contains(&index)),
+        stale: entry.stale,
+        unconfirmed: entry.validity.is_unconfirmed(),
+        rejected: entry.rejected.as_ref().map(ToString::to_string),
+        lost_at: selection
+            .and_then(|selection| selection.lost_at[index])
+            .map(|step| step.to_string()),
+        ..attributes(&path.attributes)
+    }
+}
+
+fn attributes(attributes: &PathAttributes) -> PathSnapshot {
+    fn text<T: ToString>(values: &[T]) -> Vec<String> {
+        values.iter().map(ToString::to_string).collect()
+    }
+    PathSnapshot {
         as_path: attributes.as_path.to_string(),
         origin: attributes.origin.to_string(),
-        local_pref: path.local_pref(),
+        local_pref: attributes.local_pref,
         med: attributes.med,
-        communities: attributes
-            .communities
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        large_communities: attributes
-            .large_communities
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        extended_communities: attributes
-            .ext_communities()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        communities: text(&attributes.communities),
+        large_communities: text(&attributes.large_communities),
+        extended_communities: text(attributes.ext_communities()),
         atomic_aggregate: attributes.atomic_aggregate,
         aggregator: attributes
             .aggregator()
             .map(|aggregator| format!("{} {}", aggregator.asn, aggregator.router)),
         originator_id: attributes.originator_id.map(|id| id.to_string()),
-        cluster_list: attributes
-            .cluster_list
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        best: selection.is_some_and(|selection| selection.best == index),
-        multipath: selection.is_some_and(|selection| selection.multipath.contains(&index)),
-        stale: entry.stale,
-        rejected: entry.rejected.as_ref().map(ToString::to_string),
-        lost_at: selection
-            .and_then(|selection| selection.lost_at[index])
-            .map(|step| step.to_string()),
+        cluster_list: text(&attributes.cluster_list),
+        ..PathSnapshot::default()
     }
 }
 
-fn name(index: PeerIndex, names: &BTreeMap<PeerIndex, PeerName>) -> String {
+fn source(path: &Path, names: &Names) -> String {
+    match path.source.index() {
+        None => "local".to_owned(),
+        Some(index) => name(index, names),
+    }
+}
+
+fn name(index: PeerIndex, names: &Names) -> String {
     // A peer that was removed may show until the RIB has taken that in.
     names
         .get(&index)

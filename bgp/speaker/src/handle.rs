@@ -3,6 +3,7 @@
 //! Owns the requests that a speaker answers. Does not own the speaker: dropping every handle ends
 //! it as [`How::GracefulRestart`] does.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use caracal_bgp_core::types::Prefix;
@@ -10,9 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
+pub use crate::export::{Dump, DumpPart, DumpStream};
 pub use crate::snapshot::{
-    ErrorSnapshot, Explanation, FamilySnapshot, FibSnapshot, PathSnapshot, PeerSnapshot,
-    RouteSnapshot, SessionState, SpeakerSnapshot,
+    ErrorSnapshot, Explanation, FamilySnapshot, FibSnapshot, PathSnapshot, PeerDetail,
+    PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
 };
 use crate::status::HistorySnapshot;
 
@@ -24,6 +26,8 @@ pub(crate) const REQUEST_DEPTH: usize = 32;
 pub struct SpeakerOptions {
     /// Where to serve the local API, a Unix socket; `None` serves none.
     pub api_socket: Option<PathBuf>,
+    /// Where to serve metrics over HTTP; `None` serves none.
+    pub metrics: Option<SocketAddr>,
     /// The BFD process to ask; without one, no path is watched.
     pub bfd: Option<BfdOptions>,
 }
@@ -67,6 +71,42 @@ pub enum Clear {
     Out,
 }
 
+/// Which routes to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// Which.
+    pub listing: Listing,
+    /// This prefix and everything more specific; `None` for all.
+    pub within: Option<Prefix>,
+}
+
+/// What a listing is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// The table: every prefix with all its paths, as they are used.
+    Table,
+    /// Paths that must not be used, of all peers or of one.
+    Rejected(Option<PeerName>),
+    /// What a peer has told, as it told it.
+    Received(PeerName),
+    /// What a peer has been told and not had withdrawn, in the words that it read.
+    Advertised(PeerName),
+    /// What others may be told and a peer is not, with the reason in
+    /// [`PathSnapshot::rejected`].
+    Withheld(PeerName),
+}
+
+/// The pages of a listing, in the order of prefixes. Each is of the moment when it is asked for.
+#[derive(Debug)]
+pub struct Pages(pub(crate) mpsc::Receiver<Vec<RouteSnapshot>>);
+
+impl Pages {
+    /// The next page, never empty; `None` after the last one, or when the speaker has ended.
+    pub async fn next(&mut self) -> Option<Vec<RouteSnapshot>> {
+        self.0.recv().await
+    }
+}
+
 /// Talks to a running speaker; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SpeakerHandle {
@@ -79,9 +119,11 @@ pub struct SpeakerHandle {
 pub(crate) enum Request {
     Apply(Box<SpeakerConfig>, oneshot::Sender<Result<(), Error>>),
     Snapshot(oneshot::Sender<SpeakerSnapshot>),
-    Routes(Option<Prefix>, oneshot::Sender<Vec<RouteSnapshot>>),
+    List(RouteQuery, oneshot::Sender<Option<Pages>>),
+    Peer(PeerName, oneshot::Sender<Option<PeerDetail>>),
     Explain(Prefix, oneshot::Sender<Explanation>),
     History(PeerName, oneshot::Sender<Option<HistorySnapshot>>),
+    Dump(Dump, oneshot::Sender<DumpStream>),
     Clear(Option<PeerName>, Clear, oneshot::Sender<usize>),
     Shutdown(How, oneshot::Sender<()>),
     /// Keeps the RIB thread busy.
@@ -113,12 +155,38 @@ impl SpeakerHandle {
         self.ask(Request::Snapshot).await
     }
 
-    /// The table: all of it, or `within` and everything more specific.
+    /// Lists routes, page by page, so that the RIB is never held up and nobody holds the whole
+    /// answer; `None` when there is no peer of the name.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn list(&self, query: RouteQuery) -> Result<Option<Pages>, Error> {
+        self.ask(|answer| Request::List(query, answer)).await
+    }
+
+    /// The table at once: all of it, or `within` and everything more specific. For tables that are
+    /// known to be small, or small parts.
     ///
     /// # Errors
     /// [`Error::Stopped`].
     pub async fn routes(&self, within: Option<Prefix>) -> Result<Vec<RouteSnapshot>, Error> {
-        self.ask(|answer| Request::Routes(within, answer)).await
+        let listing = Listing::Table;
+        let mut pages = self.list(RouteQuery { listing, within }).await?;
+        let mut routes = Vec::new();
+        while let Some(pages) = &mut pages
+            && let Some(page) = pages.next().await
+        {
+            routes.extend(page);
+        }
+        Ok(routes)
+    }
+
+    /// One peer and what becomes of its routes; `None` when there is no peer of the name.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn peer(&self, peer: PeerName) -> Result<Option<PeerDetail>, Error> {
+        self.ask(|answer| Request::Peer(peer, answer)).await
     }
 
     /// Why packets to `prefix` go where they go.
@@ -135,6 +203,14 @@ impl SpeakerHandle {
     /// [`Error::Stopped`].
     pub async fn history(&self, peer: PeerName) -> Result<Option<HistorySnapshot>, Error> {
         self.ask(|answer| Request::History(peer, answer)).await
+    }
+
+    /// The table, or messages from now on, in MRT format. A stream that nobody reads holds nothing up.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn dump(&self, what: Dump) -> Result<DumpStream, Error> {
+        self.ask(|answer| Request::Dump(what, answer)).await
     }
 
     /// Clears `peer`, or every peer when there is no name; how many that were, none when no peer has

@@ -1,18 +1,20 @@
 //! The BGP speaker: sockets, timers and tasks around the pure machines.
 //!
 //! Owns everything that touches the world for BGP: the listener, one task per peer, the thread of
-//! the RIB, the thread that writes to the FIB, the local API. Does not own decisions, which are
-//! [`caracal_bgp_core`]'s, nor the kernel, which hides behind [`fib::Fib`], nor Kubernetes:
-//! [`config::SpeakerConfig`] is all that comes in.
+//! the RIB, the thread that writes to the FIB, the local API, those that tell stations and write
+//! files. Does not own decisions, which are [`caracal_bgp_core`]'s, nor the kernel, which hides behind
+//! [`fib::Fib`], nor Kubernetes: [`config::SpeakerConfig`] is all that comes in.
 
 pub mod api;
 pub mod config;
 mod connection;
 pub mod error;
 mod explain;
+mod export;
 pub mod fib;
 mod fib_thread;
 pub mod handle;
+pub mod metrics;
 pub mod net;
 mod rib_thread;
 mod session;

@@ -9,13 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use caracal_bgp_core::bmp::{PeerDownReason, SessionFacts};
 use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig, RibOptions};
 use caracal_bgp_core::types::{Family, NextHop};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
+use crate::export::{Call, Stations};
 use crate::fib::{FibChange, FibNextHop, FibRoute};
 use crate::fib_thread::FibQueue;
+use crate::status::PeerBoard;
 
 /// Inputs that may wait for the RIB, over all sessions: enough that a burst from several peers
 /// keeps it busy, little enough that a query in line is answered soon.
@@ -38,11 +41,22 @@ pub(crate) enum Input {
     /// An event for the machine.
     Event(Event),
     /// [`Event::PeerUp`], with the way of its routes to the writer.
-    Up(Event, PeerId, Outlet),
+    Up(Event, Box<Arrival>),
+    /// [`Event::PeerDown`], with what stations are told of it.
+    Down(Event, PeerId, PeerDownReason),
+    /// For the sake of stations and files.
+    Station(Call),
     /// A peer's writer has taken what it was given.
     Pull(PeerId),
     /// Anything that reads the RIB.
     Query(Question),
+}
+
+/// A session that has come up.
+pub(crate) struct Arrival {
+    pub(crate) facts: Arc<SessionFacts>,
+    pub(crate) outlet: Outlet,
+    pub(crate) board: Arc<PeerBoard>,
 }
 
 /// A question to the RIB; it carries the way back itself.
@@ -82,6 +96,14 @@ impl RibHandle {
     pub(crate) async fn pull(&self, peer: PeerId) {
         // A RIB that has ended has no routes.
         let _ = self.0.send(Input::Pull(peer)).await;
+    }
+
+    /// The sessions that are up, by peer; `None` when the thread has ended.
+    pub(crate) async fn sessions(&self) -> Option<Vec<Arc<SessionFacts>>> {
+        let (answer, answered) = oneshot::channel();
+        let call = Input::Station(Call::Sessions(answer));
+        self.0.send(call).await.ok()?;
+        answered.await.ok()
     }
 
     /// Hands in an event.
@@ -161,11 +183,13 @@ async fn run(
         ready: VecDeque::new(),
         outlets,
         ways: WaysCache::default(),
+        stations: Stations::default(),
+        followed: false,
     };
     loop {
         worker.act();
         worker.serve();
-        if worker.ready.is_empty() {
+        if worker.ready.is_empty() && !worker.stations.has_ready() {
             let timeout = worker
                 .rib
                 .poll_timeout()
@@ -206,22 +230,43 @@ struct Worker {
     ready: VecDeque<PeerId>,
     outlets: Outlets,
     ways: WaysCache,
+    stations: Stations,
+    /// The RIB says what changes.
+    followed: bool,
 }
 
 impl Worker {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => {
-                if let Event::PeerDown { peer, .. } = &event {
-                    self.writers.remove(peer);
-                }
                 self.warn_of_dead_ends(&event);
                 self.handle(event);
             }
-            Input::Up(event, peer, writer) => {
+            Input::Up(event, arrival) => {
+                let Arrival {
+                    facts,
+                    outlet,
+                    board,
+                } = *arrival;
+                let peer = facts.id;
                 self.writers.retain(|other, _| other.index != peer.index);
-                self.writers.insert(peer, writer);
+                self.writers.insert(peer, outlet);
+                self.stations.session_up(facts, board);
                 self.handle(event);
+            }
+            Input::Down(event, peer, reason) => {
+                self.writers.remove(&peer);
+                self.stations.session_down(peer, &reason);
+                self.warn_of_dead_ends(&event);
+                self.handle(event);
+            }
+            Input::Station(call) => {
+                self.stations.call(call, &self.rib);
+                let wanted = self.stations.follow_table();
+                if wanted != self.followed {
+                    self.followed = wanted;
+                    self.handle(Event::Follow { wanted });
+                }
             }
             Input::Pull(peer) => self.ready.push_back(peer),
             Input::Query(Question(question)) => question(&self.rib),
@@ -263,11 +308,16 @@ impl Worker {
             if let Ok(permit) = writer.routes.try_reserve()
                 && let Some(octets) = self.rib.pull(now, peer, PULL_BUDGET)
             {
+                self.stations.sent(peer, &octets);
                 permit.send(octets);
             }
             if now.elapsed() > SERVE_TIME {
-                return;
+                break;
             }
+        }
+        if !self.stations.is_empty() {
+            self.stations.settle(&self.rib);
+            self.stations.serve(&self.rib, SERVE_TIME);
         }
     }
 
@@ -294,6 +344,7 @@ impl Worker {
                     self.outlets.restarting.send_replace(false);
                 }
                 Action::EgressReady { peer } => self.ready.push_back(peer),
+                Action::Changed(changed) => self.stations.changed(&changed),
                 Action::PrefixLimit {
                     peer,
                     family,

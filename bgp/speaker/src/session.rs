@@ -7,21 +7,23 @@
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
 mod inbound;
+mod wire_facts;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
     Action, Admin, CloseWhy, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer,
     Retention, Role, State,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
-use caracal_bgp_core::types::PeerKind;
+use caracal_bgp_core::types::{Asn, PeerKind};
 use caracal_bgp_core::wire::{self, DecodeContext, EncodeContext, Message, MessageType};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -30,8 +32,10 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName, Ttl};
 use crate::connection::{ConnEvent, Connection, close_why};
 use crate::error::Error;
+use crate::export::Trace;
 use crate::net::{Hops, Interfaces, KeyHandle, Rekeyed, Source, Transport};
-use crate::rib_thread::{self, Input, PrefixAlarm, RibHandle, sleep_until};
+use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, sleep_until};
+use crate::session::wire_facts::WireFacts;
 use crate::snapshot::{ErrorSnapshot, SessionState};
 use crate::status::{Direction, EventNote, FlapReason, MessageNote, PeerBoard, now_ms};
 
@@ -91,6 +95,8 @@ pub(crate) struct Setup {
     pub(crate) ignored_interfaces: Arc<[InterfaceGlob]>,
     /// True until our own restart is over.
     pub(crate) restarting: watch::Receiver<bool>,
+    /// Where those who record hear what passes.
+    pub(crate) trace: Trace,
 }
 
 /// Starts the task.
@@ -103,6 +109,8 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         generation: 0,
         next_conn: 0,
         connections: HashMap::new(),
+        wires: HashMap::new(),
+        peer_asn: None,
         closing: Vec::new(),
         events,
         dial: None,
@@ -124,6 +132,10 @@ struct Session {
     generation: u64,
     next_conn: u64,
     connections: HashMap<ConnId, Connection>,
+    /// What is known of each connection beside.
+    wires: HashMap<ConnId, WireFacts>,
+    /// The peer's AS in the present session, or in the last one.
+    peer_asn: Option<Asn>,
     closing: Vec<JoinHandle<()>>,
     events: mpsc::Sender<ConnEvent>,
     dial: Option<AbortHandle>,
@@ -385,13 +397,15 @@ impl Session {
             Role::Active => Ok(()),
             Role::Passive => self.transport().adopt(&stream),
         };
-        let local = adopted.and_then(|()| {
-            let doing = "find our end of a connection";
+        let ends = adopted.and_then(|()| {
+            let doing = "find the ends of a connection";
             let local = stream.local_addr();
-            local.map_err(|source| Error::Transport { doing, source })
+            let ends =
+                local.and_then(|local| Ok((canonical(local), canonical(stream.peer_addr()?))));
+            ends.map_err(|source| Error::Transport { doing, source })
         });
-        let local = match local {
-            Ok(local) => local.ip().to_canonical(),
+        let (local, remote) = match ends {
+            Ok(ends) => ends,
             Err(error) => {
                 tracing::warn!(peer = %self.setup.name, %error, "cannot use a connection");
                 let text = format!("cannot use a connection: {error}");
@@ -411,7 +425,7 @@ impl Session {
         let events = self.events.clone();
         let connection = Connection::spawn(
             conn,
-            local,
+            local.ip(),
             stream,
             self.setup.machine.max_receive_len(),
             events,
@@ -419,6 +433,7 @@ impl Session {
             Arc::clone(&self.setup.board),
         );
         self.connections.insert(conn, connection);
+        self.wires.insert(conn, WireFacts::new(local, remote));
         self.handle(Event::Connected { conn, role }, None);
     }
 
@@ -430,6 +445,7 @@ impl Session {
     }
 
     fn act(&mut self, actions: Vec<Action>, mut delivery: Option<RibEvent>) {
+        let reason = self.down_reason(&actions);
         for action in actions {
             match action {
                 Action::Dial => self.dial(),
@@ -444,7 +460,7 @@ impl Session {
                         self.outbox.push_back(Input::Event(event));
                     }
                 }
-                Action::Down { why, retain } => self.down(why, retain),
+                Action::Down { why, retain } => self.down(why, retain, reason.as_ref()),
                 Action::DropRetained => self.forget_routes(),
                 Action::Note(note) => self.note(note),
             }
@@ -453,6 +469,7 @@ impl Session {
 
     fn let_go(&mut self, conn: ConnId) {
         self.keys.remove(&conn);
+        self.wires.remove(&conn);
         if let Some(connection) = self.connections.remove(&conn) {
             self.closing.push(connection.close());
         }
@@ -512,8 +529,10 @@ impl Session {
             return;
         }
         self.note_sent(message, octets.len());
+        let octets = octets.freeze();
+        self.keep_sent(conn, message, &octets);
         if let Some(connection) = self.connections.get(&conn)
-            && !connection.write(octets.freeze())
+            && !connection.write(octets)
         {
             // Keepalives queued before say the same; the send hold timer ends the session.
             tracing::warn!(peer = %self.setup.name, "the peer does not read: message not queued");
@@ -564,6 +583,10 @@ impl Session {
         let table = self.setup.interfaces.current();
         let ignored = &self.setup.ignored_interfaces;
         let (ends, interface) = table.ends(local, source.ifindex, source.address, ignored);
+        let Some(facts) = self.facts(conn, id, &negotiated, ends.interface) else {
+            return;
+        };
+        self.peer_asn = Some(negotiated.peer_asn);
         let (outlet, routes, alarms) = rib_thread::outlet();
         self.established = Some(Established {
             conn,
@@ -591,10 +614,16 @@ impl Session {
             negotiated,
             ends,
         };
-        self.outbox.push_back(Input::Up(event, id, outlet));
+        let board = Arc::clone(&self.setup.board);
+        let arrival = Box::new(Arrival {
+            facts,
+            outlet,
+            board,
+        });
+        self.outbox.push_back(Input::Up(event, arrival));
     }
 
-    fn down(&mut self, why: DownWhy, retain: Vec<Retention>) {
+    fn down(&mut self, why: DownWhy, retain: Vec<Retention>, reason: Option<&PeerDownReason>) {
         tracing::info!(peer = %self.setup.name, reason = %why, ?retain, "session down");
         let board = &self.setup.board;
         board.update(|status| {
@@ -605,8 +634,9 @@ impl Session {
         board.event(EventNote::Down(why));
         if let Some(Established { id, .. }) = self.established.take() {
             self.claim_due = true;
-            self.outbox
-                .push_back(Input::Event(RibEvent::PeerDown { peer: id, retain }));
+            let event = RibEvent::PeerDown { peer: id, retain };
+            let reason = reason.cloned().unwrap_or(PeerDownReason::RemoteClosed);
+            self.outbox.push_back(Input::Down(event, id, reason));
         }
     }
 
@@ -615,18 +645,28 @@ impl Session {
         let board = &self.setup.board;
         match note {
             Note::StateChanged { from, to } => {
-                tracing::info!(%peer, ?from, state = ?to, "session state");
+                // Dialling comes and goes every second while a peer is away.
+                if from == State::Established || to == State::Established {
+                    tracing::info!(%peer, ?from, state = ?to, "session state");
+                } else {
+                    tracing::debug!(%peer, ?from, state = ?to, "session state");
+                }
                 board.event(EventNote::State { from, to });
+                self.record_state(from, to);
                 board.update(|status| {
                     status.state = session_state(to);
                     status.since_ms = now_ms();
                 });
             }
             Note::AttemptFailed { why } => {
-                tracing::debug!(%peer, reason = %why, "attempt failed");
+                let reason = why.to_string();
                 // Losing a collision to the session that is up explains nothing.
-                if self.established.is_none() {
-                    board.update(|status| status.why = why.to_string());
+                let news = self.established.is_none() && board.status().why != reason;
+                if news {
+                    tracing::info!(%peer, %reason, "attempt failed");
+                    board.update(|status| status.why = reason);
+                } else {
+                    tracing::debug!(%peer, %reason, "attempt failed");
                 }
                 board.event(EventNote::AttemptFailed(why));
             }
@@ -643,6 +683,14 @@ impl Session {
                 board.event(EventNote::Other(text));
             }
         }
+    }
+}
+
+/// An address without the IPv6 form of IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
+        IpAddr::V6(_) => address,
     }
 }
 

@@ -3,11 +3,15 @@
 //! Owns the shapes that the local API answers with, so that the program that asks reads them back
 //! into the same types. Does not own the state behind them.
 
+mod route;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
+
+pub use route::{Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot};
 
 use crate::status::CounterSnapshot;
 
@@ -24,12 +28,74 @@ pub struct SpeakerSnapshot {
     pub deferring: bool,
     /// Prefixes in the table, rejected ones included.
     pub prefixes: usize,
-    /// Routes handed to the FIB that it has not yet answered.
-    pub fib_pending: usize,
+    /// Routes on their way to the kernel, by family; none when the RIB was too busy to say.
+    pub fib: Vec<FibCountSnapshot>,
     /// Sessions by name.
     pub peers: Vec<PeerSnapshot>,
     /// Ranges that let peers in, by name.
     pub ranges: Vec<RangeSnapshot>,
+    /// Stations that are told by BMP.
+    pub stations: Vec<StationSnapshot>,
+}
+
+/// A station that is told about sessions and routes by BMP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StationSnapshot {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Whether it has been told the whole table once on this connection.
+    pub synchronised: bool,
+    /// Since when there is, or is no, connection, in milliseconds since the beginning of 1970.
+    pub since_ms: u64,
+    /// Why there is none; empty where there is, or has not yet been one.
+    pub why: String,
+    /// How many there have been.
+    pub connections: u64,
+    /// What it has been told over all of them.
+    pub octets_sent: u64,
+}
+
+/// How many routes of a family stand where on their way to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FibCountSnapshot {
+    /// Which family.
+    #[serde(with = "text")]
+    pub family: Family,
+    /// Handed over, not yet acknowledged.
+    pub pending: usize,
+    /// In the kernel.
+    pub installed: usize,
+    /// Refused.
+    pub failed: usize,
+    /// How often what peers are told has changed since the start.
+    pub best_path_changes: u64,
+}
+
+/// One peer, with what becomes of its routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerDetail {
+    /// The session.
+    pub peer: PeerSnapshot,
+    /// Its routes that must not be used, by reason; the most frequent first.
+    pub rejected: Vec<RejectedSnapshot>,
+}
+
+/// Routes that are rejected for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedSnapshot {
+    /// The kind of reason, in one word that never changes.
+    pub reason: String,
+    /// The rule of the import policy that says no, where one does.
+    pub rule: Option<String>,
+    /// How many.
+    pub count: usize,
+    /// One of them.
+    #[serde(with = "text")]
+    pub example: Prefix,
+    /// Why that one is, for people.
+    pub why: String,
 }
 
 /// Peers that need not be named one by one.
@@ -74,6 +140,8 @@ pub struct PeerSnapshot {
     pub router_id: Option<String>,
     /// How packets are signed: `none`, `md5` or `tcp-ao`.
     pub authentication: String,
+    /// Whether the configuration lets it run: it may be held for want of a key nevertheless.
+    pub admin_enabled: bool,
     /// Whether its policies turn traffic away before it goes down.
     pub draining: bool,
     /// Session state.
@@ -206,90 +274,6 @@ pub struct ErrorSnapshot {
     pub at_ms: u64,
     /// Code, subcode and message in words.
     pub text: String,
-}
-
-/// Everything known about one prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteSnapshot {
-    /// Which prefix.
-    #[serde(with = "text")]
-    pub prefix: Prefix,
-    /// Where the route stands on its way to the kernel.
-    pub fib: FibSnapshot,
-    /// Whether peers are told about it, policies permitting.
-    pub announced: bool,
-    /// All paths: the best first, then the others of its multipath set, then the rest.
-    pub paths: Vec<PathSnapshot>,
-}
-
-/// Where a route stands on its way to the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "state", content = "why")]
-pub enum FibSnapshot {
-    /// Own routes and unusable ones have nothing to install.
-    None,
-    /// Handed over, not yet acknowledged.
-    Pending,
-    /// In the kernel.
-    Installed,
-    /// Refused, with the reason.
-    Failed(String),
-}
-
-/// One path to a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PathSnapshot {
-    /// The peer that told it, or `local`.
-    pub from: String,
-    /// By which number the peer tells it from its other paths to the prefix (RFC 7911); zero on a
-    /// session with one path per prefix.
-    pub path_id: u32,
-    /// Where its packets go; `None` for own routes.
-    pub next_hop: Option<IpAddr>,
-    /// AS_PATH as text.
-    pub as_path: String,
-    /// ORIGIN as text.
-    pub origin: String,
-    /// LOCAL_PREF as used in the selection.
-    pub local_pref: u32,
-    /// MULTI_EXIT_DISC.
-    pub med: Option<u32>,
-    /// COMMUNITIES as text.
-    pub communities: Vec<String>,
-    /// LARGE_COMMUNITY as text.
-    pub large_communities: Vec<String>,
-    /// EXTENDED COMMUNITIES, each as `0x` and 16 digits.
-    pub extended_communities: Vec<String>,
-    /// Whether ATOMIC_AGGREGATE is there.
-    pub atomic_aggregate: bool,
-    /// AGGREGATOR: AS number and router.
-    pub aggregator: Option<String>,
-    /// ORIGINATOR_ID.
-    pub originator_id: Option<String>,
-    /// CLUSTER_LIST as text.
-    pub cluster_list: Vec<String>,
-    /// Whether it won.
-    pub best: bool,
-    /// Whether packets use it: the best path and those that share its load.
-    pub multipath: bool,
-    /// Whether it is kept from before the peer's restart.
-    pub stale: bool,
-    /// Why it cannot be used, if it cannot.
-    pub rejected: Option<String>,
-    /// The step of the selection at which it lost, if it did.
-    pub lost_at: Option<String>,
-}
-
-/// The answer to "why does this prefix go where it goes?".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// What was asked.
-    #[serde(with = "text")]
-    pub asked: Prefix,
-    /// The longest prefix in the table that covers it, with all its paths.
-    pub route: Option<RouteSnapshot>,
-    /// The same in sentences, in the order of the decision.
-    pub sentences: Vec<String>,
 }
 
 /// (De)serialises what reads back from its `Display` form.

@@ -16,6 +16,7 @@ mod answers;
 mod apply;
 mod detection;
 mod links;
+mod listing;
 mod peers;
 
 use std::thread;
@@ -33,17 +34,20 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
+use crate::export::{Exports, Own};
 use crate::fib::{FibEvent, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
     BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
 };
+use crate::metrics;
 use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners};
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::Command;
 use crate::snapshot::SessionState;
 use crate::speaker::detection::Detection;
 use crate::speaker::links::Links;
+use crate::speaker::listing::Listings;
 use crate::speaker::peers::{Caller, Peers};
 use crate::status::{Board, now_ms};
 use crate::translate::rib_config;
@@ -92,6 +96,7 @@ impl Speaker {
                 .then(|| Instant::now() + config.graceful_restart.selection_deferral),
             forwarding: forwarding.is_some(),
             hash_seed: random_seed(),
+            ..RibOptions::default()
         };
         let mut peers = Peers::default();
         peers.set_ranges(&config);
@@ -113,16 +118,26 @@ impl Speaker {
             detection: None,
             listeners: None,
             tasks: Vec::new(),
+            listings: Listings::default(),
             threads: Vec::new(),
             api: None,
             api_socket: options.api_socket,
+            exports: Exports::default(),
         };
         supervisor.listen_anew().await?;
         supervisor.api = supervisor
             .api_socket
             .as_deref()
-            .map(|path| api::serve(path, SpeakerHandle::new(api_requests, changes)))
+            .map(|path| {
+                let handle = SpeakerHandle::new(api_requests.clone(), changes.clone());
+                api::serve(path, handle)
+            })
             .transpose()?;
+        if let Some(address) = options.metrics {
+            let handle = SpeakerHandle::new(api_requests, changes);
+            let serving = tokio::spawn(metrics::serve(address, handle));
+            supervisor.tasks.push(serving);
+        }
         let added = supervisor.add_configured();
         let outlets = Outlets {
             fib: fib_queue.clone(),
@@ -139,6 +154,9 @@ impl Speaker {
             let answers = forward_answers(events, rib, supervisor.intake.clone());
             supervisor.tasks.push(tokio::spawn(answers));
         }
+        // After all that can fail: what is told from here on is ended with the speaker.
+        let exports = &mut supervisor.exports;
+        exports.apply(&supervisor.config, &supervisor.rib).await;
         for name in &added {
             supervisor.start_peer(name);
         }
@@ -205,9 +223,11 @@ struct Supervisor {
     incoming: mpsc::Sender<Vec<Incoming>>,
     listeners: Option<Listeners>,
     tasks: Vec<JoinHandle<()>>,
+    listings: Listings,
     threads: Vec<thread::JoinHandle<()>>,
     api: Option<JoinHandle<()>>,
     api_socket: Option<std::path::PathBuf>,
+    exports: Exports,
 }
 
 impl Supervisor {
@@ -254,10 +274,15 @@ impl Supervisor {
                 let _ = done.send(result);
             }
             Request::Snapshot(answer) => self.snapshot(answer),
-            Request::Routes(within, answer) => self.routes(within, answer),
+            Request::List(query, answer) => self.list(query, answer),
+            Request::Peer(name, answer) => self.peer_detail(&name, answer),
             Request::Explain(prefix, answer) => self.explain(prefix, answer),
             Request::History(peer, answer) => {
                 let _ = answer.send(self.board.get(&peer).map(|board| board.history()));
+            }
+            Request::Dump(what, answer) => {
+                let own = Own::of(&self.config);
+                let _ = answer.send(self.exports.dump(what, own, &self.rib));
             }
             Request::Clear(peer, clear, done) => {
                 let _ = done.send(self.clear(peer.as_ref(), &clear).await);
@@ -441,6 +466,8 @@ impl Supervisor {
         if for_good && let Some(detection) = self.detection.take() {
             detection.end(FAREWELL).await;
         }
+        self.listings.end().await;
+        self.exports.close().await;
         for task in self.tasks.drain(..).chain(self.api.take()) {
             task.abort();
             let _ = task.await;
@@ -484,7 +511,7 @@ async fn forward_answers(
                     continue;
                 }
                 FibEvent::Failed { prefix, seq, why } => {
-                    tracing::warn!(%prefix, %why, "the FIB refused a route");
+                    tracing::warn!(%prefix, reason = %why, "the FIB refused a route");
                     let failed = Some(why);
                     answers.push(FibAnswer {
                         prefix,

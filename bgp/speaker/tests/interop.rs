@@ -59,6 +59,8 @@ impl Kind {
                  }\n",
             ),
             Self::Frr => {
+                // The next hop is named: where the session comes up before zebra has told bgpd of the
+                // interface's addresses, bgpd would announce one mapped from IPv4.
                 write("zebra.conf", "hostname r\n");
                 write(
                     "bgpd.conf",
@@ -78,7 +80,10 @@ impl Kind {
  address-family ipv6 unicast
   network 2001:db8:64::/48
   neighbor 10.0.0.0 activate
+  neighbor 10.0.0.0 route-map v6 out
  exit-address-family
+route-map v6 permit 10
+ set ipv6 next-hop global 2001:db8:ff::1
 ",
                 );
             }

@@ -252,7 +252,7 @@ fn every_kind_of_peer_is_read() {
         ),
         configuration(
             "default",
-            "{bmp: [{address: 10.0.0.9, port: 11019, routes: [PrePolicy, LocRib]}, {address: 10.0.0.9, port: 11020}]}",
+            "{bmp: [{address: 10.0.0.9, port: 11019, routes: [PrePolicy, LocRib]}, {address: 10.0.0.9, port: 11020, statisticsInterval: 30s}]}",
         ),
         configuration(
             "default",

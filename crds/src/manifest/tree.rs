@@ -1,5 +1,6 @@
 //! YAML as a tree in which every value knows its line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -73,6 +74,34 @@ impl Located {
         match &self.value {
             Value::String(text) => Some(text),
             _ => None,
+        }
+    }
+
+    /// Lines of everything in the tree, by path such as `spec.filters[1]`.
+    pub(super) fn lines(&self) -> BTreeMap<String, u64> {
+        let mut lines = BTreeMap::new();
+        self.collect_lines("", &mut lines);
+        lines
+    }
+
+    fn collect_lines(&self, path: &str, lines: &mut BTreeMap<String, u64>) {
+        match &self.value {
+            Value::Map(entries) => {
+                for entry in entries {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let path = format!("{path}{dot}{}", entry.key);
+                    entry.value.collect_lines(&path, lines);
+                    lines.insert(path, entry.line);
+                }
+            }
+            Value::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    item.collect_lines(&path, lines);
+                    lines.insert(path, item.line);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::policy::PolicyLayer;
 use crate::policy_server::{self, Question};
 use crate::routing::Routing;
+use crate::secrets::{News, SecretWatch};
 use crate::world::{Change, World};
 use crate::{client, node, publish, snapshot, watch};
 
@@ -51,11 +52,18 @@ impl Agent {
     /// port or socket in use. Whatever fails later is logged, shown in conditions and tried again.
     pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
+        // A socket for every session, and a few for every watch and every pod's link.
+        if let Err(error) = caracal_bgp_speaker::net::raise_file_limit() {
+            warn!(%error, "as many sessions and pods as the system gives files");
+        }
         make_directory(&config.run_dir)?;
         let random = random();
         let mut tasks = JoinSet::new();
         let client = client::connect(&config.api, &config.node_name).await?;
-        let core = open(&config, &client, random, &mut tasks, now).await?;
+        let namespace = config.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+        let (secret_watch, secrets) = SecretWatch::start(client.clone(), namespace, &mut tasks);
+        let core = open(&config, &client, secret_watch, random, &mut tasks, now).await?;
         let socket = config.cni_socket();
         let calls = cni_server::listen(&socket, &mut tasks).map_err(|source| Error::File {
             doing: "listen for the CNI plugin at",
@@ -72,6 +80,7 @@ impl Agent {
         let changes = watch::start(&client, &config.node_name, &mut tasks);
         let inputs = Inputs {
             changes,
+            secrets,
             calls,
             questions,
         };
@@ -96,6 +105,7 @@ impl Agent {
 async fn open(
     config: &Config,
     client: &kube::Client,
+    secrets: SecretWatch,
     random: u64,
     tasks: &mut JoinSet<()>,
     now: Instant,
@@ -140,6 +150,7 @@ async fn open(
         endpoints,
         policy,
         routing,
+        secrets,
         reporter,
     };
     Ok(Core::new(parts, now))
@@ -148,6 +159,7 @@ async fn open(
 /// What reaches the loop from outside.
 struct Inputs {
     changes: mpsc::Receiver<Change>,
+    secrets: mpsc::Receiver<News>,
     calls: mpsc::Receiver<CniCall>,
     questions: mpsc::Receiver<Question>,
 }
@@ -155,6 +167,7 @@ struct Inputs {
 async fn drive(mut core: Core, inputs: Inputs, shutdown: CancellationToken) -> Result<(), Error> {
     let Inputs {
         mut changes,
+        mut secrets,
         mut calls,
         mut questions,
     } = inputs;
@@ -171,6 +184,7 @@ async fn drive(mut core: Core, inputs: Inputs, shutdown: CancellationToken) -> R
                     core.take(change);
                 }
             }
+            Some(news) = secrets.recv() => core.take_secret(news),
             Some(call) = calls.recv(), if core.begun() => core.call(call, Instant::now()),
             Some(question) = questions.recv(), if core.begun() => core.question(question),
             () = core.routing_changed() => {}

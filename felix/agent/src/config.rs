@@ -1,5 +1,6 @@
 //! What one agent is told at its start. Everything else comes from resources.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,11 +11,15 @@ pub struct Config {
     pub node_name: String,
     /// How the API server is reached.
     pub api: ApiSource,
+    /// Where the Secrets are that sessions need; the namespace of the credentials where absent.
+    pub namespace: Option<String>,
     /// Directory for the snapshot, the address log and the local sockets; on a tmpfs, so that a
     /// reboot, which loses the pods, loses their records too.
     pub run_dir: PathBuf,
     /// Where the CNI plugin finds the agent; `cni.sock` under [`Config::run_dir`] where absent.
     pub cni_socket: Option<PathBuf>,
+    /// Where metrics are served over HTTP; nowhere where absent.
+    pub metrics: Option<SocketAddr>,
     /// Own the nftables table for the life of the process, so that nobody else can change it.
     pub own_table: bool,
     /// What the names of host-side pod links begin with. Whatever else begins so is dropped.
@@ -33,8 +38,10 @@ impl Config {
         Config {
             node_name: node_name.into(),
             api,
+            namespace: None,
             run_dir: PathBuf::from("/run/caracal"),
             cni_socket: None,
+            metrics: None,
             own_table: true,
             interface_prefix: "cara".into(),
             pod_mtu: None,

@@ -26,6 +26,7 @@ use caracal_cni::protocol::Outcome;
 use caracal_cni::{AttachmentKey, PodReference};
 use caracal_crds::BlockPhase;
 use caracal_fib::{Rtnl, sysctl};
+use caracal_resolve::Resolved;
 use kube::ResourceExt;
 use tracing::{error, info, warn};
 
@@ -36,7 +37,8 @@ use crate::error::Error;
 use crate::node::{self, NodeFacts};
 use crate::pacing::Pacing;
 use crate::policy::PolicyLayer;
-use crate::routing::Routing;
+use crate::routing::{Routing, View};
+use crate::secrets::{News, SecretWatch};
 use crate::snapshot;
 use crate::world::{Change, Kind, World};
 use calls::Waiting;
@@ -66,6 +68,9 @@ pub(crate) struct Core {
     routing: Routing,
     /// Phases of the own blocks that the speaker carries out; none where it may do something else.
     routed: Option<BTreeMap<String, BlockPhase>>,
+    secrets: SecretWatch,
+    /// The speaker is behind the resources until Secrets are read.
+    awaits_secrets: bool,
     reporter: Reporter,
     waiting: Vec<Waiting>,
     touched: BTreeSet<Kind>,
@@ -85,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) endpoints: Endpoints,
     pub(crate) policy: PolicyLayer,
     pub(crate) routing: Routing,
+    pub(crate) secrets: SecretWatch,
     pub(crate) reporter: Reporter,
 }
 
@@ -105,6 +111,8 @@ impl Core {
             policy: parts.policy,
             routing: parts.routing,
             routed: None,
+            secrets: parts.secrets,
+            awaits_secrets: false,
             reporter: parts.reporter,
             waiting: Vec::new(),
             touched: BTreeSet::new(),
@@ -130,6 +138,17 @@ impl Core {
             self.policy.touched(&self.world, kind, &keys);
         }
         self.touched.insert(kind);
+    }
+
+    /// Takes in what was seen of a Secret.
+    pub(crate) fn take_secret(&mut self, news: News) {
+        let (change, new) = self.secrets.take(news, &self.world);
+        if let Some(change) = change {
+            self.take(change);
+        }
+        if new {
+            self.touched.insert(Kind::Secret);
+        }
     }
 
     /// Acts on what was taken in, and on time that has passed.
@@ -162,7 +181,7 @@ impl Core {
             error!(%error, "the kernel refused a change of policy");
         }
         self.addresses.absorb(&self.world, &self.node);
-        self.route(&touched).await?;
+        self.route(&touched, now).await?;
         self.retry_waiting(now);
         self.write_snapshot(now);
         self.report(now);
@@ -172,7 +191,11 @@ impl Core {
     /// When [`Core::settle`] has to be called at the latest.
     pub(crate) fn deadline(&self, now: Instant) -> Instant {
         let waiting = self.waiting.iter().map(|waiting| waiting.until);
-        let others = [self.snapshot.due(now), self.reporter.due(now)];
+        let others = [
+            self.snapshot.due(now),
+            self.reporter.due(now),
+            self.secrets.awaited_until(now),
+        ];
         waiting
             .chain(others.into_iter().flatten())
             .fold(self.next_repair, Instant::min)
@@ -346,29 +369,36 @@ impl Core {
         }
     }
 
-    async fn route(&mut self, touched: &BTreeSet<Kind>) -> Result<(), Error> {
-        const KINDS: [Kind; 6] = [
+    async fn route(&mut self, touched: &BTreeSet<Kind>, now: Instant) -> Result<(), Error> {
+        const KINDS: [Kind; 7] = [
             Kind::Node,
             Kind::IpPool,
             Kind::IpBlock,
             Kind::BgpConfiguration,
             Kind::BgpPeer,
             Kind::BgpFilter,
+            Kind::Secret,
         ];
         let phases = self.addresses.phases();
         let wanted = KINDS.iter().any(|kind| touched.contains(kind))
             || self.routed.as_ref() != Some(&phases)
+            || self.awaits_secrets
             || !self.routing.running();
         // Without its object a node has no identity to speak with.
         if !wanted || self.node.uid.is_empty() {
             return Ok(());
         }
+        let resolved = self.resolve(&phases);
+        for forgotten in self.secrets.want(&resolved.secrets, &self.world, now) {
+            self.world.apply(forgotten);
+            self.snapshot.changed();
+        }
+        self.awaits_secrets = self.secrets.awaited_until(now).is_some();
+        if self.awaits_secrets {
+            return Ok(());
+        }
         let first = !self.routing.running();
-        let applied = self
-            .routing
-            .apply(&self.world, &self.on_loopback, &phases)
-            .await;
-        match applied {
+        match self.routing.apply(resolved).await {
             Ok(()) => self.routed = Some(phases),
             // A port in use is the operator's to solve, and better seen as an agent that does not
             // start than as one that runs without routes.
@@ -379,6 +409,17 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    fn resolve(&self, phases: &BTreeMap<String, BlockPhase>) -> Resolved {
+        let unread = self.secrets.unread();
+        self.routing.resolve(&View {
+            world: &self.world,
+            loopbacks: &self.on_loopback,
+            phases,
+            namespace: self.secrets.namespace(),
+            unread: &unread,
+        })
     }
 
     fn write_snapshot(&mut self, now: Instant) {

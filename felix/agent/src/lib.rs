@@ -30,6 +30,7 @@ mod policy_server;
 mod prune;
 mod publish;
 mod routing;
+mod secrets;
 mod snapshot;
 mod status;
 mod watch;

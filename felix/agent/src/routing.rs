@@ -9,19 +9,19 @@
 //! learnt from us, and nothing is removed from the kernel before they have told everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::handle::{BfdOptions, FibSnapshot, RouteSnapshot};
+use caracal_bgp_speaker::handle::BfdOptions;
+use caracal_bgp_speaker::snapshot::FibCountSnapshot;
 use caracal_bgp_speaker::{
     Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot,
 };
 use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
 use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
 use caracal_resolve::{Finding, Inputs, KernelFeatures, Resolved, Secrets, resolve};
-use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -29,8 +29,6 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::error::Error;
 use crate::world::World;
-
-static NO_SECRETS: BTreeMap<String, Secret> = BTreeMap::new();
 
 /// Pause between two accounts of the speaker: a table that converges changes all the time.
 const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,8 +47,23 @@ pub(crate) struct Routing {
     node_name: String,
     api_socket: PathBuf,
     bfd_socket: PathBuf,
+    metrics: Option<SocketAddr>,
     netns: Netns,
+    kernel: KernelFeatures,
     running: Option<Running>,
+}
+
+/// What the meaning of the resources depends on.
+pub(crate) struct View<'a> {
+    pub(crate) world: &'a World,
+    /// What sits on `lo`.
+    pub(crate) loopbacks: &'a BTreeSet<IpAddr>,
+    /// Those of the node's blocks, as the agent sees them.
+    pub(crate) phases: &'a BTreeMap<String, BlockPhase>,
+    /// Where Secrets are.
+    pub(crate) namespace: &'a str,
+    /// Why some of them could not be read.
+    pub(crate) unread: &'a BTreeMap<String, String>,
 }
 
 struct Running {
@@ -73,7 +86,9 @@ impl Routing {
             node_name: config.node_name.clone(),
             api_socket: config.run_dir.join("bgp.sock"),
             bfd_socket: config.run_dir.join("bfd.sock"),
+            metrics: config.metrics,
             netns: Netns::current()?,
+            kernel: KernelFeatures::probe(),
             running: None,
         })
     }
@@ -83,18 +98,11 @@ impl Routing {
         self.running.is_some()
     }
 
-    /// Brings the speaker to what the resources mean now; starts it at the first call. `phases`
-    /// are those of the node's blocks as the agent sees them, `loopbacks` what sits on `lo`.
+    /// Brings the speaker to what the resources mean; starts it at the first call.
     ///
     /// # Errors
     /// Where the speaker or its kernel side cannot be started or has ended.
-    pub(crate) async fn apply(
-        &mut self,
-        world: &World,
-        loopbacks: &BTreeSet<IpAddr>,
-        phases: &BTreeMap<String, BlockPhase>,
-    ) -> Result<(), Error> {
-        let resolved = self.resolve(world, loopbacks, phases);
+    pub(crate) async fn apply(&mut self, resolved: Resolved) -> Result<(), Error> {
         match &mut self.running {
             None => self.start(resolved).await,
             Some(running) => running.change(resolved).await,
@@ -135,12 +143,15 @@ impl Routing {
         }
     }
 
-    fn resolve(
-        &self,
-        world: &World,
-        loopbacks: &BTreeSet<IpAddr>,
-        phases: &BTreeMap<String, BlockPhase>,
-    ) -> Resolved {
+    /// What the resources mean for this node.
+    pub(crate) fn resolve(&self, view: &View<'_>) -> Resolved {
+        let View {
+            world,
+            loopbacks,
+            phases,
+            namespace,
+            unread,
+        } = *view;
         let taken_up = phases
             .iter()
             .filter(|(_, phase)| matches!(phase, BlockPhase::Active | BlockPhase::Draining))
@@ -168,17 +179,17 @@ impl Routing {
             configurations: world.bgp_configurations.by_name(),
             peers: world.bgp_peers.by_name(),
             filters: world.bgp_filters.by_name(),
-            // Secrets are not watched yet: sessions with a password are held and say so.
             secrets: Secrets {
-                objects: &NO_SECRETS,
-                namespace: None,
+                objects: world.secrets.by_name(),
+                namespace: Some(namespace),
+                unread,
             },
-            kernel: KernelFeatures::default(),
+            kernel: self.kernel,
             pools: world.ip_pools.by_name(),
             blocks,
             taken_up: &taken_up,
             loopbacks,
-            // Known once the kernel's routes are read, see [`Routing::start`].
+            // Known once the kernel's routes are read, see `Routing::start`.
             restarting: false,
         })
     }
@@ -197,6 +208,7 @@ impl Routing {
             })?;
         let options = SpeakerOptions {
             api_socket: Some(self.api_socket.clone()),
+            metrics: self.metrics,
             bfd: Some(BfdOptions {
                 socket: self.bfd_socket.clone(),
                 owner: format!("agent:{}", self.node_name),
@@ -299,12 +311,12 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
     let mut changes = handle.changes();
     loop {
         changes.borrow_and_update();
-        let (Ok(speaker), Ok(routes)) = (handle.snapshot().await, handle.routes(None).await) else {
+        let Ok(speaker) = handle.snapshot().await else {
             return;
         };
         let next = Account {
+            routes: count(&speaker.fib),
             speaker: Some(speaker),
-            routes: count(&routes),
         };
         account.send_if_modified(|current| {
             let modified = *current != next;
@@ -318,15 +330,15 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
     }
 }
 
-fn count(routes: &[RouteSnapshot]) -> RouteCounts {
+fn count(fib: &[FibCountSnapshot]) -> RouteCounts {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let mut counts = RouteCounts::default();
-    for route in routes {
-        match (&route.fib, route.prefix.family()) {
-            (FibSnapshot::Installed, Family::Ipv4Unicast) => counts.ipv4 += 1,
-            (FibSnapshot::Installed, Family::Ipv6Unicast) => counts.ipv6 += 1,
-            (FibSnapshot::Failed(_), _) => counts.failed += 1,
-            (FibSnapshot::None | FibSnapshot::Pending, _) => {}
+    for family in fib {
+        match family.family {
+            Family::Ipv4Unicast => counts.ipv4 = number(family.installed),
+            Family::Ipv6Unicast => counts.ipv6 = number(family.installed),
         }
+        counts.failed = counts.failed.saturating_add(number(family.failed));
     }
     counts
 }

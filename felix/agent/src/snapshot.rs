@@ -3,7 +3,7 @@
 //! Owns the file's format and its replacement. Does not decide when the view is worth keeping.
 //!
 //! A first line says what the rest is: magic, format, checksum and length of the JSON body. The
-//! file is private (0600), because later it holds session passwords, and is replaced by rename, so
+//! file is private (0600), because it holds the keys of sessions, and is replaced by rename, so
 //! that a reader, or an agent killed half way, finds the old one whole.
 
 use std::fs::{self, File, OpenOptions};

@@ -250,6 +250,7 @@ mod tests {
             internal: false,
             router_id: None,
             authentication: "none".into(),
+            admin_enabled: true,
             draining: false,
             state,
             since_ms,
@@ -270,9 +271,10 @@ mod tests {
             router_id: RouterId(1),
             deferring: false,
             prefixes: 0,
-            fib_pending: 0,
+            fib: Vec::new(),
             peers: vec![peer],
             ranges: Vec::new(),
+            stations: Vec::new(),
         };
         Facts {
             speaker: Some(speaker),

@@ -1,4 +1,5 @@
-//! One watch per kind, joined into one stream of changes.
+//! One watch per kind, joined into one stream of changes. Secrets are watched one by one, see
+//! [`crate::secrets`].
 //!
 //! Owns reconnecting and relisting. Does not own the objects: a change is handed on and forgotten.
 //!
@@ -29,11 +30,11 @@ use crate::world::{Change, Key, TableChange, Watched};
 const CHANGES_DEPTH: usize = 256;
 
 /// Failures in a row after which a watcher is made anew.
-const FAILURES_BEFORE_RELIST: u32 = 5;
+pub(crate) const FAILURES_BEFORE_RELIST: u32 = 5;
 
 /// First and longest pause after a failure. The longest is how late an agent may notice that its
 /// API server is back.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// Starts every watch; they end when `tasks` is dropped or the receiver is.
 pub(crate) fn start(
@@ -148,7 +149,7 @@ fn pruned<K: Watched>(mut object: K) -> K {
 
 /// Doubling pauses between attempts, reset by success.
 #[derive(Default)]
-struct Pauses {
+pub(crate) struct Pauses {
     doublings: u32,
 }
 

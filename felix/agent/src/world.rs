@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use caracal_crds::{BgpConfiguration, BgpFilter, BgpPeer, IpBlock, IpBlockRequest, IpPool};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ impl fmt::Display for Key {
 }
 
 /// One step of one watch.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum TableChange<K> {
     /// The whole list: what is not in it is gone.
     Listed(Vec<K>),
@@ -73,11 +73,32 @@ pub(crate) enum TableChange<K> {
     Deleted(Key),
 }
 
+impl<K: ResourceExt> fmt::Debug for TableChange<K> {
+    /// Names only: an object may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableChange::Listed(objects) => {
+                let keys = objects.iter().map(|object| Key::of(object).to_string());
+                f.debug_list().entries(keys).finish()
+            }
+            TableChange::Applied(object) => write!(f, "{} applied", Key::of(object)),
+            TableChange::Deleted(key) => write!(f, "{key} deleted"),
+        }
+    }
+}
+
 /// The objects of one kind, by the text of their [`Key`]: for objects without a namespace that is
 /// their name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Table<K>(BTreeMap<String, K>);
+
+impl<K> fmt::Debug for Table<K> {
+    /// Names only: an object may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl<K> Default for Table<K> {
     fn default() -> Table<K> {
@@ -219,6 +240,7 @@ kinds! {
     BgpConfiguration bgp_configurations: BgpConfiguration, prune::metadata;
     BgpPeer bgp_peers: BgpPeer, prune::metadata;
     BgpFilter bgp_filters: BgpFilter, prune::metadata;
+    Secret secrets: Secret, prune::metadata;
 }
 
 impl World {
@@ -227,12 +249,13 @@ impl World {
         self.missing().next().is_none()
     }
 
-    /// The kinds that are not covered yet.
+    /// The kinds that are not covered yet. Secrets never are: only some of them are watched, and which
+    /// follows from the other kinds.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Kind> {
         Kind::ALL
             .iter()
             .copied()
-            .filter(|kind| !self.covered.contains(kind))
+            .filter(|kind| *kind != Kind::Secret && !self.covered.contains(kind))
     }
 }
 

@@ -5,80 +5,10 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use caracal_bgp_core::types::{Asn, RouterId};
-use caracal_bgp_speaker::config::Origination;
-use caracal_bgp_speaker::{PeerConfig, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions};
 use caracal_crds::BlockPhase;
+use common::router::{REMOTE, Router};
 use common::{Rig, can_run, until};
 use serde_json::json;
-use tokio::runtime::Runtime;
-
-/// What the router announces.
-const REMOTE: &str = "10.99.0.0/24";
-
-struct Router {
-    runtime: Runtime,
-    handle: SpeakerHandle,
-}
-
-impl Router {
-    /// A router at the far end of the node's only link.
-    fn start(rig: &Rig) -> Router {
-        // Threads begin in the namespace of the thread that starts them.
-        let build = || {
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-        };
-        let runtime = rig
-            .management
-            .netns()
-            .run(build)
-            .expect("namespace")
-            .expect("runtime");
-        let mut config = SpeakerConfig::new(Asn(65001), RouterId(0xc000_0201));
-        let node = PeerConfig::new("192.0.2.2:179".parse().expect("address"), Asn(65000));
-        config.peers.insert(
-            "node".into(),
-            PeerConfig {
-                passive: true,
-                ..node
-            },
-        );
-        config
-            .originate
-            .insert(REMOTE.parse().expect("prefix"), Origination::default());
-        let started = runtime.spawn(Speaker::start(config, None, SpeakerOptions::default()));
-        let handle = runtime.block_on(started).expect("task").expect("speaker");
-        Router { runtime, handle }
-    }
-
-    /// How often the session came up.
-    fn sessions(&self) -> u64 {
-        let snapshot = self
-            .runtime
-            .block_on(self.handle.snapshot())
-            .expect("speaker");
-        snapshot.peers[0].established_count
-    }
-
-    fn knows(&self, prefix: &str) -> Result<(), Vec<String>> {
-        let routes = self
-            .runtime
-            .block_on(self.handle.routes(None))
-            .expect("speaker");
-        let known: Vec<String> = routes
-            .iter()
-            .map(|route| route.prefix.to_string())
-            .collect();
-        if known.iter().any(|known| known == prefix) {
-            Ok(())
-        } else {
-            Err(known)
-        }
-    }
-}
 
 #[test]
 fn routes_go_both_ways_and_a_killed_agent_moves_none() {
@@ -86,7 +16,7 @@ fn routes_go_both_ways_and_a_killed_agent_moves_none() {
         return;
     }
     let mut rig = Rig::new();
-    let router = Router::start(&rig);
+    let router = Router::start(&rig, |_| {});
     rig.api.create(&json!({
         "apiVersion": "caracal.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
         "spec": {"peerIP": "192.0.2.1", "asNumber": 65001},
@@ -156,7 +86,7 @@ fn a_block_is_withdrawn_before_it_is_released_and_the_next_grant_of_its_name_sta
         return;
     }
     let mut rig = Rig::new();
-    let router = Router::start(&rig);
+    let router = Router::start(&rig, |_| {});
     rig.api.create(&json!({
         "apiVersion": "caracal.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
         "spec": {"peerIP": "192.0.2.1", "asNumber": 65001},

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use caracal_crds::manifest::{Manifests, Problems};
+use caracal_crds::manifest::{Manifests, Problem, Problems};
 
 /// Endings of the files that are read from a directory.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -52,6 +52,28 @@ pub fn read(paths: &[PathBuf]) -> Result<Manifests, Error> {
         }
     }
     Ok(manifests)
+}
+
+/// Reads the same, but goes on after a file that does not hold, and returns what is wrong with all
+/// of them beside what could be read.
+///
+/// # Errors
+/// Where a file or directory cannot be read.
+pub fn read_all(paths: &[PathBuf]) -> Result<(Manifests, Vec<Problem>), Error> {
+    let mut manifests = Manifests::default();
+    let mut problems = Vec::new();
+    for path in paths {
+        for file in files_of(path)? {
+            let text = fs::read_to_string(&file).map_err(|source| Error::Read {
+                path: file.clone(),
+                source,
+            })?;
+            if let Err(found) = manifests.read(&file, &text) {
+                problems.extend_from_slice(found.as_slice());
+            }
+        }
+    }
+    Ok((manifests, problems))
 }
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {

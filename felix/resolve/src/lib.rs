@@ -14,6 +14,7 @@ mod blocks;
 pub mod files;
 mod filters;
 mod finding;
+pub mod lint;
 mod mesh;
 mod nodes;
 mod origin;

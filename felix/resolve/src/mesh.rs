@@ -12,7 +12,7 @@ use crate::nodes::endpoints;
 use crate::origin::prefix_of;
 use crate::peers::{Sessions, name_own_addresses};
 use crate::resolve::{Inputs, internal_ips};
-use crate::secrets::Missing;
+use crate::secrets::{Missing, named_by_mesh};
 use crate::session::Found;
 use crate::settings::DEFAULT;
 
@@ -33,9 +33,11 @@ pub(crate) fn add(sessions: &mut Sessions<'_>, findings: &mut Findings) {
         object: &object,
         findings,
     };
+    let (password, bfd) = (settings.mesh_password.as_ref(), settings.mesh_bfd.as_ref());
+    let named = named_by_mesh(password, bfd).cloned();
+    sessions.secrets.extend(named);
     let mut activation = Activation::Run;
     let mut hold = |field, missing: Missing| found.hold(&mut activation, field, missing);
-    let password = settings.mesh_password.as_ref();
     let authentication = password.map_or(Auth::None, |source| {
         ground
             .md5(&source.secret_key_ref)
@@ -44,7 +46,7 @@ pub(crate) fn add(sessions: &mut Sessions<'_>, findings: &mut Findings) {
                 Auth::None
             })
     });
-    let bfd = settings.mesh_bfd.as_ref().and_then(|bfd| {
+    let bfd = bfd.and_then(|bfd| {
         let config = ground.bfd_config(bfd, true);
         config
             .map_err(|missing| hold("spec.nodeMeshBfd.password", missing))

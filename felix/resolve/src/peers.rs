@@ -3,14 +3,14 @@
 //! Owns who has which session and which policies it gets. Does not own what a session is, see
 //! [`crate::session`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use caracal_bgp_core::types::{Asn, Family, PeerKind, Prefix, RouterId};
 use caracal_bgp_speaker::config::{Endpoint, OriginCheck, PeerAs, PeerConfig, PeerName};
 use caracal_crds::selector::Selector;
-use caracal_crds::{BgpPeer, ReversePeering, SourceAddress, reasons};
+use caracal_crds::{BgpPeer, ReversePeering, SecretKeyRef, SourceAddress, reasons};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::filters::Direction;
@@ -19,6 +19,7 @@ use crate::nodes::{Speaker, endpoints};
 use crate::origin::prefix_of;
 use crate::policies::{Fallback, Policies, Wanted};
 use crate::resolve::Inputs;
+use crate::secrets::named_by_peer;
 use crate::session::{Found, Ground};
 
 /// The labels of a node that has none, or of one that is known by name only.
@@ -39,6 +40,8 @@ pub(crate) struct Sessions<'a> {
     /// Whether blocks are believed from their holders only.
     pub(crate) validates_origin: bool,
     pub(crate) made: BTreeMap<PeerName, PeerConfig>,
+    /// Keys that they need.
+    pub(crate) secrets: BTreeSet<SecretKeyRef>,
     taken: Taken,
     /// Names of nodes by InternalIP.
     by_address: BTreeMap<IpAddr, &'a str>,
@@ -68,6 +71,7 @@ impl<'a> Sessions<'a> {
             has_default_policy: inputs.node().is_some() || ground.settings.transit,
             validates_origin: false,
             made: BTreeMap::new(),
+            secrets: BTreeSet::new(),
             taken: Taken::default(),
             by_address: speakers
                 .values()
@@ -217,6 +221,7 @@ impl<'a> Sessions<'a> {
         let mut session = self.ground.session(spec, remote, peer_as, cluster, found);
         session.validate_origin = self.origin_check(internal, node);
         self.give_policies(peer, &mut session, node.is_some(), found);
+        self.secrets.extend(named_by_peer(spec).cloned());
         self.made.insert(PeerName(name.to_owned()), session);
     }
 
@@ -369,6 +374,7 @@ impl<'a> Sessions<'a> {
         let internal = peer_as.is_internal(self.asn());
         session.validate_origin = self.origin_check(internal, Some(other));
         self.give_policies(peer, &mut session, true, found);
+        self.secrets.extend(named_by_peer(&peer.spec).cloned());
         let first = format!("{name}{NODE_SEPARATOR}{}", other.name);
         self.claim_node(&other.addresses, &first);
         self.made.insert(PeerName(first), session);

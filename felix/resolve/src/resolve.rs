@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::types::{Family, Prefix};
 use caracal_bgp_speaker::config::{ListenConfig, OriginCheck, SpeakerConfig};
+use caracal_bgp_speaker::net::{ao, md5};
 use caracal_crds::manifest::Manifests;
 use caracal_crds::{
-    BgpConfiguration, BgpFilter, BgpPeer, BindMode, IpBlock, IpPool, OriginValidation, reasons,
+    BgpConfiguration, BgpFilter, BgpPeer, BindMode, IpBlock, IpPool, OriginValidation,
+    SecretKeyRef, reasons,
 };
 use k8s_openapi::api::core::v1::Node;
 
@@ -56,6 +58,7 @@ impl<'a> Inputs<'a> {
     pub fn standalone(node_name: &'a str, manifests: &'a Manifests) -> Self {
         static NO_NAMES: BTreeSet<String> = BTreeSet::new();
         static NO_ADDRESSES: BTreeSet<IpAddr> = BTreeSet::new();
+        static NONE_UNREAD: BTreeMap<String, String> = BTreeMap::new();
         Self {
             node_name,
             nodes: &manifests.nodes,
@@ -65,6 +68,7 @@ impl<'a> Inputs<'a> {
             secrets: Secrets {
                 objects: &manifests.secrets,
                 namespace: None,
+                unread: &NONE_UNREAD,
             },
             kernel: KernelFeatures::default(),
             pools: &manifests.ip_pools,
@@ -80,13 +84,30 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// What a kernel may lack. By default it has everything.
+/// What a kernel may lack. By default it has everything; [`KernelFeatures::probe`] asks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFeatures {
     /// TCP-MD5 signatures (`CONFIG_TCP_MD5SIG`).
     pub tcp_md5: bool,
     /// The TCP authentication option (`CONFIG_TCP_AO`).
     pub tcp_ao: bool,
+}
+
+impl KernelFeatures {
+    /// What the kernel says. What it gives no answer about it is taken to have: if not, the first
+    /// session that needs it says so.
+    pub fn probe() -> Self {
+        let has = |what: &str, answer: std::io::Result<bool>| {
+            answer.unwrap_or_else(|error| {
+                tracing::warn!(what, %error, "cannot ask the kernel whether it has this");
+                true
+            })
+        };
+        Self {
+            tcp_md5: has("TCP-MD5", md5::supported()),
+            tcp_ao: has("TCP-AO", ao::supported()),
+        }
+    }
 }
 
 impl Default for KernelFeatures {
@@ -105,6 +126,8 @@ pub struct Resolved {
     pub config: SpeakerConfig,
     /// What of the resources is not done, by object.
     pub findings: Vec<Finding>,
+    /// Keys that this node's sessions need, whether or not they were among the inputs.
+    pub secrets: BTreeSet<SecretKeyRef>,
     /// Source address of routes learnt by BGP.
     pub preferred_source: PreferredSource,
     /// Prefixes of the blocks that this node announces or is about to, ascending: each needs a
@@ -191,6 +214,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
     // One who reflects passes on what it learnt; whom RFC 4456 does not name, its policies keep
     // from hearing it.
     config.transit = settings.transit || reflects_for.is_some() || sessions.reflects();
+    let secrets = sessions.secrets;
     config.peers = sessions.made;
     if config
         .peers
@@ -207,6 +231,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
     Resolved {
         config,
         findings: findings.into_sorted(),
+        secrets,
         preferred_source: preferred_source(&loopbacks),
         own_blocks,
     }

@@ -1,12 +1,12 @@
 //! Keys of sessions from Secrets.
 //!
-//! Owns finding them and saying what is wrong with one. A message names the Secret and its key,
-//! never what it holds.
+//! Owns which ones sessions name, finding them and saying what is wrong with one. A message names the
+//! Secret and its key, never what it holds.
 
 use std::collections::BTreeMap;
 
 use caracal_bgp_speaker::config;
-use caracal_crds::{SecretKeyRef, reasons};
+use caracal_crds::{Bfd, BgpPeerSpec, PasswordSource, SecretKeyRef, reasons};
 use k8s_openapi::api::core::v1::Secret;
 
 /// What the kernel takes as a key (`TCP_MD5SIG_MAXKEYLEN`, `TCP_AO_MAXKEYLEN`).
@@ -22,6 +22,9 @@ pub struct Secrets<'a> {
     pub objects: &'a BTreeMap<String, Secret>,
     /// Where names are looked up; anywhere when absent, as long as a name is unique.
     pub namespace: Option<&'a str>,
+    /// Why those that are named and not among `objects` could not be read, by name: nobody can say then
+    /// whether they are there.
+    pub unread: &'a BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Secrets<'_> {
@@ -62,10 +65,11 @@ impl Secrets<'_> {
             let place = self.namespace.map_or_else(String::new, |namespace| {
                 format!(" in namespace {namespace}")
             });
-            return missing(
-                reasons::MISSING_SECRET,
-                format!("there is no Secret {name}{place}"),
-            );
+            let message = match self.unread.get(name) {
+                Some(why) => format!("Secret {name}{place} cannot be read: {why}"),
+                None => format!("there is no Secret {name}{place}"),
+            };
+            return missing(reasons::MISSING_SECRET, message);
         };
         if candidates.next().is_some() {
             return missing(
@@ -100,4 +104,31 @@ impl Secrets<'_> {
             message: format!("key {key} of Secret {name}: {error}"),
         })
     }
+}
+
+/// What the session of a BGPPeer needs.
+pub(crate) fn named_by_peer(spec: &BgpPeerSpec) -> impl Iterator<Item = &SecretKeyRef> {
+    let password = spec.password.as_ref().map(key);
+    let tcp_ao = spec.tcp_ao.iter().flat_map(|ao| &ao.keys);
+    password
+        .into_iter()
+        .chain(tcp_ao.map(|key| &key.secret_key_ref))
+        .chain(spec.bfd.as_ref().and_then(key_of_bfd))
+}
+
+/// What the sessions of the mesh need.
+pub(crate) fn named_by_mesh<'a>(
+    password: Option<&'a PasswordSource>,
+    bfd: Option<&'a Bfd>,
+) -> impl Iterator<Item = &'a SecretKeyRef> {
+    let password = password.map(key);
+    password.into_iter().chain(bfd.and_then(key_of_bfd))
+}
+
+fn key_of_bfd(bfd: &Bfd) -> Option<&SecretKeyRef> {
+    bfd.password.as_ref().filter(|_| bfd.enabled).map(key)
+}
+
+fn key(source: &PasswordSource) -> &SecretKeyRef {
+    &source.secret_key_ref
 }

@@ -1,11 +1,12 @@
 //! Resources as people write them, and what comes of them.
 
+mod lint;
 mod nodes;
 mod policies;
 mod secrets;
 mod sessions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;

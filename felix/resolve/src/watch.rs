@@ -8,6 +8,7 @@ use caracal_bgp_speaker::config::{BmpRoutes, BmpStation, MrtDump};
 
 use crate::settings::Settings;
 
+const DEFAULT_STATISTICS_INTERVAL: Duration = Duration::from_secs(60);
 const DEFAULT_ROTATE_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// The stations, in the order of the configuration.
@@ -25,6 +26,9 @@ pub(crate) fn stations(settings: &Settings) -> Vec<BmpStation> {
         BmpStation {
             address: SocketAddr::new(station.address, station.port),
             routes: told,
+            report_interval: station
+                .statistics_interval
+                .map_or(DEFAULT_STATISTICS_INTERVAL, |interval| interval.0),
         }
     };
     settings.bmp.iter().map(station).collect()

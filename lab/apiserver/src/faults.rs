@@ -67,6 +67,8 @@ pub enum Fault {
     GoneInBand,
     /// 429 with `Retry-After` in seconds.
     TooManyRequests(u32),
+    /// 403, as where no Role allows it.
+    Forbidden,
     /// The request is carried out, and answered with 504.
     TimeoutAfterWrite,
     /// Watches stay open and say nothing any more.

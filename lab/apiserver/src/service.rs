@@ -145,6 +145,11 @@ where
                 shared.requests.record(&request, kind, answer.code);
                 return Ok(whole(&answer));
             }
+            Fault::Forbidden => {
+                let answer = Answer::refusal(&Refusal::not_allowed(&kind.verb, &kind.resource));
+                shared.requests.record(&request, kind, answer.code);
+                return Ok(whole(&answer));
+            }
             Fault::Gone if kind.verb == "watch" => {
                 let answer = Answer::refusal(&Refusal::expired("too old resource version"));
                 shared.requests.record(&request, kind, answer.code);

@@ -234,6 +234,13 @@ impl Refusal {
         Self::new(403, "Forbidden", message).about(about)
     }
 
+    /// 403 for want of a Role, before any object is looked at.
+    #[must_use]
+    pub fn not_allowed(verb: &str, resource: &str) -> Self {
+        let message = format!("{resource} is forbidden: cannot {verb} resource {resource:?}");
+        Self::new(403, "Forbidden", message)
+    }
+
     /// 403 for a create in a namespace that is going away.
     #[must_use]
     pub fn namespace_terminating(about: About, namespace: &str) -> Self {

@@ -14,6 +14,7 @@ pub mod faults;
 pub mod interrupt;
 pub mod lab;
 pub mod namespace;
+pub mod next_hop_objects;
 pub mod probe;
 pub mod process;
 pub mod report;

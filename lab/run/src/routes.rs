@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
 };
 
 use crate::namespace::Namespace;
+use crate::next_hop_objects;
 
 /// Destinations of all routes of the main table that a daemon put there, as `prefix/length`, with the number
 /// of their next hops.
@@ -19,6 +20,7 @@ use crate::namespace::Namespace;
 /// The namespace cannot be entered or the kernel not be asked.
 pub fn destinations(namespace: &Namespace) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut destinations = BTreeMap::new();
+    let objects = next_hop_objects::ways(namespace)?;
     for route in dump(namespace)? {
         if route.header.kind != RouteType::Unicast || route.header.protocol == RouteProtocol::Kernel
         {
@@ -26,21 +28,23 @@ pub fn destinations(namespace: &Namespace) -> anyhow::Result<BTreeMap<String, us
         }
         if let Some(destination) = destination(&route) {
             // IPv6 routes of some daemons come one by one, a next hop each.
-            *destinations.entry(destination).or_default() += next_hops(&route);
+            *destinations.entry(destination).or_default() += next_hops(&route, &objects);
         }
     }
     Ok(destinations)
 }
 
-fn next_hops(route: &RouteMessage) -> usize {
-    route
+fn next_hops(route: &RouteMessage, objects: &BTreeMap<u32, usize>) -> usize {
+    let counted = route
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
             RouteAttribute::MultiPath(hops) => Some(hops.len()),
+            // An object that is gone takes its routes with it.
+            RouteAttribute::NhId(id) => Some(objects.get(id).copied().unwrap_or(0)),
             _ => None,
-        })
-        .unwrap_or(1)
+        });
+    counted.unwrap_or(1)
 }
 
 /// Deletes every route of the main table that a daemon put there, as the loss of power does.

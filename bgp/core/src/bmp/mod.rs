@@ -1,16 +1,18 @@
 //! The BGP Monitoring Protocol: what a speaker tells a monitoring station (RFC 7854).
 //!
 //! Owns the messages as values and their octets, for Adj-RIB-In, Adj-RIB-Out (RFC 8671) and Loc-RIB
-//! (RFC 9069). Does not own the connection to a station, nor what is told when: a station only
-//! listens, so there is no state to keep here.
+//! (RFC 9069), and what one station is still to be told ([`Feed`]). Does not own the connection to a
+//! station, which only listens.
 //!
 //! ```text
 //! Message --encode--> octets      UPDATEs --route_monitoring / received_update--> octets
+//! what changed --> Feed --pulled, routes looked up in the RIB--> octets
 //! ```
 
 #[cfg(any(test, feature = "test-support"))]
 mod decode;
 mod encode;
+mod feed;
 mod peer;
 mod statistics;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use bytes::Bytes;
 #[cfg(any(test, feature = "test-support"))]
 pub use decode::{Malformed, decode};
 pub use encode::{received_update, route_monitoring};
+pub use feed::{Feed, SessionFacts, Wanted};
 pub use peer::{Instance, PeerDownReason, PeerHeader, PeerUp, Table};
 pub use statistics::Statistic;
 

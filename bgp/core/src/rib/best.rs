@@ -20,6 +20,8 @@ use crate::wire::Origin;
 pub enum Step {
     /// Our own route beats every learnt one.
     OwnRoute,
+    /// The word of a block's holder before that of one who cannot be confirmed to hold it.
+    BlockHolder,
     /// What is kept beyond its time is a last resort (RFC 9494 §4.3).
     LongLived,
     /// The highest LOCAL_PREF (RFC 4271 §9.1.1).
@@ -46,6 +48,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OwnRoute => "own route",
+            Self::BlockHolder => "holder of the block",
             Self::LongLived => "long-lived stale",
             Self::LocalPref => "local preference",
             Self::AsPathLength => "AS path length",
@@ -138,6 +141,8 @@ pub struct Candidate<'a> {
     pub rank: &'a Rank,
     /// Which of its source's paths to the prefix it is.
     pub id: PathId,
+    /// Whether nobody can say if its originator holds the block that it lies in.
+    pub unconfirmed: bool,
     /// The path itself, for the steps that are rarely reached.
     pub path: &'a Path,
 }
@@ -252,6 +257,7 @@ fn champions(candidates: &[Candidate<'_>]) -> SmallVec<[usize; 8]> {
 fn prefer(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Option<Step>) {
     let (x, y) = (a.rank, b.rank);
     let decided = step(Step::OwnRoute, y.own.cmp(&x.own))
+        .or_else(|| step(Step::BlockHolder, a.unconfirmed.cmp(&b.unconfirmed)))
         .or_else(|| step(Step::LongLived, x.last_resort.cmp(&y.last_resort)))
         .or_else(|| step(Step::LocalPref, y.local_pref.cmp(&x.local_pref)))
         .or_else(|| step(Step::AsPathLength, x.as_path_len.cmp(&y.as_path_len)))
@@ -295,6 +301,7 @@ fn shares_load(path: &Candidate<'_>, best: &Candidate<'_>, relax: bool) -> bool 
     // Own routes are delivered here; there is nothing to share.
     !b.own
         && !a.own
+        && path.unconfirmed == best.unconfirmed
         && a.last_resort == b.last_resort
         && a.local_pref == b.local_pref
         && a.as_path_len == b.as_path_len

@@ -36,6 +36,12 @@ impl DestSet {
         had
     }
 
+    /// Whether a destination is among them.
+    pub(super) fn has(&self, dest: DestId) -> bool {
+        let (word, bit) = place(dest);
+        self.words.get(word).is_some_and(|word| word & bit != 0)
+    }
+
     /// All of them, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = DestId> {
         self.words.iter().enumerate().flat_map(|(at, word)| {
@@ -74,6 +80,7 @@ mod tests {
                     prop_assert_eq!(set.remove(dest), model.remove(&dest));
                 }
                 prop_assert_eq!(set.len, model.len());
+                prop_assert_eq!(set.has(dest), model.contains(&dest));
             }
             prop_assert!(set.iter().eq(model.iter().copied()));
         }

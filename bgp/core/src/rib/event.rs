@@ -11,11 +11,11 @@ use crate::rib::best::Multipath;
 use crate::rib::egress::{NextHopMode, PrivateAs};
 use crate::rib::origin::{BlockOwners, OriginCheck};
 use crate::rib::path::{PeerId, PeerIndex};
-use crate::types::{Asn, Family, NextHop, Prefix, RouterId};
+use crate::types::{Asn, Family, NextHop, Nlri, Prefix, RouterId};
 use crate::wire::{PathAttributes, Update};
 
 /// What a RIB is made with and keeps.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RibOptions {
     /// Set after a restart during which forwarding went on: until then at the latest, selection and
     /// FIB changes wait for the End-of-RIB of every peer that takes part in graceful restart, and a
@@ -25,6 +25,21 @@ pub struct RibOptions {
     pub forwarding: bool,
     /// Decides what collides in tables of what peers send; best drawn at random.
     pub hash_seed: u64,
+    /// Changes that are kept, encoded, for the slowest of the peers that are told the same. Beyond it
+    /// that peer goes on alone: it costs the others nothing, and memory stays bounded.
+    pub log_limit: usize,
+}
+
+impl Default for RibOptions {
+    /// No restart, no FIB, and a log that holds what a peer on a slow link takes in some seconds.
+    fn default() -> Self {
+        Self {
+            defer_until: None,
+            forwarding: false,
+            hash_seed: 0,
+            log_limit: 64 * 1024,
+        }
+    }
 }
 
 /// The desired state of a RIB.
@@ -187,6 +202,11 @@ pub enum Event {
     },
     /// What became of [`Action::Fib`]s.
     Answered(Vec<FibAnswer>),
+    /// Whether somebody follows the table: [`Action::Changed`] comes only then.
+    Follow {
+        /// Somebody does.
+        wanted: bool,
+    },
 }
 
 /// What the FIB has to say to one [`Action::Fib`].
@@ -234,6 +254,30 @@ pub enum Action {
         count: u32,
         /// Whether the session has to end; else it is a warning.
         exceeded: bool,
+    },
+    /// Something is otherwise than before, for those who follow the table. It says what to look at
+    /// ([`crate::rib::Rib::entry`], [`crate::rib::Rib::selected`]), and may come once too often.
+    Changed(Changed),
+}
+
+/// What is otherwise than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Changed {
+    /// What a peer tells about a prefix under an identifier, or what is made of that.
+    Entry {
+        /// The peer.
+        peer: PeerIndex,
+        /// The prefix, and which of its paths.
+        nlri: Nlri,
+    },
+    /// The path that is used and told.
+    Selected(Prefix),
+    /// A peer has told everything of a family.
+    EndOfRib {
+        /// The peer.
+        peer: PeerIndex,
+        /// The family.
+        family: Family,
     },
 }
 

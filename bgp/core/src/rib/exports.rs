@@ -23,7 +23,8 @@ use crate::wire::Announcement;
 pub(super) struct ExportRef(NonZeroU32);
 
 impl ExportRef {
-    fn slot(self) -> usize {
+    /// Its place among all that the group is told; see [`Exports::bound`].
+    pub(super) fn slot(self) -> usize {
         self.0.get() as usize - 1
     }
 }
@@ -103,6 +104,17 @@ impl Exports {
         if self.accounts.is_sweep_due(paths) {
             self.sweep(paths);
         }
+    }
+
+    /// Places of what is told are below this.
+    pub(super) fn bound(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Everything that the group is told, or was when somebody last looked.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ExportRef, &Export)> {
+        let held = |at: &ExportRef| Some((*at, &self.slots[at.slot()].as_ref()?.export));
+        self.index.iter().filter_map(held)
     }
 
     pub(super) fn get(&self, at: ExportRef) -> &Export {

@@ -4,7 +4,9 @@
 //! goes through the journal at its own pace and cuts what changed into chunks of messages, encoded
 //! once; its members take each chunk when they have written the one before. A new peer, or one that
 //! fell far behind, is a reader of its own until it has caught up, and joins the others then. Does
-//! not own when a peer takes more.
+//! not own when a peer takes more. What a peer knows at a moment is told in [`told`].
+
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -24,10 +26,6 @@ use crate::rib::table::{DestId, Entry, Table};
 use crate::types::{Family, FamilySet, Nlri, PathId};
 use crate::wire;
 
-/// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
-/// read on its own, so that it costs the others nothing and memory stays bounded.
-const LOG_LIMIT: usize = if cfg!(test) { 6 } else { 64 * 1024 };
-
 /// Names a reader of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct ReaderId(u32);
@@ -42,6 +40,9 @@ pub(super) struct Group {
     /// The reader of each member.
     places: BTreeMap<PeerIndex, ReaderId>,
     seed: Seed,
+    /// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
+    /// read on its own, so that it costs the others nothing and memory stays bounded.
+    log_limit: usize,
 }
 
 /// Peers that have been told the same, up to their places in the log.
@@ -119,7 +120,7 @@ pub(super) struct Sources<'a> {
 }
 
 impl Group {
-    pub(super) fn new(config: Arc<EgressConfig>, seed: Seed) -> Self {
+    pub(super) fn new(config: Arc<EgressConfig>, seed: Seed, log_limit: usize) -> Self {
         Self {
             config,
             exports: Exports::new(seed),
@@ -127,6 +128,7 @@ impl Group {
             next_reader: 0,
             places: BTreeMap::new(),
             seed,
+            log_limit,
         }
     }
 
@@ -147,7 +149,7 @@ impl Group {
         let fresh = self
             .readers
             .iter()
-            .find(|(_, reader)| reader.log.is_empty() && reader.told.is_empty())
+            .find(|(_, reader)| reader.is_fresh())
             .map(|(id, _)| *id);
         let id = fresh.unwrap_or_else(|| {
             let told = AdjOut::new(self.seed);
@@ -157,12 +159,12 @@ impl Group {
     }
 
     /// Takes in a peer that comes from another group of the same speaker, and knows what that told
-    /// it: it is told the difference.
+    /// it: it is told the difference, and all of the families of which it still was to be told all.
     pub(super) fn join_from(
         &mut self,
         peer: PeerIndex,
         address: IpAddr,
-        believed: Vec<(DestId, Nlri, Export)>,
+        (believed, resend): (Vec<(DestId, Nlri, Export)>, FamilySet),
         table: &mut Table,
     ) {
         let mut told = AdjOut::new(self.seed);
@@ -179,8 +181,19 @@ impl Group {
             paths.sort_unstable();
             told.set_several(dest, paths, table);
         }
-        let id = self.add(Reader::new(told, Position::sweep(table, FamilySet::EMPTY)));
+        let id = self.add(Reader::new(told, Position::sweep(table, resend)));
         self.enter(id, peer, address);
+    }
+
+    /// Families that a member is being told again, and has not wholly been.
+    pub(super) fn resending(&self, peer: PeerIndex) -> FamilySet {
+        let Some((reader, member)) = self.place(peer) else {
+            return FamilySet::EMPTY;
+        };
+        let chunks = reader.untaken(member).map(|chunk| chunk.from);
+        let positions = chunks.chain([reader.position]);
+        let families = positions.flat_map(|position| position.resend().iter().collect::<Vec<_>>());
+        families.collect()
     }
 
     /// What a member believes.
@@ -225,10 +238,14 @@ impl Group {
         self.config = config;
         self.exports.forget_paths();
         for reader in self.readers.values_mut() {
-            let sweep = Position::sweep(table, FamilySet::EMPTY);
-            reader.position = sweep;
+            // Who was being told everything again still is: what it is not told before the end of the
+            // refresh, it forgets (RFC 7313 §4.2).
+            let again = |position: Position| Position::sweep(table, position.resend());
+            reader.position = again(reader.position);
             // A member that has to leave from there has not seen the new configuration either.
-            reader.log.iter_mut().for_each(|chunk| chunk.from = sweep);
+            for chunk in &mut reader.log {
+                chunk.from = again(chunk.from);
+            }
         }
     }
 
@@ -238,10 +255,7 @@ impl Group {
             return;
         };
         if let Some(reader) = self.readers.get_mut(&id) {
-            let mut families = match reader.position {
-                Position::Sweep { resend, .. } => resend,
-                Position::Journal(_) => FamilySet::EMPTY,
-            };
+            let mut families = reader.position.resend();
             families.insert(family);
             reader.position = Position::sweep(table, families);
         }
@@ -285,7 +299,9 @@ impl Group {
             return;
         };
         // The others would have to read on to there anyway.
-        while self.readers[&other].log_size < LOG_LIMIT / 2 && self.read(other, sources, budget) {}
+        while self.readers[&other].log_size < self.log_limit / 2
+            && self.read(other, sources, budget)
+        {}
         let target = &self.readers[&other];
         if target.position != end {
             return;
@@ -308,43 +324,6 @@ impl Group {
             Position::Journal(position) => position,
         });
         positions.min()
-    }
-
-    /// How many routes each member has been told, by family.
-    pub(super) fn advertised(&self, table: &Table) -> BTreeMap<(PeerIndex, Family), usize> {
-        let mut advertised = BTreeMap::new();
-        for reader in self.readers.values() {
-            let mut totals: BTreeMap<Family, usize> = BTreeMap::new();
-            let mut by_export: BTreeMap<(ExportRef, Family), usize> = BTreeMap::new();
-            for (dest, _, export) in reader.told.iter() {
-                let family = table.dest(dest).prefix.family();
-                *totals.entry(family).or_default() += 1;
-                *by_export.entry((export, family)).or_default() += 1;
-            }
-            for peer in reader.members.keys() {
-                for (family, total) in &totals {
-                    advertised.insert((*peer, *family), *total);
-                }
-            }
-            let by_address: BTreeMap<IpAddr, PeerIndex> = reader
-                .members
-                .iter()
-                .map(|(peer, member)| (member.address, *peer))
-                .collect();
-            for ((export, family), count) in by_export {
-                let export = self.exports.get(export);
-                let named = by_address.get(&export.next_hop).copied();
-                let named = named.filter(|peer| Some(*peer) != export.source);
-                for peer in export.source.into_iter().chain(named) {
-                    if let Some(told) = advertised.get_mut(&(peer, family))
-                        && reader.members.contains_key(&peer)
-                    {
-                        *told -= count;
-                    }
-                }
-            }
-        }
-        advertised
     }
 
     /// How many exports are held, those that only the memory of paths holds aside.
@@ -408,7 +387,7 @@ impl Group {
     /// Gives the members that hold up the log readers of their own.
     fn drop_laggards(&mut self, id: ReaderId, table: &mut Table) {
         while let Some(reader) = self.readers.get(&id) {
-            if reader.log_size <= LOG_LIMIT || reader.members.len() < 2 {
+            if reader.log_size <= self.log_limit || reader.members.len() < 2 {
                 return;
             }
             let laggards: Vec<PeerIndex> = reader
@@ -475,6 +454,14 @@ impl Position {
             resend,
         }
     }
+
+    /// Families that are told again from here on.
+    fn resend(self) -> FamilySet {
+        match self {
+            Self::Sweep { resend, .. } => resend,
+            Self::Journal(_) => FamilySet::EMPTY,
+        }
+    }
 }
 
 impl Reader {
@@ -487,6 +474,11 @@ impl Reader {
             log_size: 0,
             members: BTreeMap::new(),
         }
+    }
+
+    /// Whether its members are as those who have been told nothing, and asked for nothing.
+    fn is_fresh(&self) -> bool {
+        self.log.is_empty() && self.told.is_empty() && self.position.resend().is_empty()
     }
 
     fn log_end(&self) -> u64 {

@@ -23,16 +23,19 @@ pub(super) struct Groups {
     /// Groups that are told several paths per prefix.
     every_path: usize,
     seed: Seed,
+    log_limit: usize,
 }
 
 impl Groups {
-    pub(super) fn new(seed: Seed) -> Self {
+    /// No groups. `log_limit`: see [`crate::rib::RibOptions::log_limit`].
+    pub(super) fn new(seed: Seed, log_limit: usize) -> Self {
         Self {
             groups: BTreeMap::new(),
             by_config: HashMap::new(),
             next: 0,
             every_path: 0,
             seed,
+            log_limit,
         }
     }
 
@@ -111,10 +114,10 @@ impl Groups {
             if **old.config() == *config {
                 continue;
             }
-            let believed = old.believed(*peer, table);
+            let known = (old.believed(*peer, table), old.resending(*peer));
             let to = self.of(config.clone());
             if let Some(group) = self.groups.get_mut(&to) {
-                group.join_from(*peer, *address, believed, table);
+                group.join_from(*peer, *address, known, table);
             }
             self.leave(*from, *peer, table);
             moved.push((*peer, to));
@@ -156,7 +159,7 @@ impl Groups {
         self.next += 1;
         self.every_path += usize::from(wants_every_path(&config));
         let config = Arc::new(config);
-        let group = Group::new(Arc::clone(&config), self.seed);
+        let group = Group::new(Arc::clone(&config), self.seed, self.log_limit);
         self.groups.insert(id, group);
         self.by_config.insert(config, id);
         id

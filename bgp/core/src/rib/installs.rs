@@ -10,7 +10,7 @@ use crate::rib::event::{Action, Forward};
 use crate::rib::hash::Seed;
 use crate::rib::table::DestId;
 use crate::rib::ways::{WaysRef, WaysTable};
-use crate::types::Prefix;
+use crate::types::{Family, Prefix};
 
 /// Where a route stands on its way to the FIB, without the words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,28 @@ pub enum FibState {
     Failed(String),
 }
 
+/// How many routes stand where on their way to the FIB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FibCounts {
+    /// Handed over, not yet acknowledged.
+    pub pending: usize,
+    /// In the FIB.
+    pub installed: usize,
+    /// Refused.
+    pub failed: usize,
+}
+
+impl FibCounts {
+    fn of(&mut self, state: Fib) -> Option<&mut usize> {
+        match state {
+            Fib::None => None,
+            Fib::Pending => Some(&mut self.pending),
+            Fib::Installed => Some(&mut self.installed),
+            Fib::Failed => Some(&mut self.failed),
+        }
+    }
+}
+
 /// What is noted about one destination.
 #[derive(Clone, Copy, Debug, Default)]
 struct Note {
@@ -52,8 +74,8 @@ pub(super) struct Installs {
     /// By number of the destination.
     notes: Vec<Note>,
     ways: WaysTable,
-    /// How many routes the FIB has not yet answered for.
-    pending: usize,
+    /// By family.
+    counts: [FibCounts; Family::ALL.len()],
     failures: HashMap<DestId, String>,
     last_seq: u64,
 }
@@ -63,7 +85,7 @@ impl Installs {
         Self {
             notes: Vec::new(),
             ways: WaysTable::new(seed),
-            pending: 0,
+            counts: Default::default(),
             failures: HashMap::new(),
             last_seq: 0,
         }
@@ -81,23 +103,23 @@ impl Installs {
         if before.map(|held| &**self.ways.get(held)) == ways {
             return;
         }
-        self.settle(id);
         self.last_seq += 1;
         let held = ways.map(|ways| self.ways.intern(ways));
         let note = Note {
             ways: held,
             seq: low_half(self.last_seq),
-            state: if held.is_some() {
-                Fib::Pending
-            } else {
-                Fib::None
-            },
+            state: self.state(id),
         };
-        self.pending += usize::from(held.is_some());
         if id.slot() >= self.notes.len() {
             self.notes.resize(id.slot() + 1, Note::default());
         }
         self.notes[id.slot()] = note;
+        let state = if held.is_some() {
+            Fib::Pending
+        } else {
+            Fib::None
+        };
+        self.enter(id, prefix.family(), state);
         if let Some(before) = before {
             self.ways.release(before);
         }
@@ -108,21 +130,28 @@ impl Installs {
         });
     }
 
-    /// Takes the FIB's answer; whether it counts. Answers to requests that were replaced since do
-    /// not.
-    pub(super) fn answer(&mut self, id: DestId, seq: u64, failed: Option<String>) -> bool {
+    /// Takes the FIB's answer about a route of `family`; whether it counts. Answers to requests that
+    /// were replaced since do not.
+    pub(super) fn answer(
+        &mut self,
+        id: DestId,
+        family: Family,
+        seq: u64,
+        failed: Option<String>,
+    ) -> bool {
         let note = self.note(id);
         if note.seq != low_half(seq) || note.ways.is_none() {
             return false;
         }
-        self.settle(id);
-        self.notes[id.slot()].state = match failed {
-            Some(why) => {
-                self.failures.insert(id, why);
-                Fib::Failed
-            }
-            None => Fib::Installed,
+        let state = if failed.is_some() {
+            Fib::Failed
+        } else {
+            Fib::Installed
         };
+        self.enter(id, family, state);
+        if let Some(why) = failed {
+            self.failures.insert(id, why);
+        }
         true
     }
 
@@ -147,17 +176,31 @@ impl Installs {
 
     /// How many routes the FIB has not yet answered for.
     pub(super) fn pending(&self) -> usize {
-        self.pending
+        self.counts.iter().map(|counts| counts.pending).sum()
     }
 
-    /// Ends what the state of a destination counts for.
-    fn settle(&mut self, id: DestId) {
-        match self.state(id) {
-            Fib::Pending => self.pending -= 1,
-            Fib::Failed => {
-                self.failures.remove(&id);
-            }
-            Fib::None | Fib::Installed => {}
+    /// Distinct sets of next hops that are asked for.
+    pub(super) fn ways(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// How many routes stand where, by family.
+    pub(super) fn counts(&self) -> [FibCounts; Family::ALL.len()] {
+        self.counts
+    }
+
+    /// Notes that a destination of `family` has come to another state.
+    fn enter(&mut self, id: DestId, family: Family, state: Fib) {
+        let before = std::mem::replace(&mut self.notes[id.slot()].state, state);
+        if before == Fib::Failed {
+            self.failures.remove(&id);
+        }
+        let counts = &mut self.counts[family.index()];
+        if let Some(count) = counts.of(before) {
+            *count -= 1;
+        }
+        if let Some(count) = counts.of(state) {
+            *count += 1;
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::policy::{
-    ApplyContext, Decision, ImportPolicy, Narrowed, NextHopChange, Operations, RouteFacts,
-    RouteSource,
+    ApplyContext, Decision, Explained, ImportPolicy, Narrowed, NextHopChange, Operations,
+    RouteFacts, RouteSource,
 };
 use crate::rib::machine::Rib;
 use crate::rib::origin::{OriginCheck, OriginValidity, Originator};
@@ -158,6 +158,12 @@ impl Rib {
         Some(Rejection::Policy {
             rule: rule.map(str::to_owned),
         })
+    }
+
+    /// What the import policy says of a path to `prefix`, rule by rule; `None` for own routes.
+    pub(super) fn explain_intake(&self, told: &Path, prefix: &Prefix) -> Option<Explained> {
+        let policy = &self.peers.get(&told.source.index()?)?.policy.import;
+        Some(policy.explain(prefix, &facts(&taken(told))?))
     }
 
     /// Checks that hold for every prefix.

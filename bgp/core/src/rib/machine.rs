@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::rib::event::{Action, Ends, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions};
+use crate::rib::event::{
+    Action, Changed, Ends, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions,
+};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
 use crate::rib::intake::Intake;
@@ -47,6 +49,8 @@ pub struct Rib {
     pub(super) untrimmed: usize,
     /// Every cluster that we are, ascending.
     own_clusters: Vec<RouterId>,
+    /// Whether somebody follows the table.
+    pub(super) followed: bool,
 }
 
 impl Rib {
@@ -62,7 +66,7 @@ impl Rib {
         let mut rib = Self {
             peers: new_peers(&config),
             table: Table::new(seed, options.forwarding),
-            groups: Groups::new(seed),
+            groups: Groups::new(seed, options.log_limit),
             path_ids: PathIds::new(seed),
             deferral: options
                 .defer_until
@@ -73,6 +77,7 @@ impl Rib {
             next_round: None,
             untrimmed: 0,
             own_clusters: own_clusters(&config),
+            followed: false,
             config,
         };
         for (prefix, own) in own_routes(&rib.config) {
@@ -110,6 +115,7 @@ impl Rib {
             Event::RefreshBegun { peer, family } => self.refresh_begun(now, peer, family),
             Event::RefreshEnded { peer, family } => self.sweep_if_up(peer, family, out),
             Event::Answered(answers) => self.answered(answers, out),
+            Event::Follow { wanted } => self.followed = wanted,
         }
         self.end_deferral_if_due(now, out);
         self.wake(now, out);
@@ -195,7 +201,7 @@ impl Rib {
         let rejudge =
             !renewed.is_empty() || self.own_clusters != old_clusters || self.import_differs(&old);
         if rejudge {
-            self.rejudge(&renewed);
+            self.rejudge(&renewed, out);
         }
         if (&self.config.originate, &self.config.statics) != (&old.originate, &old.statics) {
             let (before, now) = (own_routes(&old), own_routes(&self.config));
@@ -317,13 +323,35 @@ impl Rib {
             old.into_iter()
                 .for_each(|old| peer.uncount(family, old.marks));
         }
+        if self.followed
+            && old.is_none_or(|old| (old.told, old.used, old.marks) != (told, used, marks))
+        {
+            self.tell_followers(dest, source, id, out);
+        }
         if let Some(old) = old {
             self.table.release(old);
-            if (old.used, old.marks.rejected) == (used, marks.rejected) {
+            let unconfirmed = |marks: Marks| marks.validity.is_unconfirmed();
+            if (old.used, old.marks.rejected) == (used, marks.rejected)
+                && unconfirmed(old.marks) == unconfirmed(marks)
+            {
                 return;
             }
         }
         self.reselect(dest, out);
+    }
+
+    /// Says that what a peer tells, or what is made of it, is otherwise than before.
+    fn tell_followers(
+        &self,
+        dest: DestId,
+        peer: Option<PeerIndex>,
+        id: PathId,
+        out: &mut Vec<Action>,
+    ) {
+        let prefix = self.table.dest(dest).prefix;
+        let nlri = Nlri { prefix, id };
+        // Own routes are told by nobody: followers see them where they are selected.
+        out.extend(peer.map(|peer| Action::Changed(Changed::Entry { peer, nlri })));
     }
 
     /// Says once in a session that a peer tells more than it may, or nearly so.
@@ -375,6 +403,9 @@ impl Rib {
                 peer.dests.remove(dest);
             }
         }
+        if self.followed {
+            self.tell_followers(dest, peer, id, out);
+        }
         self.table.release(old);
         self.reselect(dest, out);
     }
@@ -408,6 +439,9 @@ impl Rib {
             };
             let multipath = self.config.multipath;
             let told_otherwise = self.table.answer(dest, seq, failed, multipath, out);
+            if self.followed && told_otherwise {
+                out.push(Action::Changed(Changed::Selected(prefix)));
+            }
             if told_otherwise || self.groups.any_wants_every_path() {
                 self.table.note(dest);
             }
@@ -440,7 +474,7 @@ impl Rib {
         if new != *session.path_peer {
             let new = Arc::new(new);
             let old = std::mem::replace(&mut session.path_peer, Arc::clone(&new));
-            self.rejudge(&[(old, new)]);
+            self.rejudge(&[(old, new)], out);
             self.reselect_all(out);
         }
         self.regroup(out);
@@ -471,7 +505,7 @@ impl Rib {
 
     /// Judges every learnt path again after a change of configuration. Paths of peers in `renewed`
     /// become paths of their new selves.
-    fn rejudge(&mut self, renewed: &[(Arc<PathPeer>, Arc<PathPeer>)]) {
+    fn rejudge(&mut self, renewed: &[(Arc<PathPeer>, Arc<PathPeer>)], out: &mut Vec<Action>) {
         let mut intakes: HashMap<(PathRef, Family), Intake> = HashMap::new();
         for id in self.table.sorted() {
             for at in 0..self.table.dest(id).paths.len() {
@@ -500,16 +534,13 @@ impl Rib {
                     stale: entry.marks.stale,
                     ..marks
                 };
-                self.put(
-                    id,
-                    at,
-                    Entry {
-                        told,
-                        used,
-                        marks,
-                        ..entry
-                    },
-                );
+                let entry = Entry {
+                    told,
+                    used,
+                    marks,
+                    ..entry
+                };
+                self.put(id, at, entry, out);
             }
         }
         for intake in intakes.into_values() {
@@ -524,7 +555,7 @@ impl Rib {
     }
 
     /// Puts an entry in the place of another of the same source and identifier.
-    pub(super) fn put(&mut self, dest: DestId, at: usize, entry: Entry) {
+    pub(super) fn put(&mut self, dest: DestId, at: usize, entry: Entry, out: &mut Vec<Action>) {
         self.table.paths.hold(entry.told);
         self.table.paths.hold(entry.used);
         let before = self.table.replace_at(dest, at, entry);
@@ -534,6 +565,10 @@ impl Rib {
         {
             peer.uncount(family, before.marks);
             peer.count(family, entry.marks);
+        }
+        if self.followed && before != entry {
+            let peer = self.table.paths.peer(entry.told);
+            self.tell_followers(dest, peer, entry.id, out);
         }
         self.table.release(before);
     }
@@ -586,6 +621,10 @@ impl Rib {
         };
         let multipath = self.config.multipath;
         let told_otherwise = self.table.reselect(dest, multipath, scope, out);
+        if self.followed && told_otherwise {
+            let prefix = self.table.dest(dest).prefix;
+            out.push(Action::Changed(Changed::Selected(prefix)));
+        }
         // Who is told every path has to look whichever of them has changed.
         if told_otherwise || self.groups.any_wants_every_path() {
             self.table.note(dest);
@@ -630,20 +669,6 @@ impl Rib {
                 session.rouse(out);
             }
         }
-    }
-
-    /// How many values the RIB holds beside the table: paths, exported sets, journal entries and
-    /// groups. For tests of its bounds.
-    pub fn footprint(&mut self) -> [usize; 4] {
-        self.trim_journal();
-        let table = &self.table;
-        let exports = self.groups.iter_mut().map(|group| group.footprint(table));
-        [
-            exports.sum(),
-            self.table.paths.len(),
-            self.table.journal.len(),
-            self.groups.len(),
-        ]
     }
 }
 

@@ -25,12 +25,15 @@ mod egress;
 mod entries;
 mod event;
 mod exports;
+mod follow;
+mod footprint;
 mod group;
 mod groups;
 mod hash;
 mod installs;
 mod intake;
 mod journal;
+mod listing;
 mod machine;
 mod origin;
 mod path;
@@ -46,9 +49,13 @@ mod ways;
 pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
 pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, export};
 pub use event::{
-    Action, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig, RibOptions,
+    Action, Changed, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig,
+    RibOptions,
 };
-pub use installs::FibState;
+pub use follow::{EntryView, ToldPath};
+pub use footprint::Footprint;
+pub use installs::{FibCounts, FibState};
+pub use listing::{Cursor, Listed, Reason, ReceivedPath, Rejected, Rejections, RibCounts, STRETCH};
 pub use machine::Rib;
 pub use origin::{BlockOwner, BlockOwners, OriginCheck, OriginValidity, Originator};
 pub use path::{

@@ -106,6 +106,14 @@ pub enum OriginValidity {
     Foreign,
 }
 
+impl OriginValidity {
+    /// Whether the path lies in a block, and nobody can say if it comes from the holder. It is used
+    /// where the holder itself says nothing.
+    pub fn is_unconfirmed(self) -> bool {
+        self == Self::Stale
+    }
+}
+
 impl BlockOwners {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {

@@ -174,6 +174,32 @@ pub enum Rejection {
     },
 }
 
+impl Rejection {
+    /// The kind of reason in one word that never changes: for counts and for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::AsLoop => "as-loop",
+            Self::FirstAs { .. } => "first-as",
+            Self::OriginatorIsSelf => "originator-is-self",
+            Self::ClusterLoop => "cluster-loop",
+            Self::OwnNextHop => "own-next-hop",
+            Self::Protected(_) => "protected",
+            Self::ForeignBlock { .. } => "foreign-block",
+            Self::Leak(_) => "leak",
+            Self::NoNextHop => "no-next-hop",
+            Self::Policy { .. } => "policy",
+        }
+    }
+
+    /// The rule of the import policy that says no.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Policy { rule } => rule.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

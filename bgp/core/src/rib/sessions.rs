@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::fsm::{Negotiated, Retention};
 use crate::rib::egress::EgressConfig;
-use crate::rib::event::{Action, Ends, PeerPolicy, RibConfig};
+use crate::rib::event::{Action, Changed, Ends, PeerPolicy, RibConfig};
 use crate::rib::machine::Rib;
 use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex};
 use crate::rib::peer::{Egress, Session};
@@ -315,7 +315,7 @@ impl Rib {
                         ..marks
                     },
                 };
-                self.put(dest, at, entry);
+                self.put(dest, at, entry, out);
                 intake.end(&mut self.table.paths);
                 self.reselect(dest, out);
             }
@@ -401,6 +401,10 @@ impl Rib {
             .all(|family| session.end_of_rib_received.contains(*family));
         if all {
             self.stop_waiting_for(id.index);
+        }
+        if self.followed {
+            let peer = id.index;
+            out.push(Action::Changed(Changed::EndOfRib { peer, family }));
         }
     }
 

@@ -15,12 +15,12 @@ use crate::rib::best::{Candidate, Multipath, pick, sharing};
 use crate::rib::entries::Entries;
 use crate::rib::event::{Action, Forward};
 use crate::rib::hash::Seed;
-use crate::rib::installs::{Fib, FibState, Installs};
+use crate::rib::installs::{Fib, FibCounts, FibState, Installs};
 use crate::rib::journal::Journal;
 use crate::rib::origin::OriginValidity;
 use crate::rib::path::{PeerIndex, Source};
 use crate::rib::paths::{PathRef, Paths};
-use crate::types::{PathId, Prefix};
+use crate::types::{Family, PathId, Prefix};
 
 /// Names a destination as long as it is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,10 @@ pub(super) struct Table {
     pub(super) journal: Journal,
     /// Routes are installed before peers are told about them; `None` where there is no FIB.
     installs: Option<Installs>,
+    /// How often peers were to be told something else, by family.
+    best_changes: [u64; Family::ALL.len()],
+    /// How many prefixes have a path that peers may be told, by family.
+    selected: [usize; Family::ALL.len()],
 }
 
 impl Table {
@@ -104,6 +108,8 @@ impl Table {
             paths: Paths::new(seed),
             journal: Journal::default(),
             installs: forwarding.then(|| Installs::new(seed)),
+            best_changes: Default::default(),
+            selected: Default::default(),
         }
     }
 
@@ -306,8 +312,9 @@ impl Table {
         multipath: Multipath,
         out: &mut Vec<Action>,
     ) -> bool {
+        let family = self.dests[id.slot()].prefix.family();
         let installs = self.installs.as_mut();
-        installs.is_some_and(|installs| installs.answer(id, seq, failed))
+        installs.is_some_and(|installs| installs.answer(id, family, seq, failed))
             && self.reselect(id, multipath, Scope::All, out)
     }
 
@@ -326,6 +333,27 @@ impl Table {
     /// How many routes the FIB has not yet answered for.
     pub(super) fn pending(&self) -> usize {
         self.installs.as_ref().map_or(0, Installs::pending)
+    }
+
+    /// Distinct sets of next hops that the FIB was asked for.
+    pub(super) fn ways(&self) -> usize {
+        self.installs.as_ref().map_or(0, Installs::ways)
+    }
+
+    /// How many routes stand where on their way to the FIB, by family.
+    pub(super) fn fib_counts(&self) -> [FibCounts; Family::ALL.len()] {
+        let installs = self.installs.as_ref();
+        installs.map(Installs::counts).unwrap_or_default()
+    }
+
+    /// How often what peers are told has changed since the start, by family.
+    pub(super) fn best_changes(&self) -> [u64; Family::ALL.len()] {
+        self.best_changes
+    }
+
+    /// How many prefixes have a path that peers may be told, by family.
+    pub(super) fn selected(&self) -> [usize; Family::ALL.len()] {
+        self.selected
     }
 
     /// The best `limit` paths to a destination, most preferred first.
@@ -356,6 +384,10 @@ impl Table {
         if dest.announced == told {
             return false;
         }
+        let family = dest.prefix.family().index();
+        self.best_changes[family] += 1;
+        self.selected[family] += usize::from(told.is_some());
+        self.selected[family] -= usize::from(dest.announced.is_some());
         if let Some(told) = told {
             self.paths.hold(told);
         }
@@ -408,6 +440,7 @@ pub(super) fn candidate<'a>(paths: &'a Paths, entry: &Entry) -> Candidate<'a> {
     Candidate {
         rank: paths.rank(entry.used),
         id: entry.id,
+        unconfirmed: entry.marks.validity.is_unconfirmed(),
         path: paths.get(entry.used),
     }
 }

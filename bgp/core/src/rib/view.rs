@@ -52,10 +52,15 @@ pub struct FamilyView {
 impl Rib {
     /// Everything about the prefixes inside `within`, or about all, in their order.
     pub fn routes(&self, within: Option<Prefix>) -> Vec<RouteView> {
-        let inside =
-            |id: &DestId| within.is_none_or(|within| within.contains(&self.table.dest(*id).prefix));
-        let ids = self.table.sorted().into_iter().filter(inside);
-        ids.map(|id| self.view(id)).collect()
+        let inside = |prefix: &Prefix| within.is_none_or(|within| within.contains(prefix));
+        let mut found: Vec<(Prefix, DestId)> = self
+            .table
+            .iter()
+            .filter(|(_, dest)| inside(&dest.prefix))
+            .map(|(id, dest)| (dest.prefix, id))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| self.view(id)).collect()
     }
 
     /// The longest prefix of the table that covers `prefix`.
@@ -159,11 +164,10 @@ impl Rib {
         self.table.pending()
     }
 
-    fn view(&self, id: DestId) -> RouteView {
+    pub(super) fn view(&self, id: DestId) -> RouteView {
         let dest = self.table.dest(id);
         let paths = &self.table.paths;
-        let mut entries = dest.paths.to_vec();
-        entries.sort_by_key(|entry| (paths.peer(entry.told), entry.id));
+        let entries = self.ordered(dest);
         let candidates: Vec<_> = entries
             .iter()
             .map(|entry| (!entry.marks.rejected).then(|| candidate(paths, entry)))
@@ -194,7 +198,7 @@ impl Rib {
 
 /// What `session` is told about `path`, with the two checks that depend on the peer itself and not
 /// on its group.
-fn tell(
+pub(super) fn tell(
     prefix: &Prefix,
     path: &Path,
     session: &Session,

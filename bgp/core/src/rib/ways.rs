@@ -80,6 +80,11 @@ impl WaysTable {
         &self.slots[at.slot()].ways
     }
 
+    /// How many are held.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     /// Gives a hold back; the last one ends the set.
     pub(super) fn release(&mut self, at: WaysRef) {
         let slot = &mut self.slots[at.slot()];

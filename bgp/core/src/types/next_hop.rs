@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::types::{Family, RouterId};
+
 /// Where packets for a route go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NextHop {
@@ -23,6 +25,19 @@ impl NextHop {
         match *self {
             Self::V4(address) => address.into(),
             Self::V6 { global, .. } => global.into(),
+        }
+    }
+
+    /// What stands for ourselves where an own route, which leads nowhere else, is shown to somebody
+    /// who wants a next hop: our identifier as an address, as readers refuse the unspecified one.
+    pub fn ourselves(router_id: RouterId, family: Family) -> Self {
+        let address = Ipv4Addr::from_bits(router_id.0);
+        match family {
+            Family::Ipv4Unicast => Self::V4(address),
+            Family::Ipv6Unicast => Self::V6 {
+                global: address.to_ipv6_mapped(),
+                link_local: None,
+            },
         }
     }
 }

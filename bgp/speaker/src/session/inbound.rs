@@ -7,6 +7,7 @@ use caracal_bgp_core::wire::{
     Update, UpdateOutcome,
 };
 
+use crate::session::wire_facts::family_of;
 use crate::session::{Established, Session};
 use crate::snapshot::ErrorSnapshot;
 use crate::status::{Direction, MessageNote, UpdateNote, now_ms};
@@ -16,6 +17,7 @@ impl Session {
         let octets = frame.body.len() + HEADER_LEN;
         let counters = &self.setup.board.counters;
         counters.count(Direction::Received, frame.kind, 1, octets as u64);
+        self.keep_received(conn, frame);
         if frame.kind == MessageType::Update {
             return self.framed_update(conn, frame);
         }
@@ -48,7 +50,9 @@ impl Session {
             return;
         };
         let id = *id;
-        let update = match wire::decode_update(&frame.body, context) {
+        let outcome = wire::decode_update(&frame.body, context);
+        self.record(conn, frame, family_of(&outcome));
+        let update = match outcome {
             UpdateOutcome::Valid(update) => update,
             UpdateOutcome::ValidWithDiscards { update, discarded } => {
                 self.discarded(&discarded, frame);

@@ -3,17 +3,16 @@
 //! Owns what is put together from sessions and the RIB. Does not own either: a busy RIB delays an
 //! answer, not the supervisor.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caracal_bgp_core::rib::PeerIndex;
-use caracal_bgp_core::types::Prefix;
+use caracal_bgp_core::rib::{PeerIndex, RibCounts};
+use caracal_bgp_core::types::{Family, Prefix};
 use tokio::sync::oneshot;
 
 use crate::config::{Endpoint, PeerConfig, PeerName};
-use crate::explain;
-use crate::snapshot::{Explanation, RangeSnapshot, RouteSnapshot, SpeakerSnapshot};
+use crate::explain::{self, Account};
+use crate::snapshot::{Explanation, FibCountSnapshot, RangeSnapshot, SpeakerSnapshot};
 use crate::speaker::Supervisor;
 use crate::translate::families;
 
@@ -33,6 +32,7 @@ impl Supervisor {
                 (name.clone(), peer.index, Arc::clone(&peer.config), range)
             })
             .collect();
+        let stations = self.exports.snapshot();
         let ranges = self
             .peers
             .ranges()
@@ -41,12 +41,13 @@ impl Supervisor {
             .collect();
         tokio::spawn(async move {
             let counts = rib.query(|rib| {
-                let state = (rib.deferring(), rib.len(), rib.fib_pending());
+                let state = (rib.deferring(), rib.counts());
                 (rib.peers(), state)
             });
             let counts = tokio::time::timeout(COUNT_PATIENCE, counts).await;
-            let (mut views, (deferring, prefixes, fib_pending)) =
-                counts.ok().flatten().unwrap_or_default();
+            let counts = counts.ok().flatten();
+            let fib = counts.as_ref().map(|(_, (_, counts))| fib_counts(counts));
+            let (mut views, (deferring, counts)) = counts.unwrap_or_default();
             let peers = peers
                 .into_iter()
                 .map(|(name, index, config, range)| {
@@ -59,47 +60,50 @@ impl Supervisor {
                 asn,
                 router_id,
                 deferring,
-                prefixes,
-                fib_pending,
+                prefixes: counts.prefixes,
+                fib: fib.unwrap_or_default(),
                 peers,
                 ranges,
+                stations,
             });
-        });
-    }
-
-    pub(super) fn routes(
-        &self,
-        within: Option<Prefix>,
-        answer: oneshot::Sender<Vec<RouteSnapshot>>,
-    ) {
-        let rib = self.rib.clone();
-        let names = self.peers.by_index();
-        tokio::spawn(async move {
-            if let Some(views) = rib.query(move |rib| rib.routes(within)).await {
-                let routes = views.iter().map(|view| explain::route(view, &names));
-                let _ = answer.send(routes.collect());
-            }
         });
     }
 
     pub(super) fn explain(&self, prefix: Prefix, answer: oneshot::Sender<Explanation>) {
         let rib = self.rib.clone();
-        let names: BTreeMap<PeerIndex, PeerName> = self.peers.by_index();
+        let names = self.peers.by_index();
         tokio::spawn(async move {
-            let found = rib.query(move |rib| {
-                let view = rib.covering(&prefix);
-                let told = view
-                    .as_ref()
-                    .map(|view| rib.told(&view.prefix))
-                    .unwrap_or_default();
-                (view, told)
+            let account = rib.query(move |rib| {
+                let Some(view) = rib.covering(&prefix) else {
+                    return Account::default();
+                };
+                Account {
+                    import: rib.explain_import(&view.prefix),
+                    told: rib.told(&view.prefix),
+                    view: Some(view),
+                }
             });
-            if let Some((view, told)) = found.await {
-                let explained = explain::explain(prefix, view.as_ref(), &told, &names);
-                let _ = answer.send(explained);
+            if let Some(account) = account.await {
+                let _ = answer.send(explain::explain(prefix, &account, &names));
             }
         });
     }
+}
+
+fn fib_counts(counts: &RibCounts) -> Vec<FibCountSnapshot> {
+    let families = Family::ALL.into_iter();
+    families
+        .map(|family| {
+            let fib = counts.fib[family.index()];
+            FibCountSnapshot {
+                family,
+                pending: fib.pending,
+                installed: fib.installed,
+                failed: fib.failed,
+                best_path_changes: counts.best_changes[family.index()],
+            }
+        })
+        .collect()
 }
 
 fn range_snapshot((name, config, used): (PeerName, Arc<PeerConfig>, usize)) -> RangeSnapshot {

@@ -63,6 +63,7 @@ impl Supervisor {
             self.start_peer(name);
         }
         self.watch_paths();
+        self.exports.apply(&self.config, &self.rib).await;
         listening
     }
 
@@ -168,7 +169,7 @@ impl Supervisor {
         let remote = match self.endpoint(peer) {
             Ok(remote) => remote,
             Err(why) => {
-                tracing::info!(peer = %name, %why, "session not started");
+                tracing::info!(peer = %name, reason = %why, "session not started");
                 return board.update(|status| status.why = why);
             }
         };
@@ -184,6 +185,7 @@ impl Supervisor {
             interfaces: self.links.interfaces.clone(),
             ignored_interfaces: self.ignored_interfaces(),
             restarting: self.restarting.clone(),
+            trace: self.exports.trace().clone(),
         };
         if let Some(peer) = self.peers.get_mut(name) {
             peer.session = Some(session::spawn(setup));

@@ -116,7 +116,7 @@ impl Supervisor {
                 tracing::info!("the BFD process answers");
             }
             ClientEvent::Disconnected { why } => {
-                tracing::error!(%why, "the BFD process does not answer; nothing is known of paths");
+                tracing::error!(reason = %why, "the BFD process does not answer; nothing is known of paths");
             }
             ClientEvent::Adopted { session, .. } => {
                 let failed = session.missed.iter().any(|missed| missed.failure);
@@ -128,7 +128,7 @@ impl Supervisor {
             }
             ClientEvent::Refused(refused) => {
                 for name in detection.names(&refused.key) {
-                    tracing::error!(peer = %name, why = %refused.why, "no BFD session");
+                    tracing::error!(peer = %name, reason = %refused.why, "no BFD session");
                     let text = format!("there can be no BFD session: {}", refused.why);
                     self.board.open(&name).event(EventNote::Other(text));
                 }

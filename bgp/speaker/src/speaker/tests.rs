@@ -2,7 +2,10 @@
 
 mod collision;
 mod configure;
+mod dumps;
+mod listings;
 mod ranges;
+mod stations;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -251,7 +254,7 @@ async fn a_reflector_tells_clients_each_others_routes_with_itself_as_next_hop_if
     assert_eq!(path.next_hop.unwrap().to_string(), "2001:db8:ffff::1");
     assert_eq!(path.originator_id.as_deref(), Some("0.0.0.2"));
     assert_eq!(path.cluster_list, ["0.0.0.1"]);
-    assert_eq!((path.as_path.as_str(), path.local_pref), ("", 100));
+    assert_eq!((path.as_path.as_str(), path.local_pref), ("", Some(100)));
     let at_b = reachable(&b, own(3, Family::Ipv4Unicast)).await;
     let next_hop = at_b.paths[0].next_hop.unwrap().to_string();
     assert_eq!(next_hop, "192.0.2.3", "unchanged by default");
@@ -394,6 +397,8 @@ async fn sessions_outlive_a_rib_that_is_busy_for_longer_than_the_hold_time() {
     let busy = Arc::new(std::sync::Barrier::new(2));
     let (supervisor_a, b) = (start(a).await, start(b).await);
     established(&supervisor_a, 2).await;
+    // One end is up a message before the other.
+    established(&b, 1).await;
     let held = Arc::clone(&busy);
     supervisor_a
         .with_rib(move |_| {
@@ -470,6 +475,7 @@ async fn the_local_api_answers_line_by_line() {
     let path = directory.path().join("bgp.sock");
     let options = SpeakerOptions {
         bfd: None,
+        metrics: None,
         api_socket: Some(path.clone()),
     };
     let a = Speaker::start(a, None, options).await.unwrap();
@@ -502,12 +508,14 @@ async fn the_local_api_answers_line_by_line() {
         panic!("{answer}");
     };
     let explained: Explanation = explained;
-    let expected = [
-        "10.2.0.0/26 is the longest prefix that covers 10.2.0.7/32.",
-        "The path from s2 via 192.0.2.2 is best.",
-        "s2 is not told: the peer told us.",
-    ];
+    let expected = ["10.2.0.0/26 is the longest prefix that covers 10.2.0.7/32."];
     assert_eq!(explained.sentences, expected);
+    assert_eq!(explained.import[0].steps, ["accepted: no rule decides"]);
+    let told = &explained.told[0];
+    assert_eq!(
+        (told.peer.as_str(), told.withheld.as_deref()),
+        ("s2", Some("the peer told us"))
+    );
     for (request, problem) in [
         (r#"{"verb":"routes","prefix":"x"}"#, "'x' is not a prefix"),
         (r#"{"verb":"fly"}"#, "unknown variant"),

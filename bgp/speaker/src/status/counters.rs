@@ -133,6 +133,12 @@ impl Counters {
         self.rare(|rare| rare.treated_as_withdraw += 1);
     }
 
+    pub(crate) fn treated_as_withdraw_count(&self) -> u64 {
+        let mut count = 0;
+        self.rare(|rare| count = rare.treated_as_withdraw);
+        count
+    }
+
     pub(crate) fn snapshot(&self) -> CounterSnapshot {
         let mut snapshot = CounterSnapshot {
             received: self.received.snapshot(),

@@ -68,8 +68,16 @@ impl MessageNote {
 /// The last events and messages of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    events: VecDeque<(u64, EventNote)>,
+    events: VecDeque<Happened>,
     messages: VecDeque<Passed>,
+}
+
+#[derive(Debug)]
+struct Happened {
+    at_ms: u64,
+    note: EventNote,
+    /// Attempts in a row that failed alike count as one record.
+    times: u32,
 }
 
 #[derive(Debug)]
@@ -84,7 +92,31 @@ struct Passed {
 
 impl History {
     pub(crate) fn event(&mut self, at_ms: u64, note: EventNote) {
-        push(&mut self.events, (at_ms, note));
+        if let EventNote::AttemptFailed(why) = &note
+            && let Some(alike) = self.alike(why)
+        {
+            self.events.truncate(alike + 1);
+            let first = &mut self.events[alike];
+            (first.at_ms, first.times) = (at_ms, first.times.saturating_add(1));
+            return;
+        }
+        let times = 1;
+        let happened = Happened { at_ms, note, times };
+        push(&mut self.events, happened);
+    }
+
+    /// The last attempt, if it failed alike and nothing has happened since but another attempt: a
+    /// peer that is away for an hour must not push out how it went.
+    fn alike(&self, why: &DownWhy) -> Option<usize> {
+        for (at, happened) in self.events.iter().enumerate().rev() {
+            match &happened.note {
+                EventNote::State { from, to } if up(*from) || up(*to) => return None,
+                EventNote::State { .. } => {}
+                EventNote::AttemptFailed(before) => return (before == why).then_some(at),
+                EventNote::Down(_) | EventNote::Other(_) => return None,
+            }
+        }
+        None
     }
 
     pub(crate) fn message(
@@ -120,9 +152,12 @@ impl History {
     }
 
     pub(crate) fn snapshot(&self) -> HistorySnapshot {
-        let events = self.events.iter().map(|(at_ms, note)| EventRecord {
-            at_ms: *at_ms,
-            text: event_text(note),
+        let events = self.events.iter().map(|happened| EventRecord {
+            at_ms: happened.at_ms,
+            text: match (event_text(&happened.note), happened.times) {
+                (text, 1) => text,
+                (text, times) => format!("{text} ({times} times)"),
+            },
         });
         let messages = self.messages.iter().map(|passed| MessageRecord {
             at_ms: passed.at_ms,
@@ -136,6 +171,10 @@ impl History {
             messages: messages.collect(),
         }
     }
+}
+
+fn up(state: State) -> bool {
+    state == State::Established
 }
 
 fn push<T>(ring: &mut VecDeque<T>, record: T) {
@@ -204,10 +243,10 @@ pub struct HistorySnapshot {
     pub messages: Vec<MessageRecord>,
 }
 
-/// One thing that happened.
+/// One thing that happened, or several attempts in a row that failed alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
-    /// When, milliseconds since the Unix epoch.
+    /// When, of several the last, milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// What, for people.
     pub text: String,
@@ -262,5 +301,31 @@ mod tests {
             (399, "KEEPALIVE", "100 times")
         );
         assert_eq!(seen.messages[DEPTH - 3].text, "299 announced, 0 withdrawn");
+    }
+
+    #[test]
+    fn a_peer_that_stays_away_does_not_push_out_how_it_went() {
+        let mut history = History::default();
+        let state = |from, to| EventNote::State { from, to };
+        history.event(0, state(State::Established, State::Idle));
+        history.event(0, EventNote::Down(DownWhy::HoldTimerExpired));
+        for at in 1..500 {
+            history.event(at, state(State::Active, State::Connect));
+            history.event(at, state(State::Connect, State::Active));
+            let why = match at {
+                1..400 => DownWhy::PeerRestarted,
+                _ => DownWhy::CollisionLost,
+            };
+            history.event(at, EventNote::AttemptFailed(why));
+        }
+        let seen = history.snapshot().events;
+        let times: Vec<&str> = seen
+            .iter()
+            .filter_map(|event| event.text.rsplit_once(" (").map(|(_, times)| times))
+            .collect();
+        assert_eq!(times, ["399 times)", "100 times)"], "{seen:#?}");
+        assert_eq!(seen[0].text, "Established -> Idle");
+        assert_eq!(seen.last().map(|event| event.at_ms), Some(499));
+        assert!(seen.len() < 10, "{seen:#?}");
     }
 }

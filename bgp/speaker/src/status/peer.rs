@@ -5,7 +5,7 @@ use std::time::Duration;
 use caracal_bgp_core::fsm::Negotiated;
 use caracal_bgp_core::types::Asn;
 
-use crate::config::{PeerAs, PeerConfig, PeerName};
+use crate::config::{Activation, PeerAs, PeerConfig, PeerName};
 use crate::snapshot::{FamilySnapshot, PeerSnapshot, TermsSnapshot};
 use crate::status::board::Board;
 
@@ -41,6 +41,7 @@ impl Board {
                 .is_internal(config.local_asn.unwrap_or(local)),
             router_id: negotiated.map(|terms| terms.peer_router_id.to_string()),
             authentication: config.authentication.name().to_owned(),
+            admin_enabled: !matches!(config.activation, Activation::Down { .. }),
             draining: config.draining,
             state: status.state,
             since_ms: status.since_ms,

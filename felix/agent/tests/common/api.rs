@@ -1,5 +1,6 @@
 //! The embedded API server of a rig, and the objects that others would write.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use caracal_apiserver::{ApiServer, Fault, Listen, Options, Target};
@@ -167,13 +168,30 @@ impl Api {
             .inject(target, Fault::TooManyRequests(0));
     }
 
+    /// The agent may look at no Secret.
+    pub fn refuse_secrets(&self) {
+        let target = Target {
+            resource: Some("secrets".into()),
+            ..Target::client(AGENT)
+        };
+        self.server.faults().inject(target, Fault::Forbidden);
+    }
+
+    /// What the agent asked of Secrets so far, `verb namespace/name`.
+    pub fn secret_requests(&self) -> BTreeSet<String> {
+        let requests = self.server.requests().recent();
+        requests
+            .into_iter()
+            .filter(|it| it.kind.resource == "secrets" && it.kind.user_agent.contains(AGENT))
+            .map(|it| format!("{} {}/{}", it.kind.verb, it.namespace, it.name))
+            .collect()
+    }
+
     /// Tells the node to give a block back.
     pub fn drain_block(&self, index: u32) {
-        let api = self.typed("caracal.dev/v1alpha1", "IPBlock", "");
-        let patch = Patch::Merge(json!({"spec": {"drain": true}}));
         let name = format!("default-{index}");
-        self.wait(api.patch(&name, &PatchParams::default(), &patch))
-            .expect("patch");
+        let drain = json!({"spec": {"drain": true}});
+        self.patch("caracal.dev/v1alpha1", "IPBlock", "", &name, &drain);
     }
 
     /// They do again.
@@ -185,6 +203,13 @@ impl Api {
         let (api, parsed) = self.dynamic(object);
         let created = self.wait(api.create(&PostParams::default(), &parsed));
         created.unwrap_or_else(|error| panic!("create {object}: {error}"));
+    }
+
+    /// Merges `patch` into an object.
+    pub fn patch(&self, api_version: &str, kind: &str, namespace: &str, name: &str, patch: &Value) {
+        let api = self.typed(api_version, kind, namespace);
+        let patched = self.wait(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)));
+        patched.unwrap_or_else(|error| panic!("patch {name}: {error}"));
     }
 
     pub fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str) {

@@ -26,6 +26,7 @@ use serde_json::Value;
 
 mod api;
 mod process;
+pub mod router;
 pub mod traffic;
 pub use api::{Api, NODE as NODE_NAME};
 

@@ -199,3 +199,57 @@ fn the_mesh_has_one_password_and_is_held_without_it() {
     let session = peer(&without, "mesh:n2");
     assert!(matches!(session.activation, Activation::Held { .. }));
 }
+
+/// `name/key` of what is needed.
+fn named(resolved: &Resolved) -> Vec<String> {
+    let named = resolved.secrets.iter();
+    named
+        .map(|key| format!("{}/{}", key.name, key.key))
+        .collect()
+}
+
+#[test]
+fn what_sessions_of_this_node_need_is_named_whether_or_not_it_is_there() {
+    let rows = [
+        (password("keys", "tor"), "keys/tor"),
+        (password("gone", "tor"), "gone/tor"),
+        // Every key of a chain, also behind one that is missing.
+        (
+            "tcpAO: {keys: [{sendID: 1, receiveID: 1, secretKeyRef: {name: gone, key: a}}, {sendID: 2, receiveID: 2, secretKeyRef: {name: keys, key: tor}}]}".to_owned(),
+            "gone/a keys/tor",
+        ),
+        ("bfd: {password: {secretKeyRef: {name: keys, key: tor}}}".to_owned(), "keys/tor"),
+        // Nothing that is not done needs a key.
+        ("bfd: {enabled: false, password: {secretKeyRef: {name: keys, key: tor}}}".to_owned(), ""),
+        (format!("node: r2, {}", password("keys", "tor")), ""),
+        (String::new(), ""),
+    ];
+    for (fields, expected) in rows {
+        let resolved = resolved(&text(&fields), "r1", &[], &[]);
+        assert_eq!(named(&resolved).join(" "), expected, "{fields}");
+    }
+    let mesh = CLUSTER.replace(
+        "nodeToNodeMeshEnabled: false",
+        "nodeMeshPassword: {secretKeyRef: {name: mesh, key: a}}, nodeMeshBfd: {password: {secretKeyRef: {name: mesh, key: b}}}",
+    );
+    let mesh = resolved(&mesh, "n1", &[], &[]);
+    assert_eq!(named(&mesh), ["mesh/a", "mesh/b"]);
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_is_not_said_to_be_missing() {
+    let manifests = parsed(&text(&password("gone", "tor")));
+    let unread = BTreeMap::from([("gone".to_owned(), "may not be looked at".to_owned())]);
+    let inputs = Inputs::standalone("r1", &manifests);
+    let secrets = crate::Secrets {
+        namespace: Some("caracal-system"),
+        unread: &unread,
+        ..inputs.secrets
+    };
+    let resolved = resolve(&Inputs { secrets, ..inputs });
+    assert_eq!(
+        resolved.findings[0].to_string(),
+        "BGPPeer p: spec.password: Secret gone in namespace caracal-system cannot be read: may not be \
+         looked at: the session is held (MissingSecret)"
+    );
+}

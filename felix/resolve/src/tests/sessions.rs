@@ -204,7 +204,7 @@ fn the_configuration_gives_what_a_peer_leaves_out() {
         "transit: true, holdTime: 30s, keepaliveTime: 5s, sendHoldTime: 70s, connectRetryTime: 3s, \
          gracefulRestart: {enabled: false, longLivedStaleTime: 60s}, gracefulShutdown: {drain: true}, \
          ignoredInterfaces: [docker*], listenAddresses: [10.0.0.1], \
-         bmp: [{address: 10.0.0.9, port: 11019, routes: [LocRib, PrePolicy]}], \
+         bmp: [{address: 10.0.0.9, port: 11019, routes: [LocRib, PrePolicy], statisticsInterval: 30s}], \
          mrt: {directory: /var/lib/mrt, updates: true, tableInterval: 2h}",
     );
     let resolved = with_peer(&configuration, "peerIP: 10.0.1.1, asNumber: 65001");
@@ -223,6 +223,7 @@ fn the_configuration_gives_what_a_peer_leaves_out() {
     let station = BmpStation {
         address: "10.0.0.9:11019".parse().unwrap(),
         routes: vec![BmpRoutes::PrePolicy, BmpRoutes::LocRib],
+        report_interval: 30 * SECOND,
     };
     assert_eq!(config.bmp, [station]);
     let dump = MrtDump {

@@ -57,6 +57,9 @@ async fn answers_are_delayed_refused_or_time_out_after_the_write() {
     let refused = server.get(&maps).await.refused(429, "TooManyRequests");
     assert_eq!(refused.header("retry-after"), "7");
 
+    faults.inject_times(Target::resource("configmaps"), Fault::Forbidden, 1);
+    server.get(&maps).await.refused(403, "Forbidden");
+
     faults.inject_times(
         Target::default().verb("create"),
         Fault::TimeoutAfterWrite,

@@ -62,7 +62,35 @@ fn candidate<'a>(path: &'a Path, rank: &'a Rank, id: u32) -> Candidate<'a> {
     Candidate {
         rank,
         id: PathId(id),
+        unconfirmed: false,
         path,
+    }
+}
+
+#[test]
+fn whoever_holds_a_block_beats_one_who_may_and_shares_nothing_with_it() {
+    let winner = learnt(2, true, |_| ());
+    // Whatever else speaks for it: an intruder chooses its attributes.
+    let losers = [
+        learnt(1, true, |_| ()),
+        learnt(1, true, |a| a.local_pref = Some(500)),
+        learnt(2, true, |_| ()),
+    ];
+    for loser in losers {
+        let ranks = [Rank::of(&loser), Rank::of(&winner)];
+        let loser = Candidate {
+            unconfirmed: true,
+            ..candidate(&loser, &ranks[0], 0)
+        };
+        let winner = candidate(&winner, &ranks[1], 1);
+        for (candidates, best) in [([loser, winner], 1), ([winner, loser], 0)] {
+            let selection = best_path(&candidates.map(Some), MULTI).unwrap();
+            assert_eq!(selection.multipath, [best]);
+            assert_eq!(selection.decided_by, Some(Step::BlockHolder));
+        }
+        // Alone it is better than nothing.
+        let selection = best_path(&[Some(loser)], MULTI).unwrap();
+        assert_eq!((selection.best, selection.decided_by), (0, None));
     }
 }
 

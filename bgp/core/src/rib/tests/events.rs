@@ -278,7 +278,7 @@ fn a_reader_that_fell_behind_is_told_the_difference_from_the_table() {
         }
     }
     world.answer_all();
-    let journal = world.rib.footprint()[2];
+    let journal = world.rib.footprint().journal;
     assert!(journal < 2000, "journal grew to {journal}");
     world.pull_all();
     assert!(!world.believes(2, prefix(2)));

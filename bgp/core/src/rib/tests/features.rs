@@ -188,6 +188,31 @@ fn a_node_cannot_announce_the_block_of_another_nor_a_part_of_it() {
     reflected.attributes.as_mut().unwrap().originator_id = Some(RouterId(103));
     world.tell(2, reflected);
     assert!(rejection(&world, prefix(2)).is_some());
+    // Where the holder may still speak for itself, its word counts for more.
+    let stale = prefix(3);
+    checked
+        .peers
+        .get_mut(&PeerIndex(3))
+        .unwrap()
+        .validate_origin = OriginCheck::Direct;
+    world.handle(Event::Configure(checked.clone()));
+    world.up(3);
+    world.tell(3, announcement(3, &[stale], &[]));
+    let sources = |world: &World| {
+        let route = world.rib.covering(&stale).unwrap();
+        let selection = route.selection.unwrap();
+        let source = |path: &usize| route.paths[*path].path.source.index().unwrap();
+        selection.multipath.iter().map(source).collect::<Vec<_>>()
+    };
+    assert_eq!(sources(&world), [PeerIndex(3)]);
+    // And no longer once the block is nobody's.
+    let mut free = checked.clone();
+    free.blocks = Arc::default();
+    world.handle(Event::Configure(free));
+    assert!(sources(&world).contains(&PeerIndex(2)));
+    world.handle(Event::Configure(checked.clone()));
+    assert_eq!(sources(&world), [PeerIndex(3)]);
+
     // Of a reflector it is believed.
     let peer = checked.peers.get_mut(&PeerIndex(2)).unwrap();
     peer.validate_origin = OriginCheck::Relayed;

@@ -7,6 +7,8 @@ const CLIENTS: u32 = 8;
 const PREFIXES: u8 = 5;
 /// Clients from here on are told every path, not only the best.
 const GREEDY: u32 = 5;
+/// So few that clients fall behind.
+const LOG_LIMIT: usize = 6;
 
 fn address(peer: u32) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, peer as u8)
@@ -43,21 +45,26 @@ struct Club {
     /// What clients have told: a MED for each prefix and path identifier.
     told: BTreeMap<(u32, Nlri), u32>,
     believed: BTreeMap<u32, BTreeMap<Nlri, (PathAttributes, NextHop)>>,
-    /// Clients that have asked for everything again, and may hear what they know.
-    refreshing: BTreeSet<u32>,
+    /// Clients that have asked for everything again, and may hear what they know; and what of it they
+    /// have heard. What they have not heard in the end they forget (RFC 7313 §4.2).
+    refreshing: BTreeMap<u32, BTreeSet<Nlri>>,
 }
 
 impl Club {
     fn new() -> Self {
         let open = vec![true; CLIENTS as usize];
+        let options = RibOptions {
+            log_limit: LOG_LIMIT,
+            ..RibOptions::default()
+        };
         Self {
-            rib: Rib::new(club_config(&open), RibOptions::default(), &mut Vec::new()),
+            rib: Rib::new(club_config(&open), options, &mut Vec::new()),
             open,
             generation: 0,
             sessions: BTreeMap::new(),
             told: BTreeMap::new(),
             believed: BTreeMap::new(),
-            refreshing: BTreeSet::new(),
+            refreshing: BTreeMap::new(),
         }
     }
 
@@ -128,7 +135,7 @@ impl Club {
 
     fn refresh(&mut self, peer: u32) {
         if let Some(id) = self.sessions.get(&peer).copied() {
-            self.refreshing.insert(peer);
+            self.refreshing.entry(peer).or_default();
             self.handle(Event::Refresh {
                 peer: id,
                 family: V4,
@@ -142,10 +149,15 @@ impl Club {
             return false;
         };
         let Some(octets) = self.rib.pull(Instant::now(), *id, budget) else {
-            self.refreshing.remove(&peer);
+            if let Some(heard) = self.refreshing.remove(&peer) {
+                for nlri in self.believed[&peer].keys() {
+                    assert!(heard.contains(nlri), "{peer} has not heard {nlri} again");
+                }
+            }
             return false;
         };
         let believed = self.believed.get_mut(&peer).unwrap();
+        let mut heard = self.refreshing.get_mut(&peer);
         let mut stream = BytesMut::from(&octets[..]);
         while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
             let context = DecodeContext {
@@ -164,9 +176,12 @@ impl Club {
                 for nlri in reach.nlri {
                     let known = believed.insert(nlri, told.clone());
                     assert!(
-                        known.as_ref() != Some(&told) || self.refreshing.contains(&peer),
+                        known.as_ref() != Some(&told) || heard.is_some(),
                         "{peer} knew {nlri}"
                     );
+                    if let Some(heard) = &mut heard {
+                        heard.insert(nlri);
+                    }
                 }
             }
         }
@@ -206,6 +221,28 @@ impl Club {
                 (attributes, update.reach[0].next_hop)
             })
             .collect()
+    }
+
+    /// Whoever asks is told exactly what clients believe, also while they lag behind.
+    fn check_listing(&self) {
+        for (peer, believed) in &self.believed {
+            let index = PeerIndex(*peer);
+            let (prefixes, next) =
+                self.rib
+                    .listed(Listed::AdvertisedTo(index), None, Cursor::default());
+            assert_eq!(next, None);
+            let mut told = BTreeMap::new();
+            for prefix in prefixes {
+                for (id, exported) in self.rib.advertised(index, &prefix) {
+                    let twice = told.insert(
+                        Nlri { prefix, id },
+                        (exported.attributes, exported.next_hop),
+                    );
+                    assert_eq!(twice, None, "{prefix} listed twice to client {peer}");
+                }
+            }
+            assert_eq!(told, *believed, "told to client {peer}");
+        }
     }
 
     fn check(&mut self) {
@@ -256,6 +293,25 @@ fn route(peer: u32, nlri: Nlri, med: u32) -> Update {
     update.reach[0].next_hop = NextHop::V4(address(peer));
     update.attributes.as_mut().unwrap().med = Some(med);
     update
+}
+
+#[test]
+fn a_refresh_tells_everything_although_the_configuration_changes_amid_it() {
+    let everybody: Vec<u32> = (0..CLIENTS).collect();
+    for moved in [&[0][..], &everybody] {
+        let mut club = Club::new();
+        club.up(0);
+        club.up(1);
+        for index in 0..PREFIXES {
+            club.announce(1, prefix(index).into(), 1);
+        }
+        club.check();
+        club.refresh(0);
+        assert!(club.pull(0, 1), "the refresh has begun");
+        club.change_policy(moved, false);
+        club.change_policy(moved, true);
+        club.check();
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -312,6 +368,7 @@ proptest! {
                 Step::Refresh(peer) => club.refresh(peer),
                 Step::Check => club.check(),
             }
+            club.check_listing();
         }
         club.check();
         for peer in 0..CLIENTS {
@@ -333,7 +390,7 @@ fn a_client_that_takes_nothing_costs_the_others_nothing_and_catches_up_at_once()
         club.announce(0, prefix((round % 5) as u8).into(), round);
         club.pull(1, 10);
     }
-    let [_, _, journal, _] = club.rib.footprint();
+    let journal = club.rib.footprint().journal;
     assert!(journal < 1500, "the journal grew to {journal}");
     let mut pulls = 0;
     while club.pull(2, 10) {

@@ -2,7 +2,9 @@
 
 mod events;
 mod features;
+mod follow;
 mod groups;
+mod listing;
 mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
@@ -148,6 +150,14 @@ struct World {
     complete: usize,
     /// Warnings and ends because of too many prefixes, in order.
     limits: Vec<bool>,
+    /// What followers are told, in order.
+    followed: Vec<Followed>,
+}
+
+/// What comes out of the RIB for those who follow it.
+enum Followed {
+    Changed(Changed),
+    Sent(PeerId, Bytes),
 }
 
 impl World {
@@ -158,6 +168,7 @@ impl World {
             defer_until: defer.map(|defer| now + defer),
             forwarding: true,
             hash_seed: 1,
+            log_limit: 6,
         };
         let rib = Rib::new(config, options, &mut out);
         let mut world = Self {
@@ -171,6 +182,7 @@ impl World {
             unanswered: Vec::new(),
             complete: 0,
             limits: Vec::new(),
+            followed: Vec::new(),
         };
         world.act(out);
         world
@@ -205,6 +217,7 @@ impl World {
                 }
                 Action::FibComplete => self.complete += 1,
                 Action::PrefixLimit { exceeded, .. } => self.limits.push(exceeded),
+                Action::Changed(changed) => self.followed.push(Followed::Changed(changed)),
                 Action::RestartComplete | Action::EgressReady { .. } => {}
             }
         }
@@ -279,6 +292,7 @@ impl World {
         let Some(octets) = self.rib.pull(self.now, *id, budget) else {
             return false;
         };
+        self.followed.push(Followed::Sent(*id, octets.clone()));
         let context = DecodeContext::new(kind(peer));
         let mut stream = BytesMut::from(&octets[..]);
         while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Up(u32),
     Down(u32, bool),
     Announce(u32, u8, Vec<u32>),
@@ -16,7 +16,7 @@ enum Step {
     Time,
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+pub(super) fn any_step() -> impl Strategy<Value = Step> {
     let peer = || 0..PEERS;
     let hops = prop::collection::vec(prop_oneof![1_u32..4, Just(65_000)], 0..3);
     prop_oneof![
@@ -212,6 +212,7 @@ proptest! {
                 .map(|(path, rank)| Some(Candidate {
                     rank,
                     id: PathId::default(),
+                    unconfirmed: false,
                     path,
                 }))
                 .collect();

@@ -397,6 +397,7 @@ fn the_speakers_own_settings_reset_sessions_only_where_open_names_them() {
                 s.bmp.push(BmpStation {
                     address: "192.0.2.9:11019".parse().unwrap(),
                     routes: Vec::new(),
+                    report_interval: Duration::from_secs(60),
                 });
             },
             Change::LIVE,

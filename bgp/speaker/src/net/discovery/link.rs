@@ -182,7 +182,7 @@ impl LinkTask {
             }),
             Err(why) => {
                 let (interface, from) = (&self.name, envelope.source);
-                tracing::debug!(%interface, %from, %why, "router discovery: message ignored");
+                tracing::debug!(%interface, %from, reason = %why, "router discovery: message ignored");
                 None
             }
         }

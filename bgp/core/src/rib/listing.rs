@@ -1,0 +1,262 @@
+//! The RIB in pieces, for those who ask for much of it.
+//!
+//! Owns listings that go through the table a stretch at a time, so that a question about a million
+//! routes holds nothing up for longer than a stretch takes. Does not own sorting, which the asker
+//! does with what it has collected, nor words.
+//!
+//! Between two stretches the table changes: a listing is a set of prefixes that were there at one
+//! moment or another, and what is said of each is what holds when it is asked for.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::policy::Explained;
+use crate::rib::best::Step;
+use crate::rib::egress::{Exported, Withheld};
+use crate::rib::installs::FibCounts;
+use crate::rib::machine::Rib;
+use crate::rib::path::{Path, PeerIndex, TablePath};
+use crate::rib::table::{Dest, DestId};
+use crate::rib::view::{RouteView, tell};
+use crate::types::{Family, PathId, Prefix};
+
+/// What a listing is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// Everything that has a path.
+    Table,
+    /// What has a path that must not be used.
+    Rejected,
+    /// What a peer has told.
+    ReceivedFrom(PeerIndex),
+    /// What a peer has told and must not be used.
+    RejectedFrom(PeerIndex),
+    /// What a peer has been told.
+    AdvertisedTo(PeerIndex),
+    /// What peers may be told, policies permitting: among it is what a peer is not.
+    Announced,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(pub(super) u32);
+
+/// How much of a listing goes through the table at once: a few milliseconds.
+pub const STRETCH: u32 = 16 * 1024;
+
+/// A path as its peer told it, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedPath {
+    /// As it was told.
+    pub told: Path,
+    /// As it is used, with what is noted about it.
+    pub entry: TablePath,
+    /// Whether it won.
+    pub best: bool,
+    /// Whether it won or shares the load.
+    pub multipath: bool,
+    /// The step of the selection at which it lost, if it did.
+    pub lost_at: Option<Step>,
+}
+
+/// How many routes of one peer are rejected for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// How many.
+    pub count: usize,
+    /// One of them.
+    pub example: Prefix,
+    /// Why that one is, for people.
+    pub why: String,
+}
+
+/// What is rejected, by peer and by reason. There are as many reasons as kinds of them and rules of
+/// policies, however many routes.
+pub type Rejections = BTreeMap<(PeerIndex, Reason), Rejected>;
+
+/// Why a route is rejected, without what is different for each route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reason {
+    /// The kind, as [`crate::rib::Rejection::word`] has it.
+    pub word: &'static str,
+    /// The rule of the import policy, where one said no.
+    pub rule: Option<String>,
+}
+
+/// Sizes of the RIB, known without counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RibCounts {
+    /// Prefixes in the table, rejected ones included.
+    pub prefixes: usize,
+    /// Routes on their way to the FIB, by family.
+    pub fib: [FibCounts; Family::ALL.len()],
+    /// How often what peers are told has changed since the start, by family.
+    pub best_changes: [u64; Family::ALL.len()],
+}
+
+impl Rib {
+    /// Prefixes of a listing inside `within`, from one stretch of the table; where to go on, unless
+    /// that was all. In no order.
+    pub fn listed(
+        &self,
+        listed: Listed,
+        within: Option<&Prefix>,
+        from: Cursor,
+    ) -> (Vec<Prefix>, Option<Cursor>) {
+        let (stretch, next) = self.stretch(from);
+        let mut ids: Vec<DestId> = stretch
+            .map(DestId)
+            .filter(|id| self.is_listed(listed, *id))
+            .collect();
+        if let (Listed::AdvertisedTo(peer), Cursor(0)) = (listed, from) {
+            ids.extend(self.forgotten_but_known(peer));
+        }
+        let prefixes = ids.into_iter().map(|id| self.table.dest(id).prefix);
+        let inside = |prefix: &Prefix| within.is_none_or(|within| within.contains(prefix));
+        (prefixes.filter(inside).collect(), next)
+    }
+
+    /// Everything about one prefix of the table.
+    pub fn route(&self, prefix: &Prefix) -> Option<RouteView> {
+        self.table.find(prefix).map(|id| self.view(id))
+    }
+
+    /// What `peer` has told about a prefix.
+    pub fn received(&self, peer: PeerIndex, prefix: &Prefix) -> Vec<ReceivedPath> {
+        let Some(id) = self.table.find(prefix) else {
+            return Vec::new();
+        };
+        let view = self.view(id);
+        let selection = view.selection.as_ref();
+        let entries = self.ordered(self.table.dest(id));
+        let paths = view.paths.into_iter().zip(entries).enumerate();
+        paths
+            .filter(|(_, (shown, _))| shown.path.source.index() == Some(peer))
+            .map(|(at, (shown, entry))| ReceivedPath {
+                told: self.table.paths.get(entry.told).clone(),
+                entry: shown,
+                best: selection.is_some_and(|selection| selection.best == at),
+                multipath: selection.is_some_and(|selection| selection.multipath.contains(&at)),
+                lost_at: selection.and_then(|selection| selection.lost_at[at]),
+            })
+            .collect()
+    }
+
+    /// What `peer` has been told about a prefix and not had withdrawn, as it reads it.
+    pub fn advertised(&self, peer: PeerIndex, prefix: &Prefix) -> Vec<(PathId, Exported)> {
+        let known = || {
+            let id = self.table.find(prefix)?;
+            let session = self.peers.get(&peer)?.session.as_ref()?;
+            let group = self.groups.get(session.egress.group)?;
+            Some(group.known(peer, id, &self.table))
+        };
+        known().unwrap_or_default()
+    }
+
+    /// Why `peer` is not told of a route that others may be told; `None` when there is no such route,
+    /// or no session, or it is told.
+    pub fn withheld(&self, peer: PeerIndex, prefix: &Prefix) -> Option<Withheld> {
+        let id = self.table.find(prefix)?;
+        let path = self.table.paths.get(self.table.dest(id).announced?);
+        let session = self.peers.get(&peer)?.session.as_ref()?;
+        let group = self.groups.get(session.egress.group)?;
+        if group.may_know(peer, id) && !group.known(peer, id, &self.table).is_empty() {
+            return None;
+        }
+        tell(prefix, path, session, group.config()).err()
+    }
+
+    /// What the import policy made of each path to a prefix, in the order of [`RouteView::paths`];
+    /// `None` for own routes.
+    pub fn explain_import(&self, prefix: &Prefix) -> Vec<Option<Explained>> {
+        let Some(id) = self.table.find(prefix) else {
+            return Vec::new();
+        };
+        let entries = self.ordered(self.table.dest(id)).into_iter();
+        entries
+            .map(|entry| self.explain_intake(self.table.paths.get(entry.told), prefix))
+            .collect()
+    }
+
+    /// What is rejected in one stretch of the table, and where to go on.
+    pub fn rejections(&self, from: Cursor) -> (Rejections, Option<Cursor>) {
+        let (stretch, next) = self.stretch(from);
+        let mut rejections = Rejections::new();
+        for dest in stretch.map(|slot| self.table.dest(DestId(slot))) {
+            let rejected = dest.paths.iter().filter(|entry| entry.marks.rejected);
+            for entry in rejected {
+                let told = self.table.paths.get(entry.told);
+                let judged = self.judge(told, &dest.prefix);
+                let Some((rejection, peer)) = judged.zip(told.source.index()) else {
+                    continue;
+                };
+                let reason = Reason {
+                    word: rejection.word(),
+                    rule: rejection.rule().map(str::to_owned),
+                };
+                let found = rejections.entry((peer, reason));
+                let found = found.or_insert_with(|| Rejected {
+                    count: 0,
+                    example: dest.prefix,
+                    why: rejection.to_string(),
+                });
+                found.count += 1;
+            }
+        }
+        (rejections, next)
+    }
+
+    /// Sizes, for those who look often.
+    pub fn counts(&self) -> RibCounts {
+        RibCounts {
+            prefixes: self.table.len(),
+            fib: self.table.fib_counts(),
+            best_changes: self.table.best_changes(),
+        }
+    }
+
+    /// Slots of the table from `from` on. Some stand empty: they have no path and announce nothing.
+    fn stretch(&self, from: Cursor) -> (Range<u32>, Option<Cursor>) {
+        let bound = u32::try_from(self.table.bound()).unwrap_or(u32::MAX);
+        let end = from.0.saturating_add(STRETCH).min(bound);
+        (from.0.min(end)..end, (end < bound).then_some(Cursor(end)))
+    }
+
+    fn is_listed(&self, listed: Listed, id: DestId) -> bool {
+        let dest = self.table.dest(id);
+        let told_by = |peer: &PeerIndex| self.peers.get(peer).is_some_and(|it| it.dests.has(id));
+        let mut rejected = dest.paths.iter().filter(|entry| entry.marks.rejected);
+        match listed {
+            Listed::Table => !dest.paths.is_empty(),
+            Listed::Rejected => rejected.next().is_some(),
+            Listed::ReceivedFrom(peer) => told_by(&peer),
+            Listed::RejectedFrom(peer) => {
+                told_by(&peer)
+                    && rejected.any(|entry| self.table.paths.peer(entry.told) == Some(peer))
+            }
+            Listed::AdvertisedTo(peer) => self
+                .group_of(peer)
+                .is_some_and(|group| group.may_know(peer, id)),
+            Listed::Announced => dest.announced.is_some(),
+        }
+    }
+
+    fn forgotten_but_known(&self, peer: PeerIndex) -> Vec<DestId> {
+        let group = self.group_of(peer);
+        let lags = group.map(|group| group.lags_at(peer)).unwrap_or_default();
+        let twice = |id: &DestId| !self.is_listed(Listed::AdvertisedTo(peer), *id);
+        lags.into_iter().filter(twice).collect()
+    }
+
+    fn group_of(&self, peer: PeerIndex) -> Option<&crate::rib::group::Group> {
+        let session = self.peers.get(&peer)?.session.as_ref()?;
+        self.groups.get(session.egress.group)
+    }
+
+    /// The entries of a destination as people see them: own route first, then by peer.
+    pub(super) fn ordered(&self, dest: &Dest) -> Vec<crate::rib::table::Entry> {
+        let mut entries = dest.paths.to_vec();
+        entries.sort_by_key(|entry| (self.table.paths.peer(entry.told), entry.id));
+        entries
+    }
+}

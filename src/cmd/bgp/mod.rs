@@ -1,0 +1,349 @@
+//! `caracal bgp`: sessions and routes of the local speaker, or the sessions of a whole cluster.
+//!
+//! Owns arguments and who is asked. Screens are functions of what was answered, one module each.
+
+mod client;
+mod cluster;
+mod dump;
+mod explain;
+mod history;
+mod lint;
+mod peers;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use caracal_bgp_speaker::api::{ClearHow, Request, RoutesView};
+use caracal_bgp_speaker::snapshot::{Explanation, PeerDetail, SpeakerSnapshot};
+use caracal_bgp_speaker::status::HistorySnapshot;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use client::Client;
+
+/// Some of those who were to be asked did not answer.
+const PARTIAL: u8 = 4;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BgpCommand {
+    /// Sessions: of the local speaker, or of all nodes
+    Peers {
+        #[command(flatten)]
+        common: Common,
+        /// Everything about one peer of the local speaker
+        #[arg(conflicts_with = "all_nodes")]
+        peer: Option<String>,
+        /// Sessions of all nodes as they report them; so too where there is no local speaker
+        #[arg(short = 'A', long)]
+        all_nodes: bool,
+        /// Of all nodes, only this one
+        #[arg(long, requires = "all_nodes")]
+        node: Option<String>,
+        /// Credentials for the cluster's view
+        #[arg(long, env = "KUBECONFIG")]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Routes of the local speaker
+    Routes {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        view: View,
+        /// Only this prefix and what lies inside it
+        prefix: Option<String>,
+        /// Stop after so many prefixes
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Why packets to an address or prefix go where they go, and who is told
+    Explain {
+        #[command(flatten)]
+        common: Common,
+        /// An address or prefix
+        prefix: String,
+    },
+    /// What happened last with a peer
+    History {
+        #[command(flatten)]
+        common: Common,
+        /// Its name
+        peer: String,
+        /// Only what happened to the session
+        #[arg(long, conflicts_with = "messages")]
+        events: bool,
+        /// Only what was said
+        #[arg(long)]
+        messages: bool,
+    },
+    /// Have routes told again, both ways unless told otherwise, or start a session anew
+    Clear {
+        #[command(flatten)]
+        common: Common,
+        /// Its name
+        #[arg(required_unless_present = "all")]
+        peer: Option<String>,
+        /// Every peer
+        #[arg(long, conflicts_with = "peer")]
+        all: bool,
+        /// Only: have the peer tell its routes again
+        #[arg(long = "in", conflicts_with_all = ["out", "hard"])]
+        inbound: bool,
+        /// Only: tell the peer all routes again
+        #[arg(long, conflicts_with = "hard")]
+        out: bool,
+        /// End the session and start a new one
+        #[arg(long)]
+        hard: bool,
+        /// With --hard: what the peer reads
+        #[arg(long, requires = "hard", default_value = "")]
+        message: String,
+    },
+    /// Write the local speaker's routes, or what its peers say from now on, as an MRT file
+    Dump(dump::DumpArgs),
+    /// Check manifests as the nodes would understand them
+    Lint(lint::LintArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Folder of the local speaker's socket
+    #[arg(long, env = "CARACAL_RUN_DIR", default_value = "/run/caracal")]
+    run_dir: PathBuf,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// Which routes; the table without any of these.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct View {
+    /// What this peer has told, as it told it
+    #[arg(long, value_name = "PEER")]
+    received: Option<String>,
+    /// What this peer has been told
+    #[arg(long, value_name = "PEER")]
+    advertised: Option<String>,
+    /// What this peer is not told although others may be, and why
+    #[arg(long, value_name = "PEER")]
+    withheld: Option<String>,
+    /// What must not be used, and why; of one peer, or of all
+    #[arg(long, value_name = "PEER", num_args = 0..=1, require_equals = true)]
+    rejected: Option<Option<String>>,
+}
+
+impl View {
+    fn question(self) -> (RoutesView, Option<String>) {
+        match self {
+            Self {
+                received: Some(peer),
+                ..
+            } => (RoutesView::Received, Some(peer)),
+            Self {
+                advertised: Some(peer),
+                ..
+            } => (RoutesView::Advertised, Some(peer)),
+            Self {
+                withheld: Some(peer),
+                ..
+            } => (RoutesView::Withheld, Some(peer)),
+            Self {
+                rejected: Some(peer),
+                ..
+            } => (RoutesView::Rejected, peer),
+            _ => (RoutesView::Table, None),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+impl Common {
+    fn socket(&self) -> PathBuf {
+        self.run_dir.join("bgp.sock")
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        Client::connect(self.socket())
+    }
+}
+
+pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        BgpCommand::Peers {
+            common,
+            peer: Some(peer),
+            ..
+        } => {
+            let detail: PeerDetail = common.client()?.ask(&Request::Peer { peer })?;
+            show(&common, &detail, |detail| peers::one(detail, now_ms()))
+        }
+        BgpCommand::Peers {
+            common,
+            all_nodes,
+            node,
+            kubeconfig,
+            ..
+        } => {
+            if !all_nodes && common.socket().exists() {
+                let speaker: SpeakerSnapshot = common.client()?.ask(&Request::Peers)?;
+                return show(&common, &speaker, |speaker| peers::all(speaker, now_ms()));
+            }
+            let Some(kubeconfig) = kubeconfig else {
+                bail!(
+                    "there is no speaker at {} and no cluster to ask\nhint: set --run-dir or --kubeconfig",
+                    common.socket().display()
+                )
+            };
+            let cluster = cluster::read(&kubeconfig, node.as_deref())?;
+            show(&common, &cluster, |cluster| {
+                cluster::peers(cluster, now_ms())
+            })?;
+            Ok(match cluster.silent.is_empty() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(PARTIAL),
+            })
+        }
+        BgpCommand::Routes {
+            common,
+            view,
+            prefix,
+            limit,
+        } => {
+            let (view, peer) = view.question();
+            let request = Request::Routes { view, peer, prefix };
+            let mut client = common.client()?;
+            let out = std::io::stdout().lock();
+            piped(match common.output {
+                Output::Table => routes::table(&mut client, &request, view, limit, out),
+                Output::Json => routes::json(&mut client, &request, limit, out),
+            })
+        }
+        BgpCommand::Explain { common, prefix } => {
+            let explanation: Explanation = common.client()?.ask(&Request::Explain { prefix })?;
+            show(&common, &explanation, explain::screen)
+        }
+        BgpCommand::History {
+            common,
+            peer,
+            events,
+            messages,
+        } => {
+            let mut history: HistorySnapshot = common.client()?.ask(&Request::History { peer })?;
+            if events {
+                history.messages.clear();
+            }
+            if messages {
+                history.events.clear();
+            }
+            show(&common, &history, history::screen)
+        }
+        BgpCommand::Clear {
+            common,
+            peer,
+            inbound,
+            out,
+            hard,
+            message,
+            ..
+        } => {
+            let hows: &[ClearHow] = match (inbound, out, hard) {
+                (true, _, _) => &[ClearHow::In],
+                (_, true, _) => &[ClearHow::Out],
+                (_, _, true) => &[ClearHow::Hard],
+                _ => &[ClearHow::In, ClearHow::Out],
+            };
+            let mut client = common.client()?;
+            let mut cleared = 0;
+            for how in hows {
+                let (peer, message) = (peer.clone(), message.clone());
+                cleared = client.ask(&Request::Clear {
+                    peer,
+                    how: *how,
+                    message,
+                })?;
+            }
+            show(&common, &cleared, |cleared: &usize| match cleared {
+                1 => "1 peer cleared\n".to_owned(),
+                count => format!("{count} peers cleared\n"),
+            })
+        }
+        BgpCommand::Dump(arguments) => dump::run(&arguments),
+        BgpCommand::Lint(arguments) => lint::run(&arguments),
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
+fn show<T: Serialize + ?Sized>(
+    common: &Common,
+    value: &T,
+    text: impl Fn(&T) -> String,
+) -> anyhow::Result<ExitCode> {
+    let text = match common.output {
+        Output::Table => text(value),
+        Output::Json => json(value)?,
+    };
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    piped(written.context("cannot write"))
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    Ok(text + "\n")
+}
+
+/// A reader that has seen enough and closes the pipe is no failure.
+fn piped(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    let closed = |error: &anyhow::Error| {
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+        causes.any(|cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    match done {
+        Err(error) if !closed(&error) => Err(error),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The moment `at_ms`, in the time zone that all nodes share.
+fn moment(at_ms: u64) -> String {
+    let timestamp = i64::try_from(at_ms)
+        .ok()
+        .and_then(|at_ms| jiff::Timestamp::from_millisecond(at_ms).ok());
+    match timestamp {
+        Some(timestamp) => format!("{timestamp:.3}"),
+        None => "-".to_owned(),
+    }
+}
+
+/// How long ago `at_ms` was.
+fn ago(at_ms: u64, now_ms: u64) -> String {
+    crate::table::age(now_ms.saturating_sub(at_ms) / 1000)
+}
+
+fn known<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn counted(count: usize, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}s"),
+    }
+}

@@ -1,0 +1,367 @@
+//! `caracal bgp` as people run it: two speakers on one link, every screen and every verb.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use caracal_lab::process::until;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// In each namespace.
+const METRICS: &str = "127.0.0.1:9179";
+
+/// Routes of the second speaker, half of which the first one rejects.
+const MANY: usize = 90;
+
+/// Two namespaces on one link, with a folder for each; gone when dropped.
+struct Bench {
+    name: String,
+    folder: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self {
+            name: format!("cbgpcli{}", std::process::id()),
+            folder: tempfile::tempdir().unwrap(),
+            children: Vec::new(),
+        };
+        let [a, b] = ["a", "b"].map(|side| bench.namespace(side));
+        for (side, name) in [("a", &a), ("b", &b)] {
+            ip(&format!("netns add {name}"));
+            std::fs::create_dir(bench.run_dir(side)).unwrap();
+        }
+        ip(&format!(
+            "-n {a} link add e1 type veth peer name e1 netns {b}"
+        ));
+        for (name, address) in [(&a, "10.0.0.0/31"), (&b, "10.0.0.1/31")] {
+            ip(&format!("-n {name} link set lo up"));
+            ip(&format!("-n {name} addr add {address} dev e1"));
+            ip(&format!("-n {name} link set e1 up"));
+        }
+        bench
+    }
+
+    fn namespace(&self, side: &str) -> String {
+        format!("{}{side}", self.name)
+    }
+
+    fn run_dir(&self, side: &str) -> PathBuf {
+        self.folder.path().join(side)
+    }
+
+    /// Starts a speaker with these manifests.
+    fn start(&mut self, side: &str, manifests: &str) {
+        let run_dir = self.run_dir(side);
+        let file = run_dir.join("config.yaml");
+        std::fs::write(&file, manifests).unwrap();
+        let log = std::fs::File::create(run_dir.join("log")).unwrap();
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(side)])
+            .args([env!("CARGO_BIN_EXE_caracal"), "speaker", "--node", side])
+            .arg("-f")
+            .arg(&file)
+            .arg("--run-dir")
+            .arg(&run_dir)
+            .args(["--metrics", METRICS])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.children.push(child);
+    }
+
+    /// What `curl` says of the metrics.
+    fn metrics(&self, side: &str, path: &str) -> String {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(side)])
+            .args(["curl", "-s", "-i", &format!("http://{METRICS}{path}")])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn bgp(&self, side: &str, words: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_caracal"))
+            .arg("bgp")
+            .args(words.split_whitespace())
+            .arg("--run-dir")
+            .arg(self.run_dir(side))
+            .env_remove("KUBECONFIG")
+            .output()
+            .unwrap()
+    }
+
+    /// What a command prints that succeeds.
+    fn says(&self, side: &str, words: &str) -> String {
+        let output = self.bgp(side, words);
+        assert!(output.status.success(), "{words}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until a command prints all of `parts`.
+    fn until(&self, side: &str, words: &str, parts: &[&str]) -> String {
+        let look = || {
+            let output = self.bgp(side, words);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            match parts.iter().find(|part| !text.contains(**part)) {
+                None => Ok(text),
+                Some(part) => Err(format!("no {part:?} in {text}{output:?}")),
+            }
+        };
+        until(words, SOON, look).unwrap()
+    }
+
+    fn refusal(&self, words: &str) -> (Option<i32>, String) {
+        let output = self.bgp("a", words);
+        assert!(output.stdout.is_empty(), "{words}: {output:?}");
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for side in ["a", "b"] {
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.run_dir(side).join("log"));
+                eprintln!("log of {side}:\n{}", log.unwrap_or_default());
+            }
+            let name = self.namespace(side);
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+fn ip(words: &str) {
+    let output = Command::new("ip")
+        .args(words.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {words}: {output:?}");
+}
+
+fn manifests(asn: u32, router_id: &str, peer: &str, prefixes: &[String]) -> String {
+    let prefixes: String = prefixes
+        .iter()
+        .map(|prefix| format!("  - {{cidr: {prefix}}}\n"))
+        .collect();
+    format!(
+        "apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {{name: default}}
+spec:
+  asNumber: {asn}
+  routerID: {router_id}
+  nodeToNodeMeshEnabled: false
+  transit: true
+  connectRetryTime: 1s
+  prefixAdvertisements:
+{prefixes}---
+{peer}"
+    )
+}
+
+const B: &str = "apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: b}
+spec:
+  description: the other one
+  peerIP: 10.0.0.1
+  localAddress: 10.0.0.0
+  asNumber: 65002
+  bfd: {enabled: false}
+  filters: [no-lab]
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPFilter
+metadata: {name: no-lab}
+spec:
+  importV4:
+  - {name: lab, cidr: 20.1.0.0/16, matchOperator: In, action: Reject}
+";
+
+const A: &str = "apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: a}
+spec: {peerIP: 10.0.0.0, localAddress: 10.0.0.1, asNumber: 65001, bfd: {enabled: false}}
+";
+
+#[test]
+fn every_screen_of_two_speakers_tells_what_is_and_why() {
+    if !common::is_root() {
+        println!("SKIP network namespaces need root");
+        return;
+    }
+    let mut bench = Bench::new();
+    let (code, error) = bench.refusal("peers b");
+    assert_eq!(code, Some(3), "{error}");
+    assert!(
+        error.starts_with("error: cannot ask the speaker"),
+        "{error}"
+    );
+
+    let own = ["10.1.0.0/24".to_owned()];
+    bench.start("a", &manifests(65_001, "10.0.0.10", B, &own));
+    let down = bench.until("a", "peers", &["connection refused"]);
+    assert!(down.contains("0 of 1 session established"), "{down}");
+
+    let many: Vec<String> = (0..MANY)
+        .map(|at| format!("20.{}.{}.0/24", at % 2, at / 2))
+        .collect();
+    bench.start("b", &manifests(65_002, "10.0.0.20", A, &many));
+    bench.until("a", "peers", &["1 of 1 session established", " 90 "]);
+
+    let detail = bench.until("a", "peers b", &["Established", "yes"]);
+    for part in [
+        "b (the other one)",
+        "10.0.0.0 AS 65001 to 10.0.0.1:179 AS 65002, eBGP, on e1, identifier 10.0.0.20",
+        "policy",
+        "no-lab",
+    ] {
+        assert!(detail.contains(part), "no {part:?} in\n{detail}");
+    }
+
+    let table = bench.says("a", "routes");
+    assert!(table.ends_with("91 prefixes\n"), "{table}");
+    bench.until("a", "routes 20.0.7.0/24", &["* ", "10.0.0.1", "installed"]);
+    let rejected = bench.says("a", "routes --rejected=b 20.1.0.0/20");
+    assert!(rejected.ends_with("16 prefixes\n"), "{rejected}");
+    assert!(rejected.contains("no-lab"), "{rejected}");
+    let received = bench.says("a", "routes --received b --limit 2");
+    assert!(received.ends_with("2 prefixes, and more\n"), "{received}");
+    let told = bench.until("a", "routes --advertised b", &["10.1.0.0/24", "65001"]);
+    assert!(told.ends_with("1 prefix\n"), "{told}");
+    let withheld = bench.says("a", "routes --withheld b 20.0.0.0/24");
+    assert!(withheld.contains("the peer told us"), "{withheld}");
+    let json = bench.says("a", "routes -o json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), MANY + 1);
+
+    let why = bench.says("a", "explain 20.1.7.7");
+    for part in [
+        "20.1.7.0/24 is the longest prefix that covers 20.1.7.7/32.",
+        "No path can be used.",
+        "rejected: the import policy rejects it",
+        "rejected by 'no-lab",
+    ] {
+        assert!(why.contains(part), "no {part:?} in\n{why}");
+    }
+    let why = bench.until("a", "explain 20.0.7.7", &["The FIB has installed it."]);
+    assert!(why.contains("the peer told us"), "{why}");
+
+    let metrics = bench.metrics("a", "/metrics");
+    for part in [
+        "HTTP/1.1 200 OK",
+        "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+        r#"caracal_bgp_session_up{peer="b",peer_asn="65002"} 1"#,
+        r#"caracal_bgp_prefixes{peer="b",family="ipv4-unicast",stage="rejected"} 45"#,
+        r#"caracal_fib_routes{family="ipv4-unicast",state="installed"} 45"#,
+        "# EOF",
+    ] {
+        assert!(metrics.contains(part), "no {part:?} in\n{metrics}");
+    }
+    let elsewhere = bench.metrics("a", "/");
+    assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
+
+    assert_eq!(bench.says("a", "clear b"), "1 peer cleared\n");
+    assert_eq!(
+        bench.says("a", "clear --all --hard --message fibre"),
+        "1 peer cleared\n"
+    );
+    bench.until("a", "peers b", &["up 2 times", "fibre"]);
+    let history = bench.says("a", "history b");
+    for part in ["OpenConfirm -> Established", "OPEN", "KEEPALIVE", "fibre"] {
+        assert!(history.contains(part), "no {part:?} in\n{history}");
+    }
+    let events = bench.says("a", "history b --events");
+    assert!(!events.contains("KEEPALIVE"), "{events}");
+    bench.until("b", "peers a", &["last error received", "fibre"]);
+
+    for (words, expected) in [
+        ("peers x", "error: no peer is called \"x\"\n"),
+        ("history x", "error: no peer is called \"x\"\n"),
+        ("clear x", "error: no peer is called \"x\"\n"),
+        ("routes --received x", "error: no peer is called \"x\"\n"),
+        ("routes x", "error: 'x' is not a prefix"),
+    ] {
+        let (code, error) = bench.refusal(words);
+        assert_eq!(code, Some(1), "{words}: {error}");
+        assert!(error.starts_with(expected), "{words}: {error}");
+    }
+
+    if let Ok(folder) = std::env::var("CARACAL_SCREENS") {
+        // For docs/operating-bgp.md.
+        std::fs::write(format!("{folder}/peers-down.txt"), down).unwrap();
+        for (file, words) in [
+            ("peers", "peers"),
+            ("peer", "peers b"),
+            ("routes", "routes 20.0.0.0/22"),
+            ("rejected", "routes --rejected 20.1.0.0/22"),
+            ("advertised", "routes --advertised b"),
+            ("explain", "explain 20.1.7.7"),
+            ("explain-best", "explain 20.0.7.7"),
+            ("history", "history b"),
+        ] {
+            let text = bench.says("a", words);
+            std::fs::write(format!("{folder}/{file}.txt"), text).unwrap();
+        }
+    }
+}
+
+#[test]
+fn lint_names_file_and_line_and_exits_with_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bgp.yaml");
+    let lint = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+            .args(["bgp", "lint", "-f", "bgp.yaml"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let good = manifests(65_001, "10.0.0.10", B, &["10.1.0.0/24".to_owned()]);
+    assert_eq!(lint(&good), (Some(0), "nothing found\n".to_owned()));
+    let wrong = good.replace("filters: [no-lab]", "filters: [no-lib]");
+    let (code, text) = lint(&wrong);
+    assert_eq!(code, Some(1));
+    let line = 1 + wrong
+        .lines()
+        .position(|line| line.contains("no-lib"))
+        .unwrap();
+    let start = format!("bgp.yaml:{line}: warning: BGPPeer b: spec.filters[0]: ");
+    assert!(text.contains(&start), "{text}");
+    assert!(
+        text.contains("note: BGPFilter no-lab: no BGPPeer names it (Unused)"),
+        "{text}"
+    );
+    let (code, text) = lint(&good.replace("asNumber: 65002", "asNumber: x"));
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains(": error: BGPPeer b: spec.asNumber: "),
+        "{text}"
+    );
+    assert!(text.ends_with("1 problem found\n"), "{text}");
+    let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+        .args(["bgp", "lint", "-f", "/nowhere"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
