@@ -131,7 +131,12 @@ impl<'a> Oracle<'a> {
             let ranks: Vec<Rank> = paths.iter().map(Rank::of).collect();
             let candidates = paths.iter().zip(&ranks).map(|(path, rank)| {
                 let id = PathId::default();
-                Some(Candidate { rank, id, path })
+                Some(Candidate {
+                    rank,
+                    id,
+                    path,
+                    unconfirmed: false,
+                })
             });
             let candidates: Vec<_> = candidates.collect();
             let best = best_path(&candidates, multipath).unwrap().best;
