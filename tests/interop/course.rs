@@ -49,12 +49,7 @@ pub(crate) fn play(daemon: &dyn Daemon, feature: Feature) -> Outcome {
     let mut cell = Cell::new(&arena, daemon, setup, own);
     let (ours, theirs) = first(&cell.setup, feature);
     cell.tell(&ours, &theirs);
-    if feature == Feature::WeAskRefresh {
-        cell.start_router(false);
-        cell.ours.start_inside();
-    } else {
-        cell.start();
-    }
+    cell.start();
     if let Err(words) = offered(&cell, feature) {
         return Outcome::Unsupported(words);
     }

@@ -4,16 +4,10 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread::JoinHandle;
 
 use caracal_bgp_core::types::Family;
-use caracal_bgp_speaker::handle::Clear;
 use caracal_bgp_speaker::snapshot::{PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot};
-use caracal_bgp_speaker::{Forwarding, How, PeerName, Speaker, SpeakerHandle, SpeakerOptions};
-use caracal_fib::netns::Netns;
-use caracal_fib::{FibOptions, KernelFib};
 use caracal_lab::process::Process;
-use caracal_resolve::{Inputs, files, resolve};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -31,15 +25,7 @@ pub(crate) struct Ours<'a> {
     arena: &'a Arena,
     internal: bool,
     speaker: Option<Process>,
-    inside: Option<Inside>,
     bfd: Option<Process>,
-}
-
-/// The same speaker inside the test, for what no command asks of it.
-struct Inside {
-    handle: SpeakerHandle,
-    stop: tokio::sync::oneshot::Sender<()>,
-    thread: JoinHandle<anyhow::Result<()>>,
 }
 
 impl<'a> Ours<'a> {
@@ -49,7 +35,6 @@ impl<'a> Ours<'a> {
             arena,
             internal: setup.internal,
             speaker: None,
-            inside: None,
             bfd: None,
         };
         let text: String = manifests(setup, own)
@@ -92,55 +77,10 @@ impl<'a> Ours<'a> {
         self.speaker = Some(self.run("speaker", &arguments));
     }
 
-    /// Starts the speaker inside the test.
-    pub(crate) fn start_inside(&mut self) {
-        let files = [self.path("speaker.yaml")];
-        let api_socket = Some(self.path("bgp.sock"));
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (started, handle) = std::sync::mpsc::channel();
-        let work = move || -> anyhow::Result<()> {
-            let manifests = files::read(&files)?;
-            let resolved = resolve(&Inputs::standalone("r1", &manifests));
-            let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            let runtime = runtime.worker_threads(2).enable_all().build()?;
-            runtime.block_on(async {
-                let netns = Netns::current()?;
-                let (fib, _, events) = KernelFib::start(&netns, FibOptions::default())?;
-                let fib = Box::new(fib);
-                let options = SpeakerOptions {
-                    api_socket,
-                    bfd: None,
-                };
-                let forwarding = Some(Forwarding { fib, events });
-                let speaker = Speaker::start(resolved.config, forwarding, options).await?;
-                started.send(speaker.clone())?;
-                // Ends with the cell, also when that has panicked.
-                let _ = stopped.await;
-                let message = "the test is over".into();
-                speaker.shutdown(How::Cease { message }).await;
-                Ok(())
-            })
-        };
-        let thread = self.arena.ours.spawn("speaker", work).unwrap();
-        let Ok(handle) = handle.recv() else {
-            panic!("the speaker inside: {:?}", thread.join());
-        };
-        self.inside = Some(Inside {
-            handle,
-            stop,
-            thread,
-        });
-    }
-
-    /// Has the speaker inside ask the router for all routes again.
+    /// Asks the router for all routes again.
     pub(crate) fn refresh(&self) {
-        let handle = &self.inside.as_ref().unwrap().handle;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
+        self.ask::<Value>(&["bgp", "clear", ROUTER, "--in"])
             .unwrap();
-        let peer = Some(PeerName::from(ROUTER));
-        let cleared = runtime.block_on(handle.clear(peer, Clear::In)).unwrap();
-        assert_eq!(cleared, 1);
     }
 
     /// Kills the speaker without a chance to say good-bye.
@@ -225,17 +165,6 @@ impl<'a> Ours<'a> {
     /// The end of the speaker's log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("speaker.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Ours<'_> {
-    fn drop(&mut self) {
-        if let Some(inside) = self.inside.take() {
-            drop(inside.stop);
-            if let Err(error) = inside.thread.join().unwrap_or(Ok(())) {
-                eprintln!("the speaker inside: {error:#}");
-            }
-        }
     }
 }
 

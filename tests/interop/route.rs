@@ -131,7 +131,7 @@ impl Route {
             origin: path.origin.clone(),
             med: path.med,
             // What is shown is what the selection uses, also where nobody sent one.
-            local_pref: internal.then_some(path.local_pref),
+            local_pref: path.local_pref.filter(|_| internal),
             communities: path.communities.clone(),
             large: path.large_communities.clone(),
             extended: path.extended_communities.clone(),
