@@ -315,6 +315,13 @@ impl Drop for Cell<'_> {
                 self.daemon.title(),
                 self.daemon.logs(&self.place)
             );
+            for source in self.our_sources.iter().chain(&self.their_sources) {
+                if let Some(speaker) = &source.speaker {
+                    let whose = if source.ours { "ours" } else { "the router's" };
+                    let (number, trouble) = (source.number, speaker.trouble());
+                    eprintln!("scripted speaker {number} of {whose}: {trouble}");
+                }
+            }
         }
     }
 }

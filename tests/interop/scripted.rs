@@ -117,6 +117,11 @@ impl Scripted {
         Err(format!("scripted speaker: {state:#?}"))
     }
 
+    /// Why its last session ended; empty where none has.
+    pub(crate) fn trouble(&self) -> String {
+        lock(&self.state).trouble.clone()
+    }
+
     /// Begins to count withdrawals.
     pub(crate) fn watch(&self) {
         lock(&self.state).withdrawals = 0;
@@ -273,6 +278,10 @@ fn take_in(body: &[u8], identity: Identity, state: &mut State) -> std::io::Resul
     }
     for reach in &update.reach {
         let attributes = update.attributes.clone().unwrap_or_default();
+        // RFC 4456 §8: a reflector may send a route back to where it came from.
+        if attributes.originator_id == Some(router_id(identity.address)) {
+            continue;
+        }
         for nlri in &reach.nlri {
             let route = (reach.next_hop, attributes.clone());
             state.heard.insert(*nlri, route);

@@ -42,6 +42,7 @@ impl Daemon for Exabgp {
             "It passes nothing on and keeps nothing: what it tells is what its configuration or a program says, and there \
              is no table in a kernel to compare.",
             "`as-path` is sent as it stands, so its own AS has to be in it.",
+            "It shows a next hop of a global and a link-local address (RFC 2545) as two routes.",
             "It listens with `exabgp.tcp.bind` and `passive true` alone.",
         ]
     }
@@ -304,7 +305,11 @@ fn take_in(
         }
     }
     for (_, reach) in update["announce"].as_object().into_iter().flatten() {
-        for (next_hop, list) in reach.as_object().into_iter().flatten() {
+        let ways = reach.as_object().into_iter().flatten();
+        // Of two addresses in one next hop (RFC 2545 §3) each comes by itself: the global one counts.
+        let global = |address: &str| !address.starts_with("fe80:");
+        let counts = |address: &str| global(address) || !ways.clone().any(|(one, _)| global(one));
+        for (next_hop, list) in ways.clone().filter(|(address, _)| counts(address)) {
             for nlri in list.as_array().into_iter().flatten() {
                 let key = key(nlri);
                 let mut route = Route::new(&key.0).via(next_hop);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Daemon, Place, extended_from_words, tail, version_of};
 use crate::arena::{THEIRS_TO_SOURCES, their_source};
 use crate::route::Route;
-use crate::setup::{AddPath, OUR_ASN, Setup, THEIR_ID};
+use crate::setup::{AddPath, OUR_ASN, OUR_ID, Setup, THEIR_ID};
 
 pub(super) struct Openbgpd;
 
@@ -34,6 +34,7 @@ impl Daemon for Openbgpd {
             "On Linux it writes nothing to the kernel, so there is nothing there to compare.",
             "Its JSON has a `metric` of 0 where a route has no MULTI_EXIT_DISC, and `true_nexthop` is not the NEXT_HOP of \
              the route; `exit_nexthop` is.",
+            "As a reflector it shows ORIGINATOR_ID and CLUSTER_LIST on what a client has told it, before it reflects it.",
             "It makes no folder for itself: `/run/openbgpd` must be there.",
         ]
     }
@@ -58,7 +59,15 @@ impl Daemon for Openbgpd {
         let table: Value =
             serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
         let entries = table["rib"].as_array().into_iter().flatten();
-        entries.map(|entry| route(entry, setup)).collect()
+        let mut routes: Vec<Route> = entries
+            .map(|entry| route(entry, setup))
+            .collect::<Result<_, _>>()?;
+        if setup.they_reflect {
+            for route in &mut routes {
+                as_received(route);
+            }
+        }
+        Ok(routes)
     }
 
     fn ask_refresh(&self, place: &Place, setup: &Setup) -> Result<(), String> {
@@ -78,6 +87,16 @@ impl Daemon for Openbgpd {
 
     fn logs(&self, place: &Place) -> String {
         tail(&place.read("bgpd.log"), 30)
+    }
+}
+
+/// As a reflector it marks routes when it takes them in, and so shows them.
+fn as_received(route: &mut Route) {
+    if route.originator_id.as_deref() == Some(OUR_ID) {
+        route.originator_id = None;
+    }
+    if route.cluster_list.first().is_some_and(|id| id == THEIR_ID) {
+        route.cluster_list.remove(0);
     }
 }
 
