@@ -205,7 +205,7 @@ pub(crate) fn run(namespace: &Namespace, command: &mut Command) -> Result<String
 }
 
 /// How long anything may take before the test gives up on it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(45);
 /// Looking starts a program, so it is not done all the time.
 const POLL: Duration = Duration::from_millis(100);
 

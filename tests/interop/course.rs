@@ -592,18 +592,23 @@ fn refreshed(
     };
     let (before, brackets) = cell.tap.look(|seen| (updates(seen, told), enhanced(seen)));
     ask()?;
-    until("all routes again", || {
+    until("all routes again, or a refusal", || {
+        if told == From::Them
+            && let Some(words) = cell.daemon.refuses_refresh(&cell.place)
+        {
+            return Ok(Err(words));
+        }
         cell.tap.look(|seen| {
             let again = updates(seen, told) > before;
             let bracketed = !brackets
                 || (asked(seen, told, RefreshKind::Begin) && asked(seen, told, RefreshKind::End));
             if asked(seen, asks, RefreshKind::Request) && again && bracketed {
-                Ok(())
+                Ok(Ok(()))
             } else {
                 Err(format!("{:?}", seen.messages))
             }
         })
-    });
+    })?;
     cell.agree("after a refresh");
     Ok(())
 }

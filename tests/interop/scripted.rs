@@ -267,6 +267,13 @@ fn take_in(body: &[u8], identity: Identity, state: &mut State) -> std::io::Resul
     };
     let update = match wire::decode_update(body, &DecodeContext::new(kind)) {
         UpdateOutcome::Valid(update) => update,
+        // Some name next hops that nobody can use to one who did not ask for that family.
+        UpdateOutcome::TreatAsWithdraw { withdrawn, .. } => {
+            for nlri in withdrawn.iter().flat_map(|(_, gone)| gone) {
+                state.heard.remove(nlri);
+            }
+            return Ok(());
+        }
         // The other side is one that the test trusts with its own notes.
         other => return Err(std::io::Error::other(format!("{other:?}"))),
     };

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::Command;
 
 use caracal_bgp_core::types::Family;
-use caracal_bgp_core::wire::ExtendedCommunity;
+use caracal_bgp_core::wire::{Community, ExtendedCommunity};
 use caracal_lab::process::Process;
 use serde_json::Value;
 
@@ -41,6 +41,7 @@ impl Daemon for Exabgp {
         &[
             "It passes nothing on and keeps nothing: what it tells is what its configuration or a program says, and there \
              is no table in a kernel to compare.",
+            "With GTSM its listener answers with the system's TTL, so a session comes up only when it dials.",
             "`as-path` is sent as it stands, so its own AS has to be in it.",
             "It shows a next hop of a global and a link-local address (RFC 2545) as two routes.",
             "It listens with `exabgp.tcp.bind` and `passive true` alone.",
@@ -61,11 +62,13 @@ impl Daemon for Exabgp {
         command
             .arg(place.at("exabgp.conf"))
             .env("exabgp.daemon.user", "root")
-            .env("exabgp.tcp.bind", setup.their_address().to_string())
             .env("exabgp.tcp.port", "179")
             .env("exabgp.api.cli", "false")
             .env("exabgp.log.destination", "stdout")
             .env("exabgp.log.level", "INFO");
+        if !dials(setup) {
+            command.env("exabgp.tcp.bind", setup.their_address().to_string());
+        }
         running.push(place.start_command("exabgp", command));
     }
 
@@ -145,6 +148,11 @@ impl Daemon for Exabgp {
             .map(str::to_owned)
     }
 
+    fn refuses_refresh(&self, place: &Place) -> Option<String> {
+        let reason = down(place).ok()??;
+        Some(format!("state: down, reason: {reason}"))
+    }
+
     fn kept(&self, place: &Place, lost: Option<String>) -> Result<(), String> {
         match (lost, down(place)?) {
             (Some(_), Some(reason)) => Err(format!("state: down, reason: {reason}")),
@@ -196,11 +204,14 @@ fn configuration(place: &Place, setup: &Setup) -> String {
     let mut text = format!(
         "process test {{\n run /bin/sh {} {};\n encoder json;\n}}\n\
          neighbor {us} {{\n router-id {THEIR_ID};\n local-address {them};\n local-as {};\n peer-as {OUR_ASN};\n \
-         hold-time 30;\n passive true;\n",
+         hold-time 30;\n",
         place.at("program.sh"),
         place.folder.display(),
         setup.their_asn(),
     );
+    if !dials(setup) {
+        text.push_str(" passive true;\n");
+    }
     if let Some(password) = &setup.password {
         let _ = writeln!(text, " md5-password \"{password}\";");
     }
@@ -234,6 +245,11 @@ fn configuration(place: &Place, setup: &Setup) -> String {
     text
 }
 
+/// Its listener answers with a TTL that GTSM does not let pass.
+fn dials(setup: &Setup) -> bool {
+    setup.gtsm
+}
+
 fn name(family: Family) -> &'static str {
     match family {
         Family::Ipv4Unicast => "ipv4",
@@ -255,8 +271,9 @@ fn announcement(route: &Route, number: u32, setup: &Setup) -> String {
     if let Some(local_pref) = route.local_pref {
         let _ = write!(text, " local-preference {local_pref}");
     }
+    let communities: Vec<String> = route.communities.iter().map(|name| numeric(name)).collect();
     for (name, list) in [
-        ("community", &route.communities),
+        ("community", &communities),
         ("large-community", &route.large),
         ("extended-community", &route.extended),
         ("cluster-list", &route.cluster_list),
@@ -279,6 +296,12 @@ fn announcement(route: &Route, number: u32, setup: &Setup) -> String {
         let _ = write!(text, " originator-id {id}");
     }
     text
+}
+
+/// A community without a name, of which it does not know all.
+fn numeric(community: &str) -> String {
+    let Community(number) = community.parse().unwrap();
+    format!("{}:{}", number >> 16, number & 0xffff)
 }
 
 /// Makes the change that an event tells.
@@ -335,7 +358,10 @@ fn attributes(set: &Value, setup: &Setup, route: &mut Route) -> Option<()> {
     if setup.internal {
         route.local_pref = number(&set["local-preference"]);
     }
-    route.communities = list(&set["community"]).iter().map(joined).collect();
+    for community in list(&set["community"]) {
+        let community: Community = joined(&community).parse().ok()?;
+        route.communities.push(community.to_string());
+    }
     route.large = list(&set["large-community"]).iter().map(joined).collect();
     for community in list(&set["extended-community"]) {
         let octets = community["value"].as_u64()?.to_be_bytes();

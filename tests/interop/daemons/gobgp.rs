@@ -81,10 +81,13 @@ impl Daemon for Gobgp {
         // It judges again what it has; the command that would ask does not exist.
         let us = setup.our_address().to_string();
         place.run("gobgp", &["neighbor", &us, "softresetin"])?;
-        Err(format!(
-            "{:?}",
-            place.run("gobgp", &["neighbor", &us, "refresh"])
-        ))
+        match place.run("gobgp", &["neighbor", &us, "refresh"]) {
+            Ok(answer) => Err(answer),
+            Err(complaint) => {
+                let line = complaint.lines().find(|line| line.starts_with("Error"));
+                Err(line.unwrap_or(&complaint).to_owned())
+            }
+        }
     }
 
     fn shut_down(&self, place: &Place, setup: &Setup, message: &str) -> Result<(), String> {

@@ -137,6 +137,11 @@ pub(crate) trait Daemon: Sync {
         None
     }
 
+    /// Its refusal to tell all routes again, where it shows one.
+    fn refuses_refresh(&self, _place: &Place) -> Option<String> {
+        None
+    }
+
     /// Whether it still has all our routes while we are away; `lost` says which it has not. An error is its refusal
     /// to keep them.
     fn kept(&self, _place: &Place, lost: Option<String>) -> Result<(), String> {

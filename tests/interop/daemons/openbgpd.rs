@@ -35,6 +35,8 @@ impl Daemon for Openbgpd {
             "Its JSON has a `metric` of 0 where a route has no MULTI_EXIT_DISC, and `true_nexthop` is not the NEXT_HOP of \
              the route; `exit_nexthop` is.",
             "As a reflector it shows ORIGINATOR_ID and CLUSTER_LIST on what a client has told it, before it reflects it.",
+            "On Linux its listener takes no connection signed by TCP MD5; a session comes up when it dials.",
+            "To a neighbour with an IPv4 session it names `::1` as next hop of IPv6 routes.",
             "It makes no folder for itself: `/run/openbgpd` must be there.",
         ]
     }
@@ -85,6 +87,13 @@ impl Daemon for Openbgpd {
         bgpctl(place, &["show", "neighbor", &us])
     }
 
+    fn refuses_refresh(&self, place: &Place) -> Option<String> {
+        let log = place.read("bgpd.log");
+        let line = log.lines().find(|line| line.contains("route refresh: "))?;
+        line.split_once("route refresh: ")
+            .map(|(_, words)| words.to_owned())
+    }
+
     fn logs(&self, place: &Place) -> String {
         tail(&place.read("bgpd.log"), 30)
     }
@@ -111,7 +120,7 @@ fn configuration(place: &Place, setup: &Setup) -> String {
     let local = setup.their_asn();
     let us = setup.our_address();
     let mut text = format!(
-        "AS {local}\nrouter-id {THEIR_ID}\nholdtime 30\nfib-update no\nsocket \"{}\"\n\
+        "AS {local}\nrouter-id {THEIR_ID}\nholdtime 30\nconnect-retry 1\nfib-update no\nsocket \"{}\"\n\
          listen on {}\nlisten on {THEIRS_TO_SOURCES}\nlog updates\n",
         place.at("bgpd.sock"),
         setup.their_address(),
@@ -126,9 +135,13 @@ fn configuration(place: &Place, setup: &Setup) -> String {
         let is_us = neighbour == us;
         let _ = write!(
             text,
-            "neighbor {neighbour} {{\n remote-as {asn}\n local-address {local_address}\n passive\n \
+            "neighbor {neighbour} {{\n remote-as {asn}\n local-address {local_address}\n \
              announce refresh yes\n announce enhanced refresh yes\n"
         );
+        // Its listener on Linux does not take signed connections, so it dials where there is a password.
+        if !is_us || setup.password.is_none() {
+            text.push_str(" passive\n");
+        }
         for family in Family::ALL {
             let name = match family {
                 Family::Ipv4Unicast => "IPv4",
