@@ -216,11 +216,8 @@ impl Route {
 
     /// Brings lists into their order, and names of well-known communities into ours.
     pub(crate) fn canonical(mut self) -> Self {
-        let texts = |set: Vec<String>| {
-            let set: caracal_bgp_core::wire::SortedSet<Community> = parsed(&set);
-            set.iter().map(ToString::to_string).collect()
-        };
-        self.communities = texts(self.communities);
+        let communities: caracal_bgp_core::wire::SortedSet<Community> = parsed(&self.communities);
+        self.communities = communities.iter().map(ToString::to_string).collect();
         let large: caracal_bgp_core::wire::SortedSet<LargeCommunity> = parsed(&self.large);
         self.large = large.iter().map(ToString::to_string).collect();
         self.extended.sort();

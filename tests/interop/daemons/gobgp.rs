@@ -115,7 +115,7 @@ impl Daemon for Gobgp {
         let setup = course::setup(feature);
         let mut cell = Cell::new(arena, &Gobgp, setup, Vec::new());
         let theirs = course::marked(19);
-        cell.tell(&[Vec::new()], &[theirs.clone()]);
+        cell.tell(&[Vec::new()], std::slice::from_ref(&theirs));
         cell.start();
         let (us, secret) = (cell.setup.our_address().to_string(), &theirs[2].prefix);
         Some(until("a route with NO_ADVERTISE that it tells us", || {
