@@ -69,7 +69,7 @@ spec:
 apiVersion: caracal.dev/v1alpha1
 kind: BGPPeer
 metadata: {{name: right}}
-spec: {{peerIP: 10.0.0.1, asNumber: 65002, {peer}}}
+spec: {{peerIP: 10.0.0.1, asNumber: 65002, families: [ipv4-unicast], {peer}}}
 {objects}"
     )
 }

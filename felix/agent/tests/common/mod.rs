@@ -116,6 +116,18 @@ impl Rig {
             ip(&format!("-n {namespace} addr add {address}/24 dev eth0"));
             ip(&format!("-n {namespace} link set eth0 up"));
         }
+        // They come with the carrier, of which the kernel tells up to a second later.
+        for namespace in [&m, &n] {
+            until("a link-local address", Duration::from_secs(5), || {
+                let show = [
+                    "-n", namespace, "-6", "addr", "show", "dev", "eth0", "scope", "link",
+                ];
+                let shown = Command::new("ip").args(show).output().expect("ip runs");
+                let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+                let there = shown.contains("fe80::") && !shown.contains("tentative");
+                there.then_some(()).ok_or(shown)
+            });
+        }
         for address in LOOPBACKS {
             let length = if address.contains(':') { 128 } else { 32 };
             ip(&format!("-n {n} addr add {address}/{length} dev lo"));
