@@ -236,7 +236,8 @@ fn a_policy_cuts_what_it_forbids_and_a_pod_without_an_object_is_isolated() {
         "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"]},
     }));
     until("the flow is cut", Duration::from_secs(5), || {
-        probe.silent_for(200)
+        let silent = probe.silent_for(200);
+        silent.map_err(|silent| (silent, rig.log(), rig.on_node(&["nft", "list", "ruleset"])))
     });
     rig.api
         .delete("networking.k8s.io/v1", "NetworkPolicy", "default", "deny");
