@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::error::Error;
@@ -105,7 +106,19 @@ pub struct Cut {
     pub cut: Vec<Flow>,
     /// Connections that ended by themselves before they could be cut.
     pub vanished: usize,
+    /// How often an answer that was under way had opened a connection of its own, which was cut as well.
+    pub reopened: usize,
 }
+
+/// Pauses between looks for connections that answers under way have opened: most answers take less than
+/// their sum, and the caller can wait for as long.
+const LOOKS: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+];
 
 impl Connection {
     /// Every connection of the namespace.
@@ -168,7 +181,24 @@ impl Connection {
                 result.vanished += 1;
             }
         }
+        result.reopened = self.cut_reopened(&result.cut)?;
         Ok(result)
+    }
+
+    /// An answer to a packet that passed before its connection was cut finds no connection, and opens one the
+    /// other way round. Where the policy allows that, the packets that it forbids would pass as answers.
+    fn cut_reopened(&mut self, cut: &[Flow]) -> Result<usize, Error> {
+        let mut reopened = 0;
+        for pause in LOOKS {
+            if cut.is_empty() {
+                break;
+            }
+            std::thread::sleep(pause);
+            for flow in cut {
+                reopened += usize::from(self.delete(&flow.reply, flow.zone, None)?);
+            }
+        }
+        Ok(reopened)
     }
 
     /// Deletes one connection; false if it is no longer there.
@@ -177,24 +207,30 @@ impl Connection {
     ///
     /// [`Error::Query`] or [`Error::Socket`].
     pub fn delete_flow(&mut self, flow: &Flow) -> Result<bool, Error> {
-        let family = match flow.original.source {
+        self.delete(&flow.original, flow.zone, Some(flow.id))
+    }
+
+    /// Deletes the connection that a packet with this tuple belongs to, if it has this ID.
+    fn delete(&mut self, tuple: &Tuple, zone: u16, id: Option<u32>) -> Result<bool, Error> {
+        let family = match tuple.source {
             IpAddr::V4(_) => AF_INET,
             IpAddr::V6(_) => AF_INET6,
         };
         let deleted = self.request(
             &format!(
                 "delete connection {} to {}",
-                flow.source(),
-                flow.destination()
+                tuple.source, tuple.destination
             ),
             message(MSG_DELETE),
             family,
             &|w| {
-                w.nest(CTA_TUPLE_ORIGINAL, |w| flow.original.write(w));
-                if flow.zone != 0 {
-                    w.u16(CTA_ZONE, flow.zone);
+                w.nest(CTA_TUPLE_ORIGINAL, |w| tuple.write(w));
+                if zone != 0 {
+                    w.u16(CTA_ZONE, zone);
                 }
-                w.u32(CTA_ID, flow.id);
+                if let Some(id) = id {
+                    w.u32(CTA_ID, id);
+                }
             },
         );
         match deleted {
