@@ -15,7 +15,7 @@ use caracal_policy::plan::{
     AddressRange, Binding, Cell, ChainRule, Class, ClassId, Direction, IdentityId, PeerMatch, Plan,
     PolicyName, PortMatch, Protocol,
 };
-use common::pods::{NODE4, NODE6, Node, PORTS};
+use common::pods::{NODE4, NODE6, Node, PORTS, Pod};
 use common::until;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -396,6 +396,68 @@ fn marks_of_kube_proxy_survive_the_judgement() {
             "mark {mark}: {counters}"
         );
         assert!(node.netns.nft("delete table inet other").0);
+    }
+}
+
+#[test]
+fn an_answer_under_way_does_not_bring_a_cut_flow_back() {
+    let Some(node) = Node::new(&[("a", 1), ("b", 2), ("c", 3)]) else {
+        return;
+    };
+    let plan = truth_plan(&node);
+    let mut table = dataplane(&node, &plan);
+    for family in 0..2 {
+        table.sync(&plan).unwrap();
+        let (a, b) = (node.pod("a"), node.pod("b"));
+        let bind = |pod: &Pod, port| {
+            let socket = pod
+                .netns
+                .run(|| UdpSocket::bind((pod.addresses[family], port)).unwrap());
+            socket.set_read_timeout(Some(ANSWER)).unwrap();
+            socket
+        };
+        let (client, server) = (bind(a, 0), bind(b, 8083));
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let mut open = plan.clone();
+        for pod in [a, b] {
+            open.endpoints
+                .insert(pod.interface(), pod.endpoint(Binding::Open, Binding::Open));
+        }
+        table.apply(&plan.delta_to(&open)).unwrap();
+        client.send(&[1]).unwrap();
+        let (_, from) = server.recv_from(&mut [0]).unwrap();
+        server.send_to(&[2], from).unwrap();
+        client.recv(&mut [0]).unwrap();
+        client.send(&[3]).unwrap();
+        server.recv_from(&mut [0]).unwrap();
+
+        // The server may still speak to the client; only the other way is closed.
+        let mut closed = open.clone();
+        closed
+            .endpoints
+            .insert(b.interface(), plan.endpoints[&b.interface()].clone());
+        table.apply(&open.delta_to(&closed)).unwrap();
+        let cut = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(5));
+                server.send_to(&[4], from).unwrap();
+            });
+            node.netns.run(|| {
+                let affected = BTreeSet::from([b.addresses[family]]);
+                let mut connection = Connection::open().unwrap();
+                connection.cut_flows(&affected, |flow| match flow.destination_port() {
+                    Some(8083) => Decision::Cut,
+                    _ => Decision::Keep,
+                })
+            })
+        });
+        let cut = cut.unwrap();
+        assert_eq!(cut.cut.len(), 1, "{cut:?}");
+        println!("family {family}: {} connections came back", cut.reopened);
+        client.recv(&mut [0]).expect("the answer arrives");
+        client.send(&[5]).unwrap();
+        let heard = server.recv_from(&mut [0]);
+        assert!(heard.is_err(), "the flow lives on: {heard:?}");
     }
 }
 
