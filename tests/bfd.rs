@@ -6,78 +6,45 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use caracal_lab::process::until;
+use common::net::{Net, Started, caracal};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Two namespaces on one link, and a folder for each; gone when dropped.
+/// Two hosts on one link.
 struct Bench {
-    name: String,
-    folder: tempfile::TempDir,
-    children: Vec<Child>,
+    net: Net,
 }
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self {
-            name: format!("cbfdcli{}", std::process::id()),
-            folder: tempfile::tempdir().unwrap(),
-            children: Vec::new(),
-        };
-        let [a, b] = ["a", "b"].map(|side| bench.namespace(side));
-        for (side, name) in [("a", &a), ("b", &b)] {
-            ip(&format!("netns add {name}"));
-            std::fs::create_dir(bench.run_dir(side)).unwrap();
-        }
-        ip(&format!(
-            "-n {a} link add e1 type veth peer name e1 netns {b}"
-        ));
-        for (name, address) in [(&a, "10.0.0.0/31"), (&b, "10.0.0.1/31")] {
-            ip(&format!("-n {name} link set lo up"));
-            ip(&format!("-n {name} addr add {address} dev e1"));
-            ip(&format!("-n {name} link set e1 up"));
-        }
-        bench
+        let net = Net::new(&["a", "b"]);
+        net.cable([("a", "e1", "10.0.0.0/31"), ("b", "e1", "10.0.0.1/31")]);
+        Self { net }
     }
 
-    fn namespace(&self, side: &str) -> String {
-        format!("{}{side}", self.name)
-    }
-
-    fn run_dir(&self, side: &str) -> PathBuf {
-        self.folder.path().join(side)
-    }
-
-    /// `caracal bfd` in a namespace.
+    /// `caracal bfd` on a host.
     fn caracal(&self, side: &str, run_dir: &Path) -> Command {
-        let mut command = Command::new("ip");
+        let mut command = self.net.command(side, caracal());
         command
-            .args(["netns", "exec", &self.namespace(side)])
-            .args([env!("CARGO_BIN_EXE_caracal"), "bfd", "--run-dir"])
+            .args(["bfd", "--run-dir"])
             .arg(run_dir)
             .stdin(Stdio::null());
         command
     }
 
-    fn start(&mut self, side: &str) -> usize {
-        let log = std::fs::File::create(self.run_dir(side).join("log")).unwrap();
-        let child = self
-            .caracal(side, &self.run_dir(side))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.children.push(child);
-        self.children.len() - 1
+    fn start(&mut self, side: &str) -> Started {
+        let command = self.caracal(side, &self.net.folder(side));
+        self.net.start(side, command)
     }
 
     /// A client that stays for as long as its answer is kept.
     fn want(&self, side: &str, sessions: &str) -> UnixStream {
-        let socket = self.run_dir(side).join("bfd.sock");
+        let socket = self.net.folder(side).join("bfd.sock");
         let connect = || UnixStream::connect(&socket).map_err(|error| error.to_string());
         let mut stream = until("the process to listen", SOON, connect).unwrap();
         let request = format!(r#"{{"verb":"apply","owner":"test","sessions":{sessions}}}"#);
@@ -89,45 +56,14 @@ impl Bench {
     }
 
     fn sessions(&self, side: &str) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+        let output = Command::new(caracal())
             .args(["bfd", "sessions", "--run-dir"])
-            .arg(self.run_dir(side))
+            .arg(self.net.folder(side))
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
-
-    fn signal(&self, child: usize, signal: &str) {
-        let pid = self.children[child].id().to_string();
-        let done = Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(done.success());
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        for side in ["a", "b"] {
-            if std::thread::panicking() {
-                let log = std::fs::read_to_string(self.run_dir(side).join("log"));
-                eprintln!("log of {side}:\n{}", log.unwrap_or_default());
-            }
-            let name = self.namespace(side);
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
-        }
-    }
-}
-
-fn ip(words: &str) {
-    let output = Command::new("ip")
-        .args(words.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {words}: {output:?}");
 }
 
 fn refusal(output: &Output) -> String {
@@ -183,9 +119,9 @@ fn sessions_are_shown_mistakes_explained_and_the_end_is_orderly() {
     );
     assert_eq!(lines[4].join(" "), "1 of 3 sessions up");
 
-    let json = Command::new(env!("CARGO_BIN_EXE_caracal"))
+    let json = Command::new(caracal())
         .args(["bfd", "sessions", "-o", "json"])
-        .env("CARACAL_RUN_DIR", bench.run_dir("a"))
+        .env("CARACAL_RUN_DIR", bench.net.folder("a"))
         .output()
         .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -194,7 +130,7 @@ fn sessions_are_shown_mistakes_explained_and_the_end_is_orderly() {
     assert_eq!(json["sessions"][0]["owners"][0]["name"], "test");
 
     // What cannot be is said in one line, with a hint.
-    let elsewhere = bench.folder.path().join("c");
+    let elsewhere = bench.net.folder("c");
     std::fs::create_dir(&elsewhere).unwrap();
     let error = refusal(&bench.caracal("a", &elsewhere).output().unwrap());
     assert!(
@@ -203,7 +139,7 @@ fn sessions_are_shown_mistakes_explained_and_the_end_is_orderly() {
     );
     assert!(error.contains("hint: "), "{error}");
     let error = refusal(
-        &Command::new(env!("CARGO_BIN_EXE_caracal"))
+        &Command::new(caracal())
             .args(["bfd", "sessions", "--run-dir"])
             .arg(&elsewhere)
             .output()
@@ -219,16 +155,16 @@ fn sessions_are_shown_mistakes_explained_and_the_end_is_orderly() {
     );
 
     // One signal: peers are told first. Two: at once.
-    bench.signal(a, "-TERM");
+    bench.net.signal(a, "-TERM");
     let told = || {
         let text = bench.sessions("b");
         let told = text.contains("held down by the peer's administrator");
         if told { Ok(()) } else { Err(text) }
     };
     until("the peer told", SOON, told).unwrap();
-    assert_eq!(bench.children[a].wait().unwrap().code(), Some(0));
-    bench.signal(b, "-TERM");
-    let log = bench.run_dir("b").join("log");
+    assert_eq!(bench.net.wait(a).code(), Some(0));
+    bench.net.signal(b, "-TERM");
+    let log = bench.net.folder("b").join("log");
     let heard = || {
         let log = std::fs::read_to_string(&log).unwrap();
         if log.contains("telling peers") {
@@ -239,7 +175,7 @@ fn sessions_are_shown_mistakes_explained_and_the_end_is_orderly() {
     };
     until("the first signal heard", SOON, heard).unwrap();
     let second = Instant::now();
-    bench.signal(b, "-TERM");
-    assert_eq!(bench.children[b].wait().unwrap().code(), Some(1));
+    bench.net.signal(b, "-TERM");
+    assert_eq!(bench.net.wait(b).code(), Some(1));
     assert!(second.elapsed() < Duration::from_secs(2));
 }

@@ -182,7 +182,7 @@ protocol bgp node {{
         command.args(["-f", "-c"]).arg(&configuration);
         command.arg("-s").arg(folder.join("bird.ctl"));
         command.arg("-P").arg(folder.join("bird.pid"));
-        self.net.start("tor", "bird", command);
+        self.net.start("tor", command);
     }
 
     fn start_bfd(&self) -> Option<Contained> {

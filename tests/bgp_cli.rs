@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use caracal_lab::process::until;
+use common::net::{Net, caracal};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -17,82 +17,36 @@ const METRICS: &str = "127.0.0.1:9179";
 /// Routes of the second speaker, half of which the first one rejects.
 const MANY: usize = 90;
 
-/// Two namespaces on one link, with a folder for each; gone when dropped.
+/// Two hosts on one link.
 struct Bench {
-    name: String,
-    folder: tempfile::TempDir,
-    children: Vec<Child>,
+    net: Net,
 }
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self {
-            name: format!("cbgpcli{}", std::process::id()),
-            folder: tempfile::tempdir().unwrap(),
-            children: Vec::new(),
-        };
-        let [a, b] = ["a", "b"].map(|side| bench.namespace(side));
-        for (side, name) in [("a", &a), ("b", &b)] {
-            ip(&format!("netns add {name}"));
-            std::fs::create_dir(bench.run_dir(side)).unwrap();
-        }
-        ip(&format!(
-            "-n {a} link add e1 type veth peer name e1 netns {b}"
-        ));
-        for (name, address) in [(&a, "10.0.0.0/31"), (&b, "10.0.0.1/31")] {
-            ip(&format!("-n {name} link set lo up"));
-            ip(&format!("-n {name} addr add {address} dev e1"));
-            ip(&format!("-n {name} link set e1 up"));
-        }
-        bench
-    }
-
-    fn namespace(&self, side: &str) -> String {
-        format!("{}{side}", self.name)
-    }
-
-    fn run_dir(&self, side: &str) -> PathBuf {
-        self.folder.path().join(side)
+        let net = Net::new(&["a", "b"]);
+        net.cable([("a", "e1", "10.0.0.0/31"), ("b", "e1", "10.0.0.1/31")]);
+        Self { net }
     }
 
     /// Starts a speaker with these manifests.
     fn start(&mut self, side: &str, manifests: &str) {
-        let run_dir = self.run_dir(side);
-        let file = run_dir.join("config.yaml");
-        std::fs::write(&file, manifests).unwrap();
-        let log = std::fs::File::create(run_dir.join("log")).unwrap();
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.namespace(side)])
-            .args([env!("CARGO_BIN_EXE_caracal"), "speaker", "--node", side])
-            .arg("-f")
-            .arg(&file)
-            .arg("--run-dir")
-            .arg(&run_dir)
-            .args(["--metrics", METRICS])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.children.push(child);
+        let more = ["--metrics", METRICS];
+        self.net.start_speaker_with(side, manifests, &more);
     }
 
     /// What `curl` says of the metrics.
     fn metrics(&self, side: &str, path: &str) -> String {
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.namespace(side)])
-            .args(["curl", "-s", "-i", &format!("http://{METRICS}{path}")])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
+        let url = format!("http://{METRICS}{path}");
+        self.net.output(side, "curl", &["-s", "-i", &url])
     }
 
     fn bgp(&self, side: &str, words: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_caracal"))
+        Command::new(caracal())
             .arg("bgp")
             .args(words.split_whitespace())
             .arg("--run-dir")
-            .arg(self.run_dir(side))
+            .arg(self.net.folder(side))
             .env_remove("KUBECONFIG")
             .output()
             .unwrap()
@@ -126,31 +80,6 @@ impl Bench {
             String::from_utf8(output.stderr).unwrap(),
         )
     }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        for side in ["a", "b"] {
-            if std::thread::panicking() {
-                let log = std::fs::read_to_string(self.run_dir(side).join("log"));
-                eprintln!("log of {side}:\n{}", log.unwrap_or_default());
-            }
-            let name = self.namespace(side);
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
-        }
-    }
-}
-
-fn ip(words: &str) {
-    let output = Command::new("ip")
-        .args(words.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {words}: {output:?}");
 }
 
 fn manifests(asn: u32, router_id: &str, peer: &str, prefixes: &[String]) -> String {

@@ -3,7 +3,7 @@
 //! Every name carries the process id; everything goes with the value, also on panic.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
@@ -13,8 +13,12 @@ pub(crate) struct Net {
     name: String,
     folder: tempfile::TempDir,
     hosts: Vec<String>,
-    children: Vec<(String, Child)>,
+    children: Vec<Child>,
 }
+
+/// A process that [`Net::start`] started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started(usize);
 
 impl Net {
     /// The hosts, with nothing but `lo` up.
@@ -103,8 +107,8 @@ impl Net {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Starts a process that lives as long as the net; its output goes to `log` in the host's folder.
-    pub(crate) fn start(&mut self, host: &str, what: &str, mut command: Command) {
+    /// Starts a process that lives at most as long as the net; its output goes to `log` in the host's folder.
+    pub(crate) fn start(&mut self, host: &str, mut command: Command) -> Started {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -114,12 +118,29 @@ impl Net {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let child = command.spawn().unwrap();
-        self.children.push((format!("{what} of {host}"), child));
+        self.children.push(command.spawn().unwrap());
+        Started(self.children.len() - 1)
+    }
+
+    /// Sends a signal, as `kill` names it.
+    pub(crate) fn signal(&self, process: Started, signal: &str) {
+        let pid = self.children[process.0].id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// How a process ends.
+    pub(crate) fn wait(&mut self, process: Started) -> ExitStatus {
+        self.children[process.0].wait().unwrap()
     }
 
     /// Starts `caracal speaker` with manifests; it answers in the host's folder.
     pub(crate) fn start_speaker(&mut self, host: &str, manifests: &str) {
+        self.start_speaker_with(host, manifests, &[]);
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_speaker_with(&mut self, host: &str, manifests: &str, more: &[&str]) {
         let folder = self.folder(host);
         let file = folder.join("manifests.yaml");
         std::fs::write(&file, manifests).unwrap();
@@ -130,8 +151,9 @@ impl Net {
             .arg("--run-dir")
             .arg(&folder)
             .arg("--bfd-socket")
-            .arg(folder.join("bfd.sock"));
-        self.start(host, "speaker", command);
+            .arg(folder.join("bfd.sock"))
+            .args(more);
+        self.start(host, command);
     }
 
     /// What `caracal bgp …` answers about a host, as JSON; its error where it has one.
@@ -169,7 +191,7 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for (_, child) in &mut self.children {
+        for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -5,12 +5,14 @@
     reason = "every function here serves a test, and a test ends at the first surprise"
 )]
 
+#[path = "common/until.rs"]
+mod waiting;
+
 use std::fs::File;
-use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caracal_bgp_core::types::{Asn, Family, Prefix};
 use caracal_bgp_speaker::config::Origination;
@@ -19,8 +21,8 @@ use caracal_bgp_speaker::{
     How, PeerConfig, PeerName, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
 };
 use nix::sched::{CloneFlags, setns};
+use waiting::until;
 
-const DEADLINE: Duration = Duration::from_secs(40);
 const OURS: [&str; 2] = ["10.1.0.0/26", "2001:db8:1::/64"];
 const THEIRS: [&str; 2] = ["198.51.100.0/24", "2001:db8:64::/48"];
 
@@ -306,22 +308,6 @@ async fn speaker(restarting: bool) -> SpeakerHandle {
     Speaker::start(config(restarting), None, SpeakerOptions::default())
         .await
         .unwrap()
-}
-
-async fn until<T: std::fmt::Debug, F: Future<Output = T>>(
-    what: &str,
-    mut look: impl FnMut() -> F,
-    check: impl Fn(&T) -> bool,
-) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let seen = look().await;
-        if check(&seen) {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "{what}: last seen {seen:#?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 async fn peer(handle: &SpeakerHandle) -> PeerSnapshot {

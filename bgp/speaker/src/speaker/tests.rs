@@ -6,16 +6,19 @@ mod dumps;
 mod listings;
 mod ranges;
 mod stations;
+#[path = "../../tests/common/until.rs"]
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use caracal_bgp_core::rib::NextHopMode;
 use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
+
+use waiting::{DEADLINE, until};
 
 use super::*;
 use crate::config::{ListenConfig, Origination, PeerConfig, Policy};
@@ -25,8 +28,6 @@ use crate::snapshot::{
     Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
 };
 use crate::status::{Direction, FlapReason};
-
-const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Addresses that no other test of this process uses; the port keeps processes apart.
 struct Lab {
@@ -109,23 +110,6 @@ async fn start(config: SpeakerConfig) -> SpeakerHandle {
 fn forwarding(fib: SilentFib, events: mpsc::Receiver<FibEvent>) -> Option<Forwarding> {
     let fib = Box::new(fib);
     Some(Forwarding { fib, events })
-}
-
-/// Looks until `check` is content; the last look is shown when it never is.
-async fn until<T: Debug, F: Future<Output = T>>(
-    what: &str,
-    mut look: impl FnMut() -> F,
-    check: impl Fn(&T) -> bool,
-) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let seen = look().await;
-        if check(&seen) {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "{what}: last seen {seen:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn peer(handle: &SpeakerHandle, other: u8) -> PeerSnapshot {

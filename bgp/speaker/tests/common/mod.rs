@@ -8,6 +8,8 @@
     reason = "each test binary takes its own part of what they share"
 )]
 
+mod until;
+
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -27,12 +29,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 
+use until::DEADLINE;
+pub(crate) use until::until;
+
 /// Our speaker's AS, which no vector has in its path.
 pub(crate) const LOCAL: Asn = Asn(65_200);
 /// An AS of the peer that hears what is told on.
 pub(crate) const WATCHER: Asn = Asn(65_300);
-
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Addresses that no other test of this process uses; the port keeps processes apart.
 pub(crate) struct Lab {
@@ -280,23 +283,6 @@ async fn read_all(mut read: OwnedReadHalf, heard: Arc<Mutex<Heard>>) {
             heard.closed = true;
             return;
         }
-    }
-}
-
-/// Looks until `check` is content; the last look is shown when it never is.
-pub(crate) async fn until<T: Debug>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> T,
-    check: impl Fn(&T) -> bool,
-) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let seen = look().await;
-        if check(&seen) {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "{what}: last seen {seen:#?}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Hosts in network namespaces of their own.
 
-use std::fmt::Debug;
+#[path = "../common/until.rs"]
+mod waiting;
+
 use std::fs::File;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -14,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// For what takes the kernel or a router a moment.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) use waiting::{DEADLINE, until};
+
 /// How long something that must not happen is given to happen.
 pub(crate) const NEVER: Duration = Duration::from_millis(1500);
 pub(crate) const PORT: u16 = 179;
@@ -212,23 +214,6 @@ pub(crate) fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {error}");
-}
-
-/// Looks until `check` is content; the last look is shown when it never is.
-pub(crate) async fn until<T: Debug>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> T,
-    check: impl Fn(&T) -> bool,
-) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let seen = look().await;
-        if check(&seen) {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "{what}: last seen {seen:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 pub(crate) fn at(address: IpAddr) -> SocketAddr {
