@@ -21,7 +21,7 @@ use crate::bmp::peer::{Instance, PeerDownReason, PeerHeader, PeerUp, Table};
 use crate::bmp::statistics::Statistic;
 use crate::bmp::{Message, route_monitoring};
 use crate::fsm::Negotiated;
-use crate::rib::{Changed, Cursor, Path, PeerId, PeerIndex, Rib};
+use crate::rib::{Changed, Cursor, Exported, Path, PeerId, PeerIndex, Rib};
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, Prefix, RouterId};
 use crate::wire::{
     self, Announcement, EncodeContext, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, PathAttributes,
@@ -113,6 +113,15 @@ enum Name {
     Entry(PeerIndex, Nlri),
     Selected(Prefix),
     Advertised(PeerIndex, Prefix),
+}
+
+impl Name {
+    fn peer(&self) -> Option<PeerIndex> {
+        match *self {
+            Self::Entry(peer, _) | Self::Advertised(peer, _) => Some(peer),
+            Self::Selected(_) => None,
+        }
+    }
 }
 
 /// Tables in the order in which they are written.
@@ -232,6 +241,8 @@ impl Feed {
             return;
         }
         self.sessions.remove(&id.index);
+        // The end of the session says that they are gone (RFC 7854 §4.9).
+        self.names.retain(|name| name.peer() != Some(id.index));
         if self.told.get(&id.index).is_some_and(|told| told.id == id) {
             self.ended.insert(id.index, reason);
             self.touched.insert(id.index);
@@ -242,7 +253,8 @@ impl Feed {
     pub fn changed(&mut self, changed: &Changed) {
         match *changed {
             Changed::Entry { peer, nlri } => {
-                if self.wanted.pre_policy || self.wanted.post_policy {
+                let wanted = self.wanted.pre_policy || self.wanted.post_policy;
+                if wanted && self.sessions.contains_key(&peer) {
                     self.names.insert(Name::Entry(peer, nlri));
                 }
             }
@@ -269,9 +281,10 @@ impl Feed {
 
     /// Whether so much waits that the station has to begin anew.
     pub fn is_overrun(&self, rib: &Rib) -> bool {
+        // Slots too: what has just gone leaves names and no entries.
+        let named = || 2 * rib.entry_count().max(rib.slots());
         self.sent_octets > SENT_LIMIT
-            || self.names.len() > NAMES_LIMIT
-                && self.names.len() > NAMES_LIMIT + 2 * rib.entry_count()
+            || self.names.len() > NAMES_LIMIT && self.names.len() > NAMES_LIMIT + named()
     }
 
     /// Whether there is nothing to tell.
@@ -283,6 +296,13 @@ impl Feed {
             && self.names.is_empty()
             && self.sweep.is_none()
             && self.ends.is_empty()
+    }
+
+    /// How much of a peer waits to be looked up.
+    #[cfg(test)]
+    pub(crate) fn waiting_of(&self, peer: PeerIndex) -> usize {
+        let of = |name: &&Name| name.peer() == Some(peer);
+        self.names.iter().filter(of).count()
     }
 
     /// Whether the station has been told the whole table once.
@@ -550,7 +570,7 @@ impl Feed {
     fn tell_routes(&mut self, rib: &Rib, time: Duration, out: &mut BytesMut) {
         let names = self.take_names();
         // What peers were told is read back from what they were told: it has no place of its own.
-        let advertised: Vec<(PeerIndex, Nlri, crate::rib::Exported)> = names
+        let advertised: Vec<(PeerIndex, Nlri, Exported)> = names
             .iter()
             .filter_map(|name| match name {
                 Name::Advertised(peer, prefix) => Some((*peer, *prefix)),
@@ -562,12 +582,18 @@ impl Feed {
             })
             .collect();
         let mut items = self.items(rib, &names);
-        items.extend(advertised.iter().map(|(peer, nlri, exported)| Item {
-            stage: Stage::Out,
-            peer: Some(*peer),
-            nlri: *nlri,
-            route: Some((&exported.attributes, exported.next_hop)),
-        }));
+        let mut last: Option<&Exported> = None;
+        for (peer, nlri, exported) in &advertised {
+            // One for all that are alike, as runs go by where attributes are.
+            let shared = last.filter(|last| *last == exported).unwrap_or(exported);
+            last = Some(shared);
+            items.push(Item {
+                stage: Stage::Out,
+                peer: Some(*peer),
+                nlri: *nlri,
+                route: Some((&shared.attributes, shared.next_hop)),
+            });
+        }
         items.sort_by_key(Item::run);
         for run in items.chunk_by(|a, b| a.run() == b.run()) {
             let Some((header, add_path)) = self.writing(run[0].stage, run[0].peer, time) else {

@@ -75,18 +75,21 @@ impl Rib {
         mut found: impl FnMut(Changed),
         mut advertised: impl FnMut(PeerIndex, Prefix),
     ) -> Option<Cursor> {
-        let bound = u32::try_from(self.table.bound()).unwrap_or(u32::MAX);
-        let end = from.0.saturating_add(slots).min(bound);
-        for id in (from.0.min(end)..end).map(DestId) {
+        let groups = peers
+            .iter()
+            .filter_map(|peer| Some((*peer, self.group_of(*peer)?)));
+        let groups: Vec<_> = groups.collect();
+        let (stretch, next) = self.stretch(from, slots);
+        for id in stretch.map(DestId) {
             let dest = self.table.dest(id);
             self.name(dest, &mut found);
-            for peer in peers {
-                if self.may_be_told(*peer, id) {
+            for (peer, group) in &groups {
+                if group.may_know(*peer, id) {
                     advertised(*peer, dest.prefix);
                 }
             }
         }
-        (end < bound).then_some(Cursor(end))
+        next
     }
 
     fn name(&self, dest: &Dest, found: &mut impl FnMut(Changed)) {
@@ -103,12 +106,6 @@ impl Rib {
         if dest.announced.is_some() {
             found(Changed::Selected(prefix));
         }
-    }
-
-    fn may_be_told(&self, peer: PeerIndex, id: DestId) -> bool {
-        let session = self.peers.get(&peer).and_then(|peer| peer.session.as_ref());
-        let group = session.and_then(|session| self.groups.get(session.egress.group));
-        group.is_some_and(|group| group.may_know(peer, id))
     }
 
     /// Every peer of which there may be a path, by index: those with a session, and those whose routes
@@ -141,6 +138,11 @@ impl Rib {
     /// How many prefixes of each family have a path that is used and told.
     pub fn selected_counts(&self) -> [usize; Family::ALL.len()] {
         self.table.selected()
+    }
+
+    /// How many prefixes the table has had room for: it keeps the room when they go.
+    pub fn slots(&self) -> usize {
+        self.table.bound()
     }
 
     /// How many paths peers tell, all in all.

@@ -13,10 +13,11 @@ use std::ops::Range;
 use crate::policy::Explained;
 use crate::rib::best::Step;
 use crate::rib::egress::{Exported, Withheld};
+use crate::rib::group::Group;
 use crate::rib::installs::FibCounts;
 use crate::rib::machine::Rib;
 use crate::rib::path::{Path, PeerIndex, TablePath};
-use crate::rib::table::{Dest, DestId};
+use crate::rib::table::{Dest, DestId, Entry};
 use crate::rib::view::{RouteView, tell};
 use crate::types::{Family, PathId, Prefix};
 
@@ -103,7 +104,7 @@ impl Rib {
         within: Option<&Prefix>,
         from: Cursor,
     ) -> (Vec<Prefix>, Option<Cursor>) {
-        let (stretch, next) = self.stretch(from);
+        let (stretch, next) = self.stretch(from, STRETCH);
         let mut ids: Vec<DestId> = stretch
             .map(DestId)
             .filter(|id| self.is_listed(listed, *id))
@@ -146,9 +147,7 @@ impl Rib {
     pub fn advertised(&self, peer: PeerIndex, prefix: &Prefix) -> Vec<(PathId, Exported)> {
         let known = || {
             let id = self.table.find(prefix)?;
-            let session = self.peers.get(&peer)?.session.as_ref()?;
-            let group = self.groups.get(session.egress.group)?;
-            Some(group.known(peer, id, &self.table))
+            Some(self.group_of(peer)?.known(peer, id, &self.table))
         };
         known().unwrap_or_default()
     }
@@ -160,7 +159,7 @@ impl Rib {
         let path = self.table.paths.get(self.table.dest(id).announced?);
         let session = self.peers.get(&peer)?.session.as_ref()?;
         let group = self.groups.get(session.egress.group)?;
-        if group.may_know(peer, id) && !group.known(peer, id, &self.table).is_empty() {
+        if group.knows(peer, id) {
             return None;
         }
         tell(prefix, path, session, group.config()).err()
@@ -180,7 +179,7 @@ impl Rib {
 
     /// What is rejected in one stretch of the table, and where to go on.
     pub fn rejections(&self, from: Cursor) -> (Rejections, Option<Cursor>) {
-        let (stretch, next) = self.stretch(from);
+        let (stretch, next) = self.stretch(from, STRETCH);
         let mut rejections = Rejections::new();
         for dest in stretch.map(|slot| self.table.dest(DestId(slot))) {
             let rejected = dest.paths.iter().filter(|entry| entry.marks.rejected);
@@ -215,10 +214,10 @@ impl Rib {
         }
     }
 
-    /// Slots of the table from `from` on. Some stand empty: they have no path and announce nothing.
-    fn stretch(&self, from: Cursor) -> (Range<u32>, Option<Cursor>) {
+    /// At most `slots` slots of the table from `from` on. Some stand empty: they have no path and announce nothing.
+    pub(super) fn stretch(&self, from: Cursor, slots: u32) -> (Range<u32>, Option<Cursor>) {
         let bound = u32::try_from(self.table.bound()).unwrap_or(u32::MAX);
-        let end = from.0.saturating_add(STRETCH).min(bound);
+        let end = from.0.saturating_add(slots).min(bound);
         (from.0.min(end)..end, (end < bound).then_some(Cursor(end)))
     }
 
@@ -248,13 +247,14 @@ impl Rib {
         lags.into_iter().filter(twice).collect()
     }
 
-    fn group_of(&self, peer: PeerIndex) -> Option<&crate::rib::group::Group> {
+    /// The group that a peer with a session is told with.
+    pub(super) fn group_of(&self, peer: PeerIndex) -> Option<&Group> {
         let session = self.peers.get(&peer)?.session.as_ref()?;
         self.groups.get(session.egress.group)
     }
 
     /// The entries of a destination as people see them: own route first, then by peer.
-    pub(super) fn ordered(&self, dest: &Dest) -> Vec<crate::rib::table::Entry> {
+    pub(super) fn ordered(&self, dest: &Dest) -> Vec<Entry> {
         let mut entries = dest.paths.to_vec();
         entries.sort_by_key(|entry| (self.table.paths.peer(entry.told), entry.id));
         entries

@@ -72,6 +72,14 @@ impl Group {
         })
     }
 
+    /// Whether a member knows anything about a destination.
+    pub(in crate::rib) fn knows(&self, peer: PeerIndex, dest: DestId) -> bool {
+        self.place(peer).is_some_and(|(reader, member)| {
+            let mut believed = believed(reader, member, dest).into_iter();
+            believed.any(|(_, export)| !excludes(self.exports.get(export), peer, member.address))
+        })
+    }
+
     /// Destinations of which a member knows something that its reader has forgotten: it has not
     /// taken the last changes.
     pub(in crate::rib) fn lags_at(&self, peer: PeerIndex) -> Vec<DestId> {

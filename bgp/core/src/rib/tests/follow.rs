@@ -357,6 +357,26 @@ fn a_station_that_never_reads_is_given_up_and_costs_no_more_than_the_table() {
 }
 
 #[test]
+fn routes_that_go_with_their_session_are_not_named_each() {
+    let mut world = World::new(config(), None);
+    world.up(0);
+    world.handle(Event::Follow { wanted: true });
+    let mut feed = feed(&world);
+    let mut station = Station::default();
+    take_all(&world, &mut feed, &mut station);
+    let many: Vec<_> = (1..100).map(prefix).collect();
+    world.tell(0, announcement(0, &many, &[9]));
+    let sessions = world.sessions.clone();
+    note(&mut world, &mut feed, &sessions);
+    assert_eq!(feed.waiting_of(PeerIndex(0)), many.len());
+    // Named, not yet taken, and the session ends.
+    world.down(0, &[]);
+    note(&mut world, &mut feed, &sessions);
+    assert_eq!(feed.waiting_of(PeerIndex(0)), 0);
+    take_all(&world, &mut feed, &mut station);
+}
+
+#[test]
 fn counts_of_a_report_are_those_of_the_tables() {
     let mut world = World::new(config(), None);
     world.up(0);
