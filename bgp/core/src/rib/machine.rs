@@ -4,26 +4,24 @@
 //! ([`super::table`]), the decision ([`super::best`]), sessions and their restarts
 //! ([`super::sessions`]) or output ([`super::pull`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::rib::event::{
-    Action, Changed, Ends, Event, FibAnswer, PeerPolicy, RibConfig, RibOptions,
-};
+use crate::rib::configure::{new_peers, own_clusters, own_routes};
+use crate::rib::event::{Action, Changed, Event, FibAnswer, RibConfig, RibOptions};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
-use crate::rib::intake::Intake;
-use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex, Source};
+use crate::rib::path::{Path, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
 use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
-use crate::rib::sessions::{Deferral, Stale, egress_config};
+use crate::rib::sessions::{Deferral, Stale};
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
-use crate::types::{Family, FamilySet, Nlri, PathId, Prefix, RouterId};
-use crate::wire::{Community, PathAttributes, Update};
+use crate::types::{Family, Nlri, PathId, Prefix, RouterId};
+use crate::wire::Update;
 
 /// Time for each peer that is woken before all are woken again. A peer has to be woken, to pull and
 /// to write for each round of changes: many peers get fewer and larger rounds.
@@ -48,7 +46,7 @@ pub struct Rib {
     /// Peers that went idle since the journal was last trimmed.
     pub(super) untrimmed: usize,
     /// Every cluster that we are, ascending.
-    own_clusters: Vec<RouterId>,
+    pub(super) own_clusters: Vec<RouterId>,
     /// Whether somebody follows the table.
     pub(super) followed: bool,
 }
@@ -163,98 +161,6 @@ impl Rib {
         self.deferral.is_some()
     }
 
-    fn configure(&mut self, config: RibConfig, out: &mut Vec<Action>) {
-        let old = std::mem::replace(&mut self.config, config);
-        let old_clusters = std::mem::replace(&mut self.own_clusters, own_clusters(&self.config));
-        let removed: Vec<PeerIndex> = self
-            .peers
-            .keys()
-            .filter(|index| !self.config.peers.contains_key(index))
-            .copied()
-            .collect();
-        for index in removed {
-            self.end_session(index);
-            self.forget_paths(index, |_, _| true, out);
-            self.peers.remove(&index);
-            self.stop_waiting_for(index);
-        }
-        let mut limited_otherwise = Vec::new();
-        for (index, policy) in &self.config.peers {
-            let peer = self.peers.entry(*index);
-            let peer = peer.or_insert_with(|| Peer::new(policy.clone()));
-            let before = std::mem::replace(&mut peer.policy, policy.clone());
-            if let Some(session) = &mut peer.session
-                && before.max_prefixes != policy.max_prefixes
-            {
-                session.warned = FamilySet::EMPTY;
-                session.exceeded = FamilySet::EMPTY;
-                limited_otherwise.push(session.id);
-            }
-        }
-        for id in limited_otherwise {
-            for family in Family::ALL {
-                self.check_limit(id, family, out);
-            }
-        }
-
-        let renewed = self.renew_path_peers();
-        let rejudge =
-            !renewed.is_empty() || self.own_clusters != old_clusters || self.import_differs(&old);
-        if rejudge {
-            self.rejudge(&renewed, out);
-        }
-        if (&self.config.originate, &self.config.statics) != (&old.originate, &old.statics) {
-            let (before, now) = (own_routes(&old), own_routes(&self.config));
-            for prefix in before.keys().filter(|prefix| !now.contains_key(prefix)) {
-                self.disown(prefix, out);
-            }
-            for (prefix, own) in now {
-                if before.get(&prefix) != Some(&own) {
-                    self.originate(prefix, own, out);
-                }
-            }
-        }
-        if rejudge || self.config.multipath != old.multipath {
-            self.reselect_all(out);
-        }
-        self.regroup(out);
-    }
-
-    /// Whether a path may be judged otherwise than under `old`.
-    fn import_differs(&self, old: &RibConfig) -> bool {
-        let config = &self.config;
-        (config.asn, config.router_id) != (old.asn, old.router_id)
-            || config.protected != old.protected
-            || config.blocks != old.blocks
-            || config.peers.iter().any(|(index, policy)| {
-                let judged_by = |policy: &PeerPolicy| {
-                    (
-                        policy.import.clone(),
-                        policy.local_asn,
-                        policy.allowed_own_as,
-                        policy.validate_origin,
-                    )
-                };
-                old.peers
-                    .get(index)
-                    .is_some_and(|old| judged_by(old) != judged_by(policy))
-            })
-    }
-
-    fn originate(&mut self, prefix: Prefix, own: Path, out: &mut Vec<Action>) {
-        let path = self.table.paths.intern(own);
-        let dest = self.table.find_or_add(prefix);
-        let (id, marks) = (PathId::default(), Marks::default());
-        self.insert(dest, (path, path), id, marks, out);
-        self.table.paths.release(path);
-    }
-
-    fn disown(&mut self, prefix: &Prefix, out: &mut Vec<Action>) {
-        if let Some(dest) = self.table.find(prefix) {
-            self.withdraw(dest, None, PathId::default(), out);
-        }
-    }
-
     fn update(&mut self, id: PeerId, update: Update, out: &mut Vec<Action>) {
         let Some(session) = self
             .peers
@@ -305,7 +211,7 @@ impl Rib {
 
     /// Puts a path, as told and as used, in place of what its source said under the same identifier
     /// before.
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         dest: DestId,
         (told, used): (PathRef, PathRef),
@@ -355,7 +261,7 @@ impl Rib {
     }
 
     /// Says once in a session that a peer tells more than it may, or nearly so.
-    fn check_limit(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
+    pub(super) fn check_limit(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
@@ -439,112 +345,7 @@ impl Rib {
             };
             let multipath = self.config.multipath;
             let told_otherwise = self.table.answer(dest, seq, failed, multipath, out);
-            if self.followed && told_otherwise {
-                out.push(Action::Changed(Changed::Selected(prefix)));
-            }
-            if told_otherwise || self.groups.any_wants_every_path() {
-                self.table.note(dest);
-            }
-        }
-    }
-
-    /// Our end of a session has got other addresses: what the peer is told, and what of its routes
-    /// points to ourselves, may differ.
-    fn relocated(&mut self, index: PeerIndex, ends: Ends, out: &mut Vec<Action>) {
-        let config = &self.config;
-        let peer = self.peers.get_mut(&index);
-        let Some(Peer {
-            policy, session, ..
-        }) = peer
-        else {
-            return;
-        };
-        let Some(session) = session.as_mut().filter(|session| session.ends != ends) else {
-            return;
-        };
-        let egress = egress_config(config, policy, &session.negotiated, &ends);
-        let new = PathPeer {
-            own_v4: egress.self_v4,
-            own_v6: egress.self_v6.map(|(global, _)| global),
-            interface: ends.interface,
-            interface_name: ends.interface_name.as_deref().map(Into::into),
-            ..PathPeer::clone(&session.path_peer)
-        };
-        session.ends = ends;
-        if new != *session.path_peer {
-            let new = Arc::new(new);
-            let old = std::mem::replace(&mut session.path_peer, Arc::clone(&new));
-            self.rejudge(&[(old, new)], out);
-            self.reselect_all(out);
-        }
-        self.regroup(out);
-    }
-
-    /// Takes over what paths say of their peer where that has changed under a living session: what
-    /// they said before and what they say now.
-    fn renew_path_peers(&mut self) -> Vec<(Arc<PathPeer>, Arc<PathPeer>)> {
-        let mut renewed = Vec::new();
-        for peer in self.peers.values_mut() {
-            let client = peer.policy.client;
-            let Some(session) = &mut peer.session else {
-                continue;
-            };
-            if session.path_peer.client != client {
-                let new = Arc::new(PathPeer {
-                    client,
-                    ..PathPeer::clone(&session.path_peer)
-                });
-                renewed.push((
-                    std::mem::replace(&mut session.path_peer, Arc::clone(&new)),
-                    new,
-                ));
-            }
-        }
-        renewed
-    }
-
-    /// Judges every learnt path again after a change of configuration. Paths of peers in `renewed`
-    /// become paths of their new selves.
-    fn rejudge(&mut self, renewed: &[(Arc<PathPeer>, Arc<PathPeer>)], out: &mut Vec<Action>) {
-        let mut intakes: HashMap<(PathRef, Family), Intake> = HashMap::new();
-        for id in self.table.sorted() {
-            for at in 0..self.table.dest(id).paths.len() {
-                let dest = self.table.dest(id);
-                let (entry, prefix) = (dest.paths[at], dest.prefix);
-                let key = (entry.told, prefix.family());
-                let intake = match intakes.entry(key) {
-                    hash_map::Entry::Occupied(known) => known.into_mut(),
-                    hash_map::Entry::Vacant(unknown) => {
-                        let mut told = self.table.paths.get(entry.told).clone();
-                        let new = renewed
-                            .iter()
-                            .find(|(old, _)| told.source.peer() == Some(&**old));
-                        if let Some((_, new)) = new {
-                            told.source = Source::Peer(Arc::clone(new));
-                        }
-                        let Some(intake) = self.intake(told, prefix.family()) else {
-                            continue;
-                        };
-                        unknown.insert(intake)
-                    }
-                };
-                let told = intake.told;
-                let (used, marks) = self.admit(intake, &prefix);
-                let marks = Marks {
-                    stale: entry.marks.stale,
-                    ..marks
-                };
-                let entry = Entry {
-                    told,
-                    used,
-                    marks,
-                    ..entry
-                };
-                self.put(id, at, entry, out);
-            }
-        }
-        for intake in intakes.into_values() {
-            intake.end(&mut self.table.paths);
+            self.note_selection(dest, told_otherwise, out);
         }
     }
 
@@ -621,6 +422,12 @@ impl Rib {
         };
         let multipath = self.config.multipath;
         let told_otherwise = self.table.reselect(dest, multipath, scope, out);
+        self.note_selection(dest, told_otherwise, out);
+        self.table.drop_if_empty(dest);
+    }
+
+    /// Notes what selection has left for peers and followers to look at.
+    fn note_selection(&mut self, dest: DestId, told_otherwise: bool, out: &mut Vec<Action>) {
         if self.followed && told_otherwise {
             let prefix = self.table.dest(dest).prefix;
             out.push(Action::Changed(Changed::Selected(prefix)));
@@ -629,7 +436,6 @@ impl Rib {
         if told_otherwise || self.groups.any_wants_every_path() {
             self.table.note(dest);
         }
-        self.table.drop_if_empty(dest);
     }
 
     pub(super) fn reselect_all(&mut self, out: &mut Vec<Action>) {
@@ -670,41 +476,4 @@ impl Rib {
             }
         }
     }
-}
-
-/// The paths of own routes, those that others are told and those that they are not.
-fn own_routes(config: &RibConfig) -> BTreeMap<Prefix, Path> {
-    let own = |attributes: PathAttributes, next_hop| Path {
-        source: Source::Local,
-        attributes: Arc::new(attributes),
-        next_hop,
-        long_lived: false,
-        blackhole: false,
-    };
-    let secret = PathAttributes {
-        communities: vec![Community::NO_ADVERTISE].into(),
-        ..PathAttributes::default()
-    };
-    let statics = config.statics.iter();
-    let statics = statics.map(|(prefix, to)| (*prefix, own(secret.clone(), Some(*to))));
-    let told = config.originate.iter();
-    let told = told.map(|(prefix, attributes)| (*prefix, own(attributes.clone(), None)));
-    statics.chain(told).collect()
-}
-
-/// Every cluster that the speaker is, ascending: to clients it may be another one each.
-fn own_clusters(config: &RibConfig) -> Vec<RouterId> {
-    let of_peers = config.peers.values().filter_map(|peer| peer.cluster_id);
-    let mut clusters: Vec<RouterId> = of_peers.chain([config.cluster_id]).collect();
-    clusters.sort_unstable();
-    clusters.dedup();
-    clusters
-}
-
-fn new_peers(config: &RibConfig) -> BTreeMap<PeerIndex, Peer> {
-    config
-        .peers
-        .iter()
-        .map(|(index, policy)| (*index, Peer::new(policy.clone())))
-        .collect()
 }

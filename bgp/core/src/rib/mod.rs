@@ -20,6 +20,7 @@
 mod accounts;
 mod adj_out;
 mod best;
+mod configure;
 mod dest_set;
 mod egress;
 mod entries;

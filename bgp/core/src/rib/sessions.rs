@@ -118,23 +118,11 @@ impl Rib {
             return;
         };
         let config = egress_config(&self.config, &peer.policy, &negotiated, &ends);
-        let path_peer = Arc::new(PathPeer {
-            index: id.index,
-            asn: negotiated.peer_asn,
-            router_id: negotiated.peer_router_id,
-            address: ends.peer,
-            internal: negotiated.peer_kind() == PeerKind::Internal,
-            role: negotiated.role,
-            client: peer.policy.client,
-            interface: ends.interface,
-            interface_name: ends.interface_name.as_deref().map(Into::into),
-            own_v4: config.self_v4,
-            own_v6: config.self_v6.map(|(global, _)| global),
-        });
+        let path_peer = path_peer(id.index, &peer.policy, &negotiated, &ends, &config);
         let group = self.groups.join(config, id.index, ends.peer, &self.table);
         let mut session = Session {
             id,
-            path_peer,
+            path_peer: Arc::new(path_peer),
             end_of_rib_received: FamilySet::EMPTY,
             has_announced: false,
             warned: FamilySet::EMPTY,
@@ -474,6 +462,29 @@ impl Rib {
         {
             session.rouse(out);
         }
+    }
+}
+
+/// What paths of a session say of their peer.
+pub(super) fn path_peer(
+    index: PeerIndex,
+    policy: &PeerPolicy,
+    negotiated: &Negotiated,
+    ends: &Ends,
+    egress: &EgressConfig,
+) -> PathPeer {
+    PathPeer {
+        index,
+        asn: negotiated.peer_asn,
+        router_id: negotiated.peer_router_id,
+        address: ends.peer,
+        internal: negotiated.peer_kind() == PeerKind::Internal,
+        role: negotiated.role,
+        client: policy.client,
+        interface: ends.interface,
+        interface_name: ends.interface_name.as_deref().map(Into::into),
+        own_v4: egress.self_v4,
+        own_v6: egress.self_v6.map(|(global, _)| global),
     }
 }
 

@@ -142,17 +142,21 @@ impl Rib {
         let mut own = BTreeSet::new();
         let mut others = BTreeSet::new();
         for path in self.table.paths.iter() {
-            let (Some(peer), Some(next_hop)) = (path.source.peer(), path.next_hop) else {
+            let Some(next_hop) = path.next_hop else {
                 continue;
             };
-            if peer.index == index {
-                let interface = peer.interface;
-                own.insert(Forward {
-                    next_hop,
-                    interface,
-                });
-            } else {
-                others.insert(next_hop.addr());
+            match path.source.peer().filter(|peer| peer.index == index) {
+                Some(peer) => {
+                    let interface = peer.interface;
+                    own.insert(Forward {
+                        next_hop,
+                        interface,
+                    });
+                }
+                // Another peer's path, or an own route to a gateway.
+                None => {
+                    others.insert(next_hop.addr());
+                }
             }
         }
         own.retain(|way| !others.contains(&way.next_hop.addr()));

@@ -471,6 +471,21 @@ fn other_addresses_at_our_end_change_what_is_told_and_what_points_to_ourselves()
 }
 
 #[test]
+fn another_configured_next_hop_is_ourselves_at_once() {
+    let mut world = World::new(config(), None);
+    (0..2).for_each(|peer| world.up(peer));
+    let new_self = Ipv4Addr::new(172, 16, 5, 5);
+    let mut pointing = announcement(0, &[prefix(1)], &[]);
+    pointing.reach[0].next_hop = NextHop::V4(new_self);
+    world.tell(0, pointing);
+    assert_eq!(rejection(&world, prefix(1)), None);
+    let mut config = world.rib.config.clone();
+    config.peers.get_mut(&PeerIndex(0)).unwrap().next_hop_v4 = Some(new_self);
+    world.handle(Event::Configure(config));
+    assert_eq!(rejection(&world, prefix(1)), Some(Rejection::OwnNextHop));
+}
+
+#[test]
 fn a_way_that_another_peer_leads_too_is_not_a_peers_own() {
     let mut world = World::new(config(), None);
     (0..2).for_each(|peer| world.up(peer));
@@ -485,6 +500,12 @@ fn a_way_that_another_peer_leads_too_is_not_a_peers_own() {
         let ways = world.rib.ways_of(PeerIndex(peer));
         ways.iter().map(|way| way.next_hop).collect()
     };
-    assert_eq!(own(&world, 0), [NextHop::V4([172, 16, 1, 0].into())]);
+    let only = NextHop::V4([172, 16, 1, 0].into());
+    assert_eq!(own(&world, 0), [only]);
     assert_eq!(own(&world, 1), []);
+    // A route of our own that leads there needs it as well.
+    let mut config = world.rib.config.clone();
+    config.statics.insert(prefix(9), only);
+    world.handle(Event::Configure(config));
+    assert_eq!(own(&world, 0), []);
 }
