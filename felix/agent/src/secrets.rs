@@ -39,14 +39,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after "you may not": somebody has to change a Role first, and every node asks.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
-/// Keys by the name of their Secret.
-type Wanted = BTreeMap<String, BTreeSet<String>>;
+/// What is asked, by the name of the Secret.
+type Wanted = BTreeMap<String, Asked>;
+
+/// Keys of one Secret that are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    /// Tells it from an earlier asking for the same keys, of which late news may come.
+    round: u64,
+    keys: BTreeSet<String>,
+}
 
 /// What one watch has seen.
 pub(crate) struct News {
     name: String,
-    /// What was asked for, by which older news are told.
-    keys: BTreeSet<String>,
+    /// Which asking they answer.
+    round: u64,
     seen: Seen,
 }
 
@@ -71,7 +79,8 @@ impl fmt::Debug for News {
 /// What is known of one Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    Awaited,
+    /// Since then.
+    Awaited(Instant),
     /// It is in the world, or it does not exist.
     Known,
     Refused(String),
@@ -82,8 +91,8 @@ pub(crate) struct SecretWatch {
     namespace: String,
     wanted: watch::Sender<Wanted>,
     answers: BTreeMap<String, Answer>,
-    /// When something was last asked for.
-    asked: Option<Instant>,
+    /// The last asking.
+    round: u64,
 }
 
 impl SecretWatch {
@@ -100,7 +109,7 @@ impl SecretWatch {
             namespace,
             wanted,
             answers: BTreeMap::new(),
-            asked: None,
+            round: 0,
         };
         (watch, news)
     }
@@ -110,7 +119,7 @@ impl SecretWatch {
         &self.namespace
     }
 
-    /// Watches what `named` names and nothing else; says which Secrets nobody needs any more.
+    /// Watches what `named` names and nothing else; says what nobody needs any more.
     #[must_use]
     pub(crate) fn want(
         &mut self,
@@ -118,29 +127,38 @@ impl SecretWatch {
         world: &World,
         now: Instant,
     ) -> Vec<Change> {
-        let mut wanted = Wanted::new();
+        let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for SecretKeyRef { name, key } in named {
-            let keys = wanted.entry(name.clone()).or_default();
+            let keys = needed.entry(name.clone()).or_default();
             keys.insert(key.clone());
         }
-        let known = world.secrets.iter().map(Key::of);
+        let known = world.secrets.iter();
         let forgotten = known
-            .filter(|key| key.namespace != self.namespace || !wanted.contains_key(&key.name))
-            .map(|key| Change::Secret(TableChange::Deleted(key)))
+            .filter_map(|secret| self.less(secret, &needed))
+            .map(Change::Secret)
             .collect();
         let before = self.wanted.borrow().clone();
+        let mut wanted = Wanted::new();
+        for (name, keys) in needed {
+            let same = before.get(&name).filter(|asked| asked.keys == keys);
+            let asked = same.cloned().unwrap_or_else(|| {
+                self.round += 1;
+                let round = self.round;
+                Asked { round, keys }
+            });
+            wanted.insert(name, asked);
+        }
         if wanted == before {
             return forgotten;
         }
-        for (name, keys) in &wanted {
-            if before.get(name) == Some(keys) {
+        for (name, asked) in &wanted {
+            if before.get(name) == Some(asked) {
                 continue;
             }
-            let answer = if !is_name(name) || self.holds(world, name, keys) {
+            let answer = if !is_name(name) || self.holds(world, name, &asked.keys) {
                 Answer::Known
             } else {
-                self.asked = Some(now);
-                Answer::Awaited
+                Answer::Awaited(now)
             };
             self.answers.insert(name.clone(), answer);
         }
@@ -151,16 +169,17 @@ impl SecretWatch {
 
     /// Takes news in: what it changes in the world, and whether anything is new at all.
     pub(crate) fn take(&mut self, news: News, world: &World) -> (Option<Change>, bool) {
-        let News { name, keys, seen } = news;
-        if self.wanted.borrow().get(&name) != Some(&keys) {
-            return (None, false);
-        }
+        let News { name, round, seen } = news;
+        let keys = match self.wanted.borrow().get(&name) {
+            Some(asked) if asked.round == round => asked.keys.clone(),
+            _ => return (None, false),
+        };
         let key = Key::namespaced(&self.namespace, &name);
         let (answer, change) = match seen {
             Seen::There(secret) => (Answer::Known, Some(TableChange::Applied(*secret))),
             Seen::Absent => (Answer::Known, Some(TableChange::Deleted(key))),
             // What is known stays in use: nobody has said that it is gone.
-            Seen::Refused(_) if world.secrets.get(&key).is_some() => (Answer::Known, None),
+            Seen::Refused(_) if self.holds(world, &name, &keys) => (Answer::Known, None),
             Seen::Refused(why) => (Answer::Refused(why), None),
         };
         let before = self.answers.insert(name, answer.clone());
@@ -171,7 +190,7 @@ impl SecretWatch {
     pub(crate) fn unread(&self) -> BTreeMap<String, String> {
         let why = |answer: &Answer| match answer {
             Answer::Known => None,
-            Answer::Awaited => Some("the API server has not answered yet".to_owned()),
+            Answer::Awaited(_) => Some("the API server has not answered yet".to_owned()),
             Answer::Refused(why) => Some(why.clone()),
         };
         let answers = self.answers.iter();
@@ -182,12 +201,31 @@ impl SecretWatch {
 
     /// Until when sessions wait for a Secret, if they do.
     pub(crate) fn awaited_until(&self, now: Instant) -> Option<Instant> {
-        let awaited = self
-            .answers
-            .values()
-            .any(|answer| *answer == Answer::Awaited);
-        let until = self.asked.filter(|_| awaited)? + PATIENCE;
-        (until > now).then_some(until)
+        let until = self.answers.values().filter_map(|answer| match answer {
+            Answer::Awaited(since) => Some(*since + PATIENCE),
+            Answer::Known | Answer::Refused(_) => None,
+        });
+        until.filter(|until| *until > now).max()
+    }
+
+    /// What the world may lose of a Secret: all of it, some keys, or nothing.
+    fn less(
+        &self,
+        secret: &Secret,
+        needed: &BTreeMap<String, BTreeSet<String>>,
+    ) -> Option<TableChange<Secret>> {
+        let key = Key::of(secret);
+        let keys = needed
+            .get(&key.name)
+            .filter(|_| key.namespace == self.namespace);
+        let Some(keys) = keys else {
+            return Some(TableChange::Deleted(key));
+        };
+        let mut less = secret.clone();
+        let data = less.data.as_mut()?;
+        let held = data.len();
+        data.retain(|key, _| keys.contains(key));
+        (data.len() < held).then_some(TableChange::Applied(less))
     }
 
     /// Whether the world, as a snapshot may have it, holds all that is needed of a Secret.
@@ -212,11 +250,11 @@ async fn keep(
     news: mpsc::Sender<News>,
 ) {
     // A set of one task ends it when dropped.
-    let mut watches: BTreeMap<String, (BTreeSet<String>, JoinSet<()>)> = BTreeMap::new();
+    let mut watches: BTreeMap<String, (u64, JoinSet<()>)> = BTreeMap::new();
     loop {
         let now = wanted.borrow_and_update().clone();
-        watches.retain(|name, (keys, _)| now.get(name) == Some(keys));
-        for (name, keys) in now {
+        watches.retain(|name, (round, _)| now.get(name).is_some_and(|it| it.round == *round));
+        for (name, Asked { round, keys }) in now {
             if !is_name(&name) || watches.contains_key(&name) {
                 continue;
             }
@@ -227,12 +265,13 @@ async fn keep(
                     &ApiResource::erase::<Secret>(&()),
                 ),
                 name: name.clone(),
-                keys: keys.clone(),
+                round,
+                keys,
                 news: news.clone(),
             };
             let mut task = JoinSet::new();
             task.spawn(follower.run());
-            watches.insert(name, (keys, task));
+            watches.insert(name, (round, task));
         }
         if wanted.changed().await.is_err() {
             return;
@@ -244,6 +283,7 @@ async fn keep(
 struct Follower {
     api: Api<DynamicObject>,
     name: String,
+    round: u64,
     keys: BTreeSet<String>,
     news: mpsc::Sender<News>,
 }
@@ -299,7 +339,7 @@ impl Follower {
     async fn tell(&self, seen: Seen) {
         let news = News {
             name: self.name.clone(),
-            keys: self.keys.clone(),
+            round: self.round,
             seen,
         };
         if let Seen::Refused(why) = &news.seen {
@@ -358,7 +398,7 @@ mod tests {
             namespace: "system".into(),
             wanted: watch::channel(Wanted::new()).0,
             answers: BTreeMap::new(),
-            asked: None,
+            round: 0,
         }
     }
 
@@ -370,10 +410,10 @@ mod tests {
         named.collect()
     }
 
-    fn news(name: &str, keys: &[&str], seen: Seen) -> News {
+    fn news(name: &str, round: u64, seen: Seen) -> News {
         News {
             name: name.into(),
-            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            round,
             seen,
         }
     }
@@ -419,7 +459,7 @@ mod tests {
             assert_eq!(until, Some(start + PATIENCE));
             assert_eq!(watch.awaited_until(start + PATIENCE), None, "no longer");
             assert!(watch.unread()["bgp"].contains("not answered"));
-            assert!(take(&mut watch, &mut world, news("bgp", &["a"], seen)));
+            assert!(take(&mut watch, &mut world, news("bgp", 1, seen)));
             assert_eq!(watch.awaited_until(start), None);
             assert!(watch.unread().is_empty());
         }
@@ -445,23 +485,68 @@ mod tests {
         assert!(watch.want(&both, &world, start).is_empty());
         assert!(watch.awaited_until(start).is_some());
         // What the earlier watch still had to say does not answer that.
-        let old = news("bgp", &["a"], there());
-        assert!(!take(&mut watch, &mut world, old));
+        assert!(!take(&mut watch, &mut world, news("bgp", 1, there())));
         assert!(watch.awaited_until(start).is_some());
+        // That nobody may look is said of what is lacking, also where the rest is known.
+        let refused = news("bgp", 2, Seen::Refused("forbidden".into()));
+        assert!(take(&mut watch, &mut world, refused));
+        assert_eq!(watch.unread()["bgp"], "forbidden");
+    }
+
+    #[test]
+    fn what_is_asked_anew_is_answered_anew() {
+        let (start, mut world) = (Instant::now(), World::default());
+        let mut watch = unserved();
+        let mut want = |watch: &mut SecretWatch, keys: &[(&str, &str)], at| {
+            for change in watch.want(&named(keys), &world, at) {
+                world.apply(change);
+            }
+            watch.wanted.borrow().get("bgp").cloned()
+        };
+        let first = want(&mut watch, &[("bgp", "a")], start);
+        assert_eq!(want(&mut watch, &[], start), None);
+        let second = want(&mut watch, &[("bgp", "a")], start);
+        assert_ne!(
+            first, second,
+            "a watch that has told all says nothing again"
+        );
+        // One that is overdue makes nobody wait for another again.
+        let late = start + PATIENCE;
+        want(&mut watch, &[("bgp", "a"), ("new", "b")], late);
+        assert!(watch.awaited_until(late).is_some());
+        let new = watch.wanted.borrow()["new"].round;
+        let there = Seen::There(Box::new(secret("new", &["b"])));
+        watch.take(news("new", new, there), &World::default());
+        assert_eq!(watch.awaited_until(late), None);
+    }
+
+    #[test]
+    fn a_key_that_nobody_needs_is_kept_nowhere() {
+        let (start, mut world) = (Instant::now(), World::default());
+        let both = secret("bgp", &["a", "b"]);
+        world.apply(Change::Secret(TableChange::Applied(both)));
+        for change in unserved().want(&named(&[("bgp", "b")]), &world, start) {
+            world.apply(change);
+        }
+        let held = world.secrets.iter().next().and_then(|it| it.data.as_ref());
+        assert_eq!(
+            held.map(|data| data.keys().collect::<Vec<_>>()),
+            Some(vec![&"b".to_owned()])
+        );
     }
 
     #[test]
     fn a_refusal_is_an_answer_and_takes_nothing_that_is_known() {
         let (start, mut world) = (Instant::now(), World::default());
         let mut watch = unserved();
-        let refused = || news("bgp", &["a"], Seen::Refused("forbidden".into()));
+        let refused = || news("bgp", 1, Seen::Refused("forbidden".into()));
         let nothing = watch.want(&named(&[("bgp", "a")]), &world, start);
         assert!(nothing.is_empty());
         assert!(take(&mut watch, &mut world, refused()));
         assert!(!take(&mut watch, &mut world, refused()), "nothing new");
         assert_eq!(watch.awaited_until(start), None);
         assert_eq!(watch.unread()["bgp"], "forbidden");
-        let there = news("bgp", &["a"], there());
+        let there = news("bgp", 1, there());
         assert!(take(&mut watch, &mut world, there));
         assert!(!take(&mut watch, &mut world, refused()));
         assert!(watch.unread().is_empty());
@@ -483,7 +568,7 @@ mod tests {
     fn nothing_that_can_be_printed_shows_what_a_secret_holds() {
         let mut world = World::default();
         let change = Change::Secret(TableChange::Applied(secret("bgp", &["a"])));
-        let shown = format!("{:?} {change:?}", news("bgp", &["a"], there()));
+        let shown = format!("{:?} {change:?}", news("bgp", 1, there()));
         world.apply(change);
         let shown = shown + &format!("{world:?}");
         assert!(shown.contains("bgp"));

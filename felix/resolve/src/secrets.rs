@@ -22,8 +22,8 @@ pub struct Secrets<'a> {
     pub objects: &'a BTreeMap<String, Secret>,
     /// Where names are looked up; anywhere when absent, as long as a name is unique.
     pub namespace: Option<&'a str>,
-    /// Why those that are named and not among `objects` could not be read, by name: nobody can say then
-    /// whether they are there.
+    /// Why what is named and not among `objects`, or lacks there, could not be read, by name: nobody can
+    /// say then whether it is there.
     pub unread: &'a BTreeMap<String, String>,
 }
 
@@ -84,10 +84,11 @@ impl Secrets<'_> {
             (Some(text), _) => text.as_bytes(),
             (None, Some(data)) => &data.0,
             (None, None) => {
-                return missing(
-                    reasons::MISSING_SECRET_KEY,
-                    format!("Secret {name} has no key {key}"),
-                );
+                let message = match self.unread.get(name) {
+                    Some(why) => format!("key {key} of Secret {name} cannot be read: {why}"),
+                    None => format!("Secret {name} has no key {key}"),
+                };
+                return missing(reasons::MISSING_SECRET_KEY, message);
             }
         };
         if octets.is_empty() || octets.len() > longest {
