@@ -279,12 +279,14 @@ impl Worker {
 
     /// Tells the FIB at once of next hops that lead nowhere any more: to work out what becomes of
     /// each route takes longer than packets should be lost.
-    fn warn_of_dead_ends(&self, event: &Event) {
+    fn warn_of_dead_ends(&mut self, event: &Event) {
         let index = match event {
             Event::PeerDown { peer, retain } if retain.is_empty() => peer.index,
             Event::PathDown { index } => *index,
             _ => return,
         };
+        // What is older and leads there goes first: it would take the warning back.
+        self.act();
         let ways = self.rib.ways_of(index);
         self.outlets.fib.lose(ways.iter().map(fib_next_hop));
     }

@@ -122,6 +122,7 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         claim_due: false,
         claimed: false,
         stopping: false,
+        removed: false,
     };
     (commands, tokio::spawn(session.run(orders, arrivals)))
 }
@@ -152,6 +153,8 @@ struct Session {
     /// Our OPENs claim forwarding, whatever happened at our start.
     claimed: bool,
     stopping: bool,
+    /// The peer is wanted no more.
+    removed: bool,
 }
 
 struct Established {
@@ -206,6 +209,14 @@ impl Session {
             }
             self.claim_forwarding_if_due();
             if self.stopping && self.connections.is_empty() {
+                // The RIB goes on without this peer and has to know that its session is over. Where
+                // the speaker ends it must not: it would withdraw what it heard here from others.
+                let last_words = self.outbox.drain(..).filter(|_| self.removed);
+                for input in last_words {
+                    if rib.send(input).await.is_err() {
+                        break;
+                    }
+                }
                 for closing in self.closing {
                     // Ends within the linger time, or was cancelled with the runtime.
                     let _ = closing.await;
@@ -253,6 +264,7 @@ impl Session {
             Command::Admin(wish) => self.handle(Event::Admin(wish), None),
             Command::Stop(wish) => {
                 self.stopping = true;
+                self.removed |= wish == Admin::Deconfigure;
                 self.handle(Event::Admin(wish), None);
             }
         }

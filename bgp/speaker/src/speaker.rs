@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
-use crate::export::{Exports, Own};
+use crate::export::{Dump, DumpStream, Exports, Own};
 use crate::fib::{FibEvent, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
@@ -281,8 +281,16 @@ impl Supervisor {
                 let _ = answer.send(self.board.get(&peer).map(|board| board.history()));
             }
             Request::Dump(what, answer) => {
-                let own = Own::of(&self.config);
-                let _ = answer.send(self.exports.dump(what, own, &self.rib));
+                let stream = match what {
+                    Dump::Table => {
+                        let own = Own::of(&self.config);
+                        let (stream, work) = DumpStream::table(own, self.rib.clone());
+                        self.listings.start(work);
+                        stream
+                    }
+                    Dump::Updates => self.exports.updates(),
+                };
+                let _ = answer.send(stream);
             }
             Request::Clear(peer, clear, done) => {
                 let _ = done.send(self.clear(peer.as_ref(), &clear).await);
@@ -409,10 +417,9 @@ impl Supervisor {
         let (rib, intake) = (self.rib.clone(), self.intake.clone());
         tokio::spawn(async move {
             let absent = rib.query(move |rib| {
-                let known = rib.peers();
                 let routes = |index: &PeerIndex| {
-                    let views = known.get(index).into_iter().flatten();
-                    views.map(|view| view.received).sum::<usize>()
+                    let received = Family::ALL.map(|family| rib.tally(*index, family).0);
+                    received.into_iter().sum::<usize>()
                 };
                 let absent = away.into_iter().filter(|(index, _)| routes(index) == 0);
                 absent.map(|(_, name)| name).collect::<Vec<_>>()

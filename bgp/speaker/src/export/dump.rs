@@ -61,9 +61,13 @@ enum Source {
 }
 
 impl DumpStream {
-    pub(super) fn table(own: Own, rib: RibHandle) -> Self {
+    /// The stream, and the work that fills it: until it ends it keeps the RIB from ending.
+    pub(crate) fn table(
+        own: Own,
+        rib: RibHandle,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (parts, incoming) = mpsc::channel(DEPTH);
-        tokio::spawn(async move {
+        let work = async move {
             let last = match table(own, &rib, &parts).await {
                 Ok(()) => Ok(DumpPart::End),
                 Err(Ended::Reader) => return,
@@ -72,8 +76,8 @@ impl DumpStream {
             };
             // The reader may have gone right at the end.
             let _ = parts.send(last).await;
-        });
-        Self(Source::Table(incoming))
+        };
+        (Self(Source::Table(incoming)), work)
     }
 
     pub(super) fn updates(reader: TraceReader) -> Self {

@@ -115,7 +115,9 @@ async fn write_table(path: &Path, source: &Source) -> Result<(), Failed> {
     let failed = |error| file_error(path, error);
     let file = File::create(path).await.map_err(failed)?;
     let mut file = BufWriter::new(file);
-    let mut stream = DumpStream::table(source.own, source.rib.clone());
+    let (mut stream, work) = DumpStream::table(source.own, source.rib.clone());
+    // Ends when the stream is dropped.
+    tokio::spawn(work);
     loop {
         match stream.next().await? {
             DumpPart::Records(octets) => file.write_all(&octets).await.map_err(failed)?,

@@ -150,11 +150,8 @@ impl Exports {
         stations.map(|(_, board, _)| board.snapshot()).collect()
     }
 
-    /// Begins a dump for somebody who asks.
-    pub(crate) fn dump(&self, what: Dump, own: Own, rib: &RibHandle) -> DumpStream {
-        match what {
-            Dump::Table => DumpStream::table(own, rib.clone()),
-            Dump::Updates => DumpStream::updates(self.trace.read()),
-        }
+    /// Messages and states of peers from now on.
+    pub(crate) fn updates(&self) -> DumpStream {
+        DumpStream::updates(self.trace.read())
     }
 }

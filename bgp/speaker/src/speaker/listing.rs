@@ -42,7 +42,7 @@ impl Default for Listings {
 }
 
 impl Listings {
-    fn start(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn start(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         // Nobody waits for those that have ended.
         while self.tasks.try_join_next().is_some() {}
         let permits = Arc::clone(&self.permits);

@@ -117,6 +117,8 @@ async fn a_peer_that_lacks_something_neither_dials_nor_is_heard_until_it_is_ther
     a.apply(config).await.unwrap();
     let seen = peer(&a, 2).await;
     assert_eq!((seen.state, &*seen.why), (SessionState::Idle, why));
+    // What it told goes with it.
+    gone(&a, own(2, Family::Ipv4Unicast)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

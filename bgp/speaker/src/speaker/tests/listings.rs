@@ -189,6 +189,7 @@ async fn who_does_not_read_a_listing_holds_up_nobody() {
     for _ in 0..6 {
         unread.push(b.list(listing()).await.unwrap());
     }
+    let _dump = b.dump(Dump::Table).await.unwrap();
     let mut client = Client::new(&socket).await;
     client.write(&Asked::Peers).await;
     assert!(matches!(
