@@ -101,7 +101,7 @@ pub(crate) fn setup(feature: Feature) -> Setup {
             ..plain
         },
         Feature::Md5 => Setup {
-            password: Some("correct horse".to_owned().replace(' ', "-")),
+            password: Some("correct-horse".to_owned()),
             ..plain
         },
         Feature::Gtsm => Setup {

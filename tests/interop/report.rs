@@ -76,13 +76,7 @@ impl Report {
         for line in seen.iter().filter(|line| !listed.contains(&line.as_str())) {
             let _ = writeln!(faults, "not in unsupported.txt: {line}");
         }
-        let complete = self.columns.iter().all(|column| {
-            let all = Feature::ALL
-                .iter()
-                .filter(|f| f.concerns(column.daemon.name()));
-            all.count() == column.cells.len()
-        });
-        if complete {
+        if self.is_complete() {
             for feature in Feature::ALL {
                 let pass = |column: &Column| column.cell(feature) == Some(&Ok(Outcome::Pass));
                 if !self.columns.iter().any(pass) {
@@ -97,8 +91,22 @@ impl Report {
         assert!(faults.is_empty(), "\n{faults}");
     }
 
+    /// Whether every cell was played.
+    fn is_complete(&self) -> bool {
+        self.columns.iter().all(|column| {
+            let all = Feature::ALL
+                .iter()
+                .filter(|f| f.concerns(column.daemon.name()));
+            all.count() == column.cells.len()
+        })
+    }
+
     /// Writes the list and the document.
     pub(crate) fn write(&self) {
+        if !self.is_complete() {
+            println!("not every cell was played: nothing is written");
+            return;
+        }
         let mut cells = self.columns.iter().flat_map(|column| &column.cells);
         if cells.any(|(_, outcome)| outcome.is_err()) {
             println!("a cell failed: nothing is written");
@@ -175,8 +183,8 @@ this table says.
 PASS means: routes compared attribute by attribute on both sides, as each side's own commands show them, and in the
 kernels of those that have one; after establishing, after a change (a route with other attributes, one withdrawn,
 one new) and after a restart of the router. Where the feature shows on the wire (capabilities, signatures, TTLs,
-refreshes, NOTIFICATIONs), it is read off the wire too. UNSUPPORTED means that the router itself refused, in words
-that are below. An empty cell was not asked for.
+refreshes, NOTIFICATIONs), it is read off the wire too. UNSUPPORTED means that the router refused or
+offers no such thing: what it said, or what the run saw of it, is below. An empty cell was not asked for.
 ";
 
 fn root() -> &'static Path {

@@ -225,7 +225,10 @@ impl PolicyLayer {
         };
         match self.flows.cut_flows(pods, decide) {
             Ok(cut) if cut.cut.is_empty() => {}
-            Ok(cut) => info!(connections = cut.cut.len(), "cut what policy forbids now"),
+            Ok(cut) => {
+                let (connections, reopened) = (cut.cut.len(), cut.reopened);
+                info!(connections, reopened, "cut what policy forbids now");
+            }
             Err(error) => warn!(%error, "cannot look for connections that policy forbids"),
         }
     }

@@ -186,13 +186,14 @@ impl Connection {
     }
 
     /// An answer to a packet that passed before its connection was cut finds no connection, and opens one the
-    /// other way round. Where the policy allows that, the packets that it forbids would pass as answers.
+    /// other way round. Where the policy allows that, the packets that it forbids would pass as answers. A
+    /// connection that is allowed and has the same ends by chance is opened again by its next packet.
     fn cut_reopened(&mut self, cut: &[Flow]) -> Result<usize, Error> {
         let mut reopened = 0;
+        if cut.is_empty() {
+            return Ok(reopened);
+        }
         for pause in LOOKS {
-            if cut.is_empty() {
-                break;
-            }
             std::thread::sleep(pause);
             for flow in cut {
                 reopened += usize::from(self.delete(&flow.reply, flow.zone, None)?);

@@ -4,13 +4,14 @@
 //! speaker would ever report because it does as it is told. Does not own reading files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use caracal_bgp_speaker::config::{PeerConfig, SpeakerConfig};
+use caracal_bgp_speaker::config::{Endpoint, PeerConfig, SpeakerConfig};
 use caracal_crds::manifest::{Manifests, Position};
 use caracal_crds::{BgpFilterRule, reasons};
 
 use crate::finding::{Finding, ObjectRef};
-use crate::resolve::{Inputs, resolve};
+use crate::resolve::{Inputs, internal_ips, resolve};
 
 /// A filter that no BGPPeer names.
 pub const UNUSED: &str = "Unused";
@@ -50,7 +51,7 @@ pub fn lint(manifests: &Manifests, node: Option<&str>) -> Vec<Lint> {
     }
     for finding in unused_filters(manifests)
         .into_iter()
-        .chain(partial_mesh(&configs))
+        .chain(partial_mesh(&configs, manifests))
     {
         found.insert(finding, nodes.clone());
     }
@@ -163,8 +164,12 @@ fn unused_filters(manifests: &Manifests) -> Vec<Finding> {
         .collect()
 }
 
-/// iBGP passes nothing on, so nodes of one AS need sessions with each other, or with a reflector.
-fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>) -> Vec<Finding> {
+/// iBGP passes nothing on, so nodes of one AS need sessions with each other, or with a reflector. Who is no
+/// node may be one.
+fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests) -> Vec<Finding> {
+    let nodes = manifests.nodes.values().flat_map(internal_ips);
+    let nodes: BTreeSet<IpAddr> = nodes.collect();
+    let is_node = |peer: &PeerConfig| matches!(&peer.remote, Endpoint::Address(address) if nodes.contains(&address.ip()));
     let mut by_as: BTreeMap<u32, Vec<(&String, &SpeakerConfig)>> = BTreeMap::new();
     for (node, config) in configs {
         by_as.entry(config.asn.0).or_default().push((node, config));
@@ -179,7 +184,10 @@ fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>) -> Vec<Finding> {
         };
         let reflects = speakers.iter().any(|(_, config)| {
             let mut peers = config.peers.values();
-            peers.any(|peer| peer.route_reflector_client)
+            peers.any(|peer| {
+                let outside = peer.peer_as.is_internal(config.asn) && !is_node(peer);
+                peer.route_reflector_client || outside
+            })
         });
         let sessions: usize = speakers.iter().map(|(_, config)| internal(config)).sum();
         let incomplete: Vec<&str> = speakers

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use caracal_bgp_speaker::api::{DumpHeader, Request, Response};
 use caracal_bgp_speaker::handle::Dump;
 use serde::de::DeserializeOwned;
@@ -163,12 +163,15 @@ impl Client {
         let mut answer = String::new();
         let read = self.stream.read_line(&mut answer);
         if read.with_context(|| self.asking())? == 0 {
-            bail!("the speaker at {} ended its answer", self.socket.display());
+            return Err(anyhow!("it ended its answer")).context(self.asking());
         }
         serde_json::from_str(&answer).with_context(|| self.asking())
     }
 
-    fn asking(&self) -> String {
-        format!("cannot ask the speaker at {}", self.socket.display())
+    fn asking(&self) -> Unreachable {
+        Unreachable(format!(
+            "cannot ask the speaker at {}",
+            self.socket.display()
+        ))
     }
 }

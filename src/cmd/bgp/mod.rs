@@ -18,13 +18,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use caracal_bgp_speaker::api::{ClearHow, Request, RoutesView};
 use caracal_bgp_speaker::snapshot::{Explanation, PeerDetail, SpeakerSnapshot};
 use caracal_bgp_speaker::status::HistorySnapshot;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::Unreachable;
 use client::Client;
 
 /// Some of those who were to be asked did not answer.
@@ -202,10 +203,9 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
                 return show(&common, &speaker, |speaker| peers::all(speaker, now_ms()));
             }
             let Some(kubeconfig) = kubeconfig else {
-                bail!(
-                    "there is no speaker at {} and no cluster to ask\nhint: set --run-dir or --kubeconfig",
-                    common.socket().display()
-                )
+                let nowhere = anyhow!("no cluster to ask\nhint: set --run-dir or --kubeconfig");
+                let nobody = format!("there is no speaker at {}", common.socket().display());
+                return Err(nowhere).context(Unreachable(nobody));
             };
             let cluster = cluster::read(&kubeconfig, node.as_deref())?;
             show(&common, &cluster, |cluster| {

@@ -108,8 +108,7 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     facts.add("ends", ends(peer));
     facts.add("state", state(peer, now_ms));
     if !peer.why.is_empty() {
-        let what = if is_up(peer) { "last end" } else { "why" };
-        facts.add(what, peer.why.clone());
+        facts.add("why", peer.why.clone());
     }
     for (what, error) in [
         ("last error sent", &peer.last_sent_error),

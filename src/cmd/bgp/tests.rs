@@ -70,7 +70,7 @@ fn up(name: &str) -> PeerSnapshot {
         state: SessionState::Established,
         since_ms: NOW - 76 * 60 * MINUTE,
         established_count: 2,
-        why: "hold timer expired".to_owned(),
+        why: String::new(),
         families: vec![
             family(Family::Ipv4Unicast, 14, 12),
             family(Family::Ipv6Unicast, 3, 3),

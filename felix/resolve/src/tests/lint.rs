@@ -83,7 +83,7 @@ spec: {}
 
 #[test]
 fn nodes_of_one_as_that_cannot_hear_of_each_other_are_noticed() {
-    let cluster = |sessions: &str| {
+    let cluster = |sessions: bool, more: &str| {
         let nodes: String = (1..=3)
             .map(|node| {
                 format!(
@@ -101,7 +101,7 @@ apiVersion: caracal.dev/v1alpha1
 kind: BGPPeer
 metadata: {{name: pair}}
 spec: {{nodeSelector: n == '1', peerSelector: n == '2'}}
-{nodes}"
+{nodes}{more}"
         ))
     };
     let said = |manifests: &Manifests| {
@@ -110,12 +110,19 @@ spec: {{nodeSelector: n == '1', peerSelector: n == '2'}}
         lints.next().map(|lint| lint.finding.message)
     };
     assert_eq!(
-        said(&cluster("false")).as_deref(),
+        said(&cluster(false, "")).as_deref(),
         Some(
             "AS 64512 has 3 nodes, no reflector, and no session from n1, n2, n3 to each of the others: iBGP passes nothing on"
         )
     );
-    assert_eq!(said(&cluster("true")), None);
+    assert_eq!(said(&cluster(true, "")), None);
+    // A router that all have sessions with may reflect.
+    let tor = "---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: tor}
+spec: {peerIP: 10.9.9.9, peerAS: Internal}";
+    assert_eq!(said(&cluster(false, tor)), None);
 }
 
 #[test]
