@@ -6,34 +6,33 @@
 //! Nothing here waits for the RIB. Events for it stand in a short line that is emptied as the RIB
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
+mod connections;
 mod inbound;
 mod wire_facts;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU8;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
-    Action, Admin, CloseWhy, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer,
-    Retention, Role, State,
+    Action, Admin, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer, Retention, Role,
+    State,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
-use caracal_bgp_core::types::{Asn, PeerKind};
+use caracal_bgp_core::types::Asn;
 use caracal_bgp_core::wire::{self, DecodeContext, EncodeContext, Message, MessageType};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName, Ttl};
+use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName};
 use crate::connection::{ConnEvent, Connection, close_why};
-use crate::error::Error;
 use crate::export::Trace;
-use crate::net::{Hops, Interfaces, KeyHandle, Rekeyed, Source, Transport};
+use crate::net::{Interfaces, KeyHandle, Source};
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, sleep_until};
 use crate::session::wire_facts::WireFacts;
 use crate::snapshot::{ErrorSnapshot, SessionState};
@@ -306,24 +305,6 @@ impl Session {
         self.handle(event, None);
     }
 
-    /// Brings living connections to the keys that are configured now.
-    fn rekey(&mut self) {
-        let wanted = &self.setup.config.authentication;
-        let mut waiting = false;
-        for handle in self.keys.values() {
-            match handle.rekey(&self.signed_with, wanted) {
-                Ok(Rekeyed::Done) => {}
-                Ok(Rekeyed::Waiting) => waiting = true,
-                Err(error) => {
-                    tracing::error!(peer = %self.setup.name, %error, "cannot change the key");
-                    let text = format!("cannot change the key of the session: {error}");
-                    self.setup.board.event(EventNote::Other(text));
-                }
-            }
-        }
-        self.rekeying = waiting;
-    }
-
     /// The peer tells more than it may, or nearly so.
     fn alarmed(&mut self, alarm: &PrefixAlarm) {
         let PrefixAlarm {
@@ -403,53 +384,6 @@ impl Session {
         }
     }
 
-    fn connected(&mut self, stream: TcpStream, role: Role) {
-        // What we dialled was readied before its SYN.
-        let adopted = match role {
-            Role::Active => Ok(()),
-            Role::Passive => self.transport().adopt(&stream),
-        };
-        let ends = adopted.and_then(|()| {
-            let doing = "find the ends of a connection";
-            let local = stream.local_addr();
-            let ends =
-                local.and_then(|local| Ok((canonical(local), canonical(stream.peer_addr()?))));
-            ends.map_err(|source| Error::Transport { doing, source })
-        });
-        let (local, remote) = match ends {
-            Ok(ends) => ends,
-            Err(error) => {
-                tracing::warn!(peer = %self.setup.name, %error, "cannot use a connection");
-                let text = format!("cannot use a connection: {error}");
-                self.setup.board.event(EventNote::Other(text));
-                if role == Role::Active {
-                    let why = CloseWhy::Other(error.to_string());
-                    self.handle(Event::DialFailed { why }, None);
-                }
-                return;
-            }
-        };
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        if let Ok(handle) = KeyHandle::of(&stream) {
-            self.keys.insert(conn, handle);
-        }
-        let events = self.events.clone();
-        let connection = Connection::spawn(
-            conn,
-            local.ip(),
-            stream,
-            self.setup.machine.max_receive_len(),
-            events,
-            self.setup.rib.clone(),
-            Arc::clone(&self.setup.board),
-        );
-        self.connections.insert(conn, connection);
-        self.wires.insert(conn, WireFacts::new(local, remote));
-        self.handle(Event::Connected { conn, role }, None);
-    }
-
-    /// Gives the machine `event`; `delivery` goes to the RIB if the machine says so.
     fn handle(&mut self, event: Event, delivery: Option<RibEvent>) {
         let mut actions = Vec::new();
         self.machine.handle(Instant::now(), event, &mut actions);
@@ -477,61 +411,6 @@ impl Session {
                 Action::Note(note) => self.note(note),
             }
         }
-    }
-
-    fn let_go(&mut self, conn: ConnId) {
-        self.keys.remove(&conn);
-        self.wires.remove(&conn);
-        if let Some(connection) = self.connections.remove(&conn) {
-            self.closing.push(connection.close());
-        }
-    }
-
-    fn dial(&mut self) {
-        self.cancel_dial();
-        let transport = self.transport();
-        let (local, remote) = (self.setup.config.local_address, self.setup.remote);
-        let events = self.events.clone();
-        let task = tokio::spawn(async move {
-            let result = transport.dial(local, remote).await;
-            // A peer that has ended needs no answer.
-            let _ = events.send(ConnEvent::Dialled(result)).await;
-        });
-        self.dial = Some(task.abort_handle());
-    }
-
-    fn cancel_dial(&mut self) {
-        if let Some(dial) = self.dial.take() {
-            dial.abort();
-        }
-    }
-
-    /// What the connections of the peer have in common.
-    fn transport(&self) -> Transport {
-        let config = &self.setup.config;
-        let hops = match config.ttl {
-            Ttl::Automatic => self.automatic_hops(),
-            Ttl::Send(ttl) => NonZeroU8::new(ttl).map_or(Hops::System, Hops::Limit),
-            Ttl::Security { hops } => {
-                Hops::Security(NonZeroU8::new(hops).unwrap_or(NonZeroU8::MIN))
-            }
-        };
-        Transport {
-            hops,
-            auth: config.authentication.clone(),
-        }
-    }
-
-    /// RFC 4271 §5 has external peers one hop away: with TTL 1 the session cannot creep around a
-    /// dead link.
-    fn automatic_hops(&self) -> Hops {
-        let external = self.setup.machine.peer_kind() == PeerKind::External;
-        let table = self.setup.interfaces.current();
-        let ttl = external
-            .then(|| table.external_ttl(self.setup.remote.ip()))
-            .flatten();
-        ttl.and_then(NonZeroU8::new)
-            .map_or(Hops::System, Hops::Limit)
     }
 
     fn send(&mut self, conn: ConnId, message: &Message) {
@@ -695,14 +574,6 @@ impl Session {
                 board.event(EventNote::Other(text));
             }
         }
-    }
-}
-
-/// An address without the IPv6 form of IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
-        IpAddr::V6(_) => address,
     }
 }
 

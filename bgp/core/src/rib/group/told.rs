@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-use super::{Group, Member, Reader, excludes};
+use super::Group;
+use super::reader::{Member, Reader, excludes};
 use crate::rib::adj_out::Told;
 use crate::rib::egress::{EgressConfig, Exported};
 use crate::rib::exports::{Export, ExportRef};

@@ -1,0 +1,149 @@
+//! The connections of a peer: how they are dialled, what they are signed with, when they are let go.
+//!
+//! Owns no decision about which of them stays: that is the machine's.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
+use std::sync::Arc;
+
+use caracal_bgp_core::fsm::{CloseWhy, ConnId, Event, Role};
+use caracal_bgp_core::types::PeerKind;
+use tokio::net::TcpStream;
+
+use crate::config::Ttl;
+use crate::connection::{ConnEvent, Connection};
+use crate::error::Error;
+use crate::net::{Hops, KeyHandle, Rekeyed, Transport};
+use crate::session::Session;
+use crate::session::wire_facts::WireFacts;
+use crate::status::EventNote;
+
+impl Session {
+    pub(super) fn connected(&mut self, stream: TcpStream, role: Role) {
+        // What we dialled was readied before its SYN.
+        let adopted = match role {
+            Role::Active => Ok(()),
+            Role::Passive => self.transport().adopt(&stream),
+        };
+        let ends = adopted.and_then(|()| {
+            let doing = "find the ends of a connection";
+            let local = stream.local_addr();
+            let ends =
+                local.and_then(|local| Ok((canonical(local), canonical(stream.peer_addr()?))));
+            ends.map_err(|source| Error::Transport { doing, source })
+        });
+        let (local, remote) = match ends {
+            Ok(ends) => ends,
+            Err(error) => {
+                tracing::warn!(peer = %self.setup.name, %error, "cannot use a connection");
+                let text = format!("cannot use a connection: {error}");
+                self.setup.board.event(EventNote::Other(text));
+                if role == Role::Active {
+                    let why = CloseWhy::Other(error.to_string());
+                    self.handle(Event::DialFailed { why }, None);
+                }
+                return;
+            }
+        };
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        if let Ok(handle) = KeyHandle::of(&stream) {
+            self.keys.insert(conn, handle);
+        }
+        let events = self.events.clone();
+        let connection = Connection::spawn(
+            conn,
+            local.ip(),
+            stream,
+            self.setup.machine.max_receive_len(),
+            events,
+            self.setup.rib.clone(),
+            Arc::clone(&self.setup.board),
+        );
+        self.connections.insert(conn, connection);
+        self.wires.insert(conn, WireFacts::new(local, remote));
+        self.handle(Event::Connected { conn, role }, None);
+    }
+
+    /// Gives the machine `event`; `delivery` goes to the RIB if the machine says so.
+    pub(super) fn let_go(&mut self, conn: ConnId) {
+        self.keys.remove(&conn);
+        self.wires.remove(&conn);
+        if let Some(connection) = self.connections.remove(&conn) {
+            self.closing.push(connection.close());
+        }
+    }
+
+    pub(super) fn dial(&mut self) {
+        self.cancel_dial();
+        let transport = self.transport();
+        let (local, remote) = (self.setup.config.local_address, self.setup.remote);
+        let events = self.events.clone();
+        let task = tokio::spawn(async move {
+            let result = transport.dial(local, remote).await;
+            // A peer that has ended needs no answer.
+            let _ = events.send(ConnEvent::Dialled(result)).await;
+        });
+        self.dial = Some(task.abort_handle());
+    }
+
+    pub(super) fn cancel_dial(&mut self) {
+        if let Some(dial) = self.dial.take() {
+            dial.abort();
+        }
+    }
+
+    /// What the connections of the peer have in common.
+    pub(super) fn transport(&self) -> Transport {
+        let config = &self.setup.config;
+        let hops = match config.ttl {
+            Ttl::Automatic => self.automatic_hops(),
+            Ttl::Send(ttl) => NonZeroU8::new(ttl).map_or(Hops::System, Hops::Limit),
+            Ttl::Security { hops } => {
+                Hops::Security(NonZeroU8::new(hops).unwrap_or(NonZeroU8::MIN))
+            }
+        };
+        Transport {
+            hops,
+            auth: config.authentication.clone(),
+        }
+    }
+
+    /// RFC 4271 §5 has external peers one hop away: with TTL 1 the session cannot creep around a
+    /// dead link.
+    fn automatic_hops(&self) -> Hops {
+        let external = self.setup.machine.peer_kind() == PeerKind::External;
+        let table = self.setup.interfaces.current();
+        let ttl = external
+            .then(|| table.external_ttl(self.setup.remote.ip()))
+            .flatten();
+        ttl.and_then(NonZeroU8::new)
+            .map_or(Hops::System, Hops::Limit)
+    }
+
+    /// Brings living connections to the keys that are configured now.
+    pub(super) fn rekey(&mut self) {
+        let wanted = &self.setup.config.authentication;
+        let mut waiting = false;
+        for handle in self.keys.values() {
+            match handle.rekey(&self.signed_with, wanted) {
+                Ok(Rekeyed::Done) => {}
+                Ok(Rekeyed::Waiting) => waiting = true,
+                Err(error) => {
+                    tracing::error!(peer = %self.setup.name, %error, "cannot change the key");
+                    let text = format!("cannot change the key of the session: {error}");
+                    self.setup.board.event(EventNote::Other(text));
+                }
+            }
+        }
+        self.rekeying = waiting;
+    }
+}
+
+/// An address without the IPv6 form of IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
