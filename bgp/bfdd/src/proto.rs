@@ -208,6 +208,10 @@ pub struct SessionEvent {
     /// Whether the path must be taken for dead. Not so when somebody took the session down on
     /// purpose, here or there (RFC 5882 §3.2).
     pub failure: bool,
+    /// How long nothing had been heard of the peer, in microseconds, where its silence was the cause:
+    /// what the detection took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence_us: Option<u64>,
     /// How the session stands after it. `transitions` is this event's number.
     #[serde(flatten)]
     pub standing: Standing,
@@ -229,6 +233,19 @@ pub enum Reason {
     NeighborAdminDown,
     /// Nobody here wants it any longer.
     AdminDown,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NeverUp => "it is new",
+            Self::Heard => "both ends hear each other",
+            Self::DetectionTimeExpired => "nothing heard for the detection time",
+            Self::NeighborSignaledDown => "the peer says that it is down",
+            Self::NeighborAdminDown => "held down by the peer's administrator",
+            Self::AdminDown => "no longer wanted",
+        })
+    }
 }
 
 /// The process and its sessions.

@@ -405,6 +405,7 @@ fn event(key: &SessionKey, transition: &Transition, now: Moment) -> SessionEvent
         key: key.clone(),
         from: transition.change.from,
         failure: transition.change.is_failure(),
+        silence_us: transition.change.silence.map(micros),
         standing: standing(transition, now),
     }
 }

@@ -422,6 +422,7 @@ fn log(event: &SessionEvent) {
         key,
         from,
         failure,
+        silence_us,
         standing,
     } = event;
     let (local, interface) = (
@@ -440,6 +441,7 @@ fn log(event: &SessionEvent) {
                 diag = %standing.diag,
                 remote_diag = %standing.remote_diag,
                 remote_c = standing.remote_c,
+                silence_us,
                 "session changed"
             )
         };

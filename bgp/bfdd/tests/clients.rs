@@ -109,10 +109,13 @@ fn the_library_connects_whenever_the_process_is_there_and_tells_of_sessions() {
         // A failure is told within the detection time.
         let (_, cut) = net.cut("a");
         let failed = |event: &ClientEvent| match event {
-            ClientEvent::Changed { event, at } if event.failure => Some(*at),
+            ClientEvent::Changed { event, at } if event.failure => Some((*at, event.silence_us)),
             _ => None,
         };
-        let at = next(&mut events, "failed", failed).await;
+        let (at, silence_us) = next(&mut events, "failed", failed).await;
+        // What the process measured: the silence that it waited for.
+        let silence = std::time::Duration::from_micros(silence_us.expect("nothing was heard"));
+        assert!(silence >= ms(150) && silence < SOON, "{silence:?}");
         // Its age grows while we wait for a core, so this is no measure of the process.
         assert!(at.saturating_duration_since(cut) < ms(1000));
         net.mend("a");

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::{AuthConfig, AuthMethod, KeyConfig, SecretConfig};
 
 const HOLD: Duration = Duration::from_secs(600);
+const SILENCE: Duration = Duration::from_millis(150);
 
 struct Bench {
     registry: Registry,
@@ -90,6 +91,7 @@ impl Bench {
             diag: Diag::None,
             why,
             remote: remote(to),
+            silence: (why == Why::DetectionTimeExpired).then_some(SILENCE),
         };
         let transition = Transition {
             number,

@@ -103,6 +103,8 @@ pub struct Change {
     pub why: Why,
     /// What the peer said last.
     pub remote: Remote,
+    /// How long nothing had been heard, where that is what led here.
+    pub silence: Option<Duration>,
 }
 
 impl Change {

@@ -345,7 +345,9 @@ impl Session {
         let went_down = matches!(self.state, State::Init | State::Up);
         if went_down {
             let diag = Diag::DetectionTimeExpired;
-            self.change(State::Down, diag, Why::DetectionTimeExpired, out);
+            let heard = self.heard;
+            let silence = heard.map(|heard| now.saturating_duration_since(heard));
+            self.change_after(silence, State::Down, diag, Why::DetectionTimeExpired, out);
         }
         // Who comes next is somebody new, with a name and wishes of its own. Its C bit is kept: the
         // client judges by it what the silence meant.
@@ -364,6 +366,17 @@ impl Session {
     }
 
     fn change(&mut self, to: State, diag: Diag, why: Why, out: &mut Vec<Action>) {
+        self.change_after(None, to, diag, why, out);
+    }
+
+    fn change_after(
+        &mut self,
+        silence: Option<Duration>,
+        to: State,
+        diag: Diag,
+        why: Why,
+        out: &mut Vec<Action>,
+    ) {
         let from = self.state;
         (self.state, self.diag, self.why) = (to, diag, why);
         out.push(Action::Changed(Change {
@@ -372,6 +385,7 @@ impl Session {
             diag,
             why,
             remote: self.remote,
+            silence,
         }));
         if to != State::Up
             && let Some(timing) = self.queued.take()

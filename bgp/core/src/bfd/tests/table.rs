@@ -93,6 +93,11 @@ fn only_a_failure_of_an_up_session_counts_as_failure() {
     };
     assert!(failures(State::Up, State::Down));
     // RFC 5882 §3.2: an administrator's word says nothing about the path.
+    let told = |state, word| {
+        let mut bench = Bench::at(state);
+        changes(&bench.receive(packet(word)))[0].silence
+    };
+    assert_eq!(told(State::Up, State::Down), None, "the peer spoke");
     assert!(!failures(State::Up, State::AdminDown));
     assert!(!failures(State::Init, State::AdminDown));
     let mut silent = Bench::at(State::Up);
@@ -119,6 +124,9 @@ fn silence_takes_init_and_up_down_after_the_detection_time_and_forgets_the_peer(
         let change = changes(&actions)[0];
         assert_eq!((change.from, change.to), (state, State::Down));
         assert_eq!(change.why, Why::DetectionTimeExpired);
+        // Late by as much as whoever runs the timers.
+        let silence = change.silence.unwrap();
+        assert!(silence >= time && silence <= time + ms(1), "{silence:?}");
         // The client is told with what the peer said, the peer with the reason.
         assert!(change.remote.control_plane_independent);
         let news = sent(&actions)[0];
