@@ -22,6 +22,8 @@ pub(super) struct AdjOut {
     single: Vec<Option<ExportRef>>,
     several: HashMap<DestId, Told, Seed>,
     len: usize,
+    /// How often each export is in it, by place: who asks for counts must not cost a walk through all.
+    by_export: Vec<u32>,
 }
 
 impl AdjOut {
@@ -30,6 +32,7 @@ impl AdjOut {
             single: Vec::new(),
             several: HashMap::with_hasher(seed),
             len: 0,
+            by_export: Vec::new(),
         }
     }
 
@@ -48,6 +51,12 @@ impl AdjOut {
         self.several.get(&dest).map_or(&[], |told| &told[..])
     }
 
+    /// How often an export is in it.
+    pub(super) fn times(&self, export: ExportRef) -> usize {
+        let times = self.by_export.get(export.slot()).copied();
+        times.unwrap_or(0) as usize
+    }
+
     /// Notes what is told from now on, and gives back what was told before, each with its hold.
     pub(super) fn set_single(
         &mut self,
@@ -60,20 +69,41 @@ impl AdjOut {
         }
         let before = std::mem::replace(&mut self.single[dest.slot()], told);
         self.count(dest, before.is_some(), told.is_some(), table);
+        self.tally(before, told);
         before
     }
 
     /// The same for a family with several paths each.
     pub(super) fn set_several(&mut self, dest: DestId, told: Told, table: &mut Table) -> Told {
         let some = !told.is_empty();
+        self.tally(None, told.iter().map(|(_, export)| *export));
         let before = if some {
             self.several.insert(dest, told)
         } else {
             self.several.remove(&dest)
         };
         let before = before.unwrap_or_default();
+        self.tally(before.iter().map(|(_, export)| *export), None);
         self.count(dest, !before.is_empty(), some, table);
         before
+    }
+
+    /// Counts exports that come in place of others.
+    fn tally(
+        &mut self,
+        gone: impl IntoIterator<Item = ExportRef>,
+        come: impl IntoIterator<Item = ExportRef>,
+    ) {
+        for export in come {
+            let at = export.slot();
+            if at >= self.by_export.len() {
+                self.by_export.resize(at + 1, 0);
+            }
+            self.by_export[at] += 1;
+        }
+        for export in gone {
+            self.by_export[export.slot()] -= 1;
+        }
     }
 
     fn count(&mut self, dest: DestId, before: bool, after: bool, table: &mut Table) {
@@ -115,6 +145,7 @@ impl AdjOut {
             single: self.single.clone(),
             several: self.several.clone(),
             len: self.len,
+            by_export: self.by_export.clone(),
         }
     }
 

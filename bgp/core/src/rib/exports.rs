@@ -23,7 +23,7 @@ use crate::wire::Announcement;
 pub(super) struct ExportRef(NonZeroU32);
 
 impl ExportRef {
-    /// Its place among all that the group is told; see [`Exports::bound`].
+    /// Its place among all that the group is told; given to another once nobody holds it.
     pub(super) fn slot(self) -> usize {
         self.0.get() as usize - 1
     }
@@ -104,11 +104,6 @@ impl Exports {
         if self.accounts.is_sweep_due(paths) {
             self.sweep(paths);
         }
-    }
-
-    /// Places of what is told are below this.
-    pub(super) fn bound(&self) -> usize {
-        self.slots.len()
     }
 
     /// Everything that the group is told, or was when somebody last looked.

@@ -71,9 +71,9 @@ pub struct Rejected {
     pub why: String,
 }
 
-/// What is rejected, by peer and by reason. There are as many reasons as kinds of them and rules of
+/// What is rejected of one peer, by reason. There are as many reasons as kinds of them and rules of
 /// policies, however many routes.
-pub type Rejections = BTreeMap<(PeerIndex, Reason), Rejected>;
+pub type Rejections = BTreeMap<Reason, Rejected>;
 
 /// Why a route is rejected, without what is different for each route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,23 +177,27 @@ impl Rib {
             .collect()
     }
 
-    /// What is rejected in one stretch of the table, and where to go on.
-    pub fn rejections(&self, from: Cursor) -> (Rejections, Option<Cursor>) {
+    /// What is rejected of `peer` in one stretch of the table, and where to go on. Only its routes are
+    /// judged.
+    pub fn rejections(&self, peer: PeerIndex, from: Cursor) -> (Rejections, Option<Cursor>) {
         let (stretch, next) = self.stretch(from, STRETCH);
         let mut rejections = Rejections::new();
-        for dest in stretch.map(|slot| self.table.dest(DestId(slot))) {
+        let Some(theirs) = self.peers.get(&peer).map(|peer| &peer.dests) else {
+            return (rejections, None);
+        };
+        let told = stretch.map(DestId).filter(|id| theirs.has(*id));
+        for dest in told.map(|id| self.table.dest(id)) {
             let rejected = dest.paths.iter().filter(|entry| entry.marks.rejected);
-            for entry in rejected {
+            for entry in rejected.filter(|it| self.table.paths.peer(it.told) == Some(peer)) {
                 let told = self.table.paths.get(entry.told);
-                let judged = self.judge(told, &dest.prefix);
-                let Some((rejection, peer)) = judged.zip(told.source.index()) else {
+                let Some(rejection) = self.judge(told, &dest.prefix) else {
                     continue;
                 };
                 let reason = Reason {
                     word: rejection.word(),
                     rule: rejection.rule().map(str::to_owned),
                 };
-                let found = rejections.entry((peer, reason));
+                let found = rejections.entry(reason);
                 let found = found.or_insert_with(|| Rejected {
                     count: 0,
                     example: dest.prefix,

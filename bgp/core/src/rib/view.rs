@@ -96,7 +96,7 @@ impl Rib {
     pub fn peers(&self) -> BTreeMap<PeerIndex, Vec<FamilyView>> {
         let mut advertised = BTreeMap::new();
         for group in self.groups.iter() {
-            advertised.extend(group.advertised(&self.table));
+            advertised.extend(group.advertised());
         }
         self.peers
             .iter()
@@ -124,6 +124,13 @@ impl Rib {
                 (*index, views.collect())
             })
             .collect()
+    }
+
+    /// How many changes each peer with a session has not been told yet, before policy: one that falls
+    /// behind shows by it. The whole table counts for one that is told everything anew.
+    pub fn untold(&self) -> BTreeMap<PeerIndex, usize> {
+        let groups = self.groups.iter();
+        groups.flat_map(|group| group.untold(&self.table)).collect()
     }
 
     /// Prefixes in the table, rejected ones included.

@@ -128,8 +128,9 @@ async fn rejections(rib: &RibHandle, peer: PeerIndex) -> Option<Vec<RejectedSnap
     let mut by_reason: BTreeMap<_, RejectedSnapshot> = BTreeMap::new();
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
-        let (found, next): (Rejections, _) = rib.query(move |rib| rib.rejections(from)).await?;
-        for ((_, reason), rejected) in found.into_iter().filter(|((of, _), _)| *of == peer) {
+        let stretch = rib.query(move |rib| rib.rejections(peer, from));
+        let (found, next): (Rejections, _) = stretch.await?;
+        for (reason, rejected) in found {
             let known = by_reason.entry(reason.clone());
             let known = known.or_insert_with(|| RejectedSnapshot {
                 reason: reason.word.to_owned(),

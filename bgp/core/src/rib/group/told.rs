@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::Group;
-use super::reader::{Member, Reader, excludes};
+use super::reader::{Member, Position, Reader, excludes};
 use crate::rib::adj_out::Told;
 use crate::rib::egress::{EgressConfig, Exported};
 use crate::rib::exports::{Export, ExportRef};
@@ -20,50 +20,65 @@ use crate::types::{Family, FamilySet, Nlri, PathId};
 use crate::wire::{self, DecodeContext, UpdateOutcome};
 
 impl Group {
-    /// How many routes each member has been told, by family.
-    pub(in crate::rib) fn advertised(&self, table: &Table) -> BTreeMap<(PeerIndex, Family), usize> {
+    /// How many routes each member has been told, by family. Looks at what is told, however often.
+    pub(in crate::rib) fn advertised(&self) -> BTreeMap<(PeerIndex, Family), usize> {
         let mut advertised = BTreeMap::new();
         for reader in self.readers.values() {
-            // By place, as a full table has a million routes and the RIB waits meanwhile.
-            let mut by_export = vec![[0_usize; Family::ALL.len()]; self.exports.bound()];
-            let mut totals = [0_usize; Family::ALL.len()];
-            for (dest, _, export) in reader.told.iter() {
-                let family = table.dest(dest).prefix.family().index();
-                totals[family] += 1;
-                by_export[export.slot()][family] += 1;
-            }
-            for peer in reader.members.keys() {
-                for family in Family::ALL {
-                    let total = totals[family.index()];
-                    if total > 0 {
-                        advertised.insert((*peer, family), total);
-                    }
-                }
-            }
             let by_address: BTreeMap<IpAddr, PeerIndex> = reader
                 .members
                 .iter()
                 .map(|(peer, member)| (member.address, *peer))
                 .collect();
-            let told = self
-                .exports
-                .iter()
-                .map(|(at, export)| (export, by_export[at.slot()]));
-            for (export, counts) in told.filter(|(_, counts)| *counts != [0; Family::ALL.len()]) {
+            let mut totals = [0_usize; Family::ALL.len()];
+            let mut spared: BTreeMap<(PeerIndex, Family), usize> = BTreeMap::new();
+            for (at, export) in self.exports.iter() {
+                let times = reader.told.times(at);
+                if times == 0 {
+                    continue;
+                }
+                let family = export.announcement.family();
+                totals[family.index()] += times;
                 let named = by_address.get(&export.next_hop).copied();
                 let named = named.filter(|peer| Some(*peer) != export.source);
                 for peer in export.source.into_iter().chain(named) {
-                    for family in Family::ALL {
-                        if let Some(told) = advertised.get_mut(&(peer, family))
-                            && reader.members.contains_key(&peer)
-                        {
-                            *told -= counts[family.index()];
-                        }
+                    *spared.entry((peer, family)).or_default() += times;
+                }
+            }
+            for peer in reader.members.keys() {
+                for family in Family::ALL {
+                    let total = totals[family.index()];
+                    if total > 0 {
+                        let of = (*peer, family);
+                        let spared = spared.get(&of).copied().unwrap_or(0);
+                        advertised.insert(of, total - spared);
                     }
                 }
             }
         }
         advertised
+    }
+
+    /// How many changes each member has not been told yet: those that its reader has not looked at, and
+    /// those that it has not taken. Policies may make less of the former.
+    pub(in crate::rib) fn untold(&self, table: &Table) -> Vec<(PeerIndex, usize)> {
+        let mut untold = Vec::new();
+        for reader in self.readers.values() {
+            let since = |position: u64| {
+                let changes = table.journal.end().saturating_sub(position);
+                usize::try_from(changes).unwrap_or(usize::MAX)
+            };
+            let ahead = match reader.position {
+                Position::Sweep { next, then, .. } => {
+                    table.bound().saturating_sub(next as usize) + since(then)
+                }
+                Position::Journal(position) => since(position),
+            };
+            untold.extend(reader.members.iter().map(|(peer, member)| {
+                let waiting = reader.untaken(member).map(|chunk| chunk.deltas.len());
+                (*peer, ahead + waiting.sum::<usize>())
+            }));
+        }
+        untold
     }
 
     /// Whether a member may know something about a destination.

@@ -269,7 +269,40 @@ impl Club {
                 "count of client {peer}"
             );
         }
+        let untold = self.rib.untold();
+        for peer in self.believed.keys() {
+            assert_eq!(untold[&PeerIndex(*peer)], 0, "left for client {peer}");
+        }
     }
+}
+
+#[test]
+fn a_client_that_does_not_read_shows_by_what_it_has_not_been_told() {
+    let mut club = Club::new();
+    for peer in 0..3 {
+        club.up(peer);
+    }
+    club.pull_all();
+    for index in 0..PREFIXES {
+        club.announce(0, prefix(index).into(), 1);
+    }
+    while club.pull(1, 2) {}
+    let untold = |club: &Club| -> Vec<usize> { club.rib.untold().into_values().collect() };
+    let all = usize::from(PREFIXES);
+    assert_eq!(
+        untold(&club),
+        [all, 0, all],
+        "the first one told them itself"
+    );
+    // So much that it has to read on its own.
+    for med in 2..20 {
+        club.announce(0, prefix(0).into(), med);
+        while club.pull(1, 2) {}
+    }
+    let seen = untold(&club);
+    assert!(seen[2] > all && seen[1] == 0, "{seen:?}");
+    club.pull_all();
+    assert_eq!(untold(&club), [0, 0, 0]);
 }
 
 /// Terms of a session with a client: all may tell several paths, some are told all.

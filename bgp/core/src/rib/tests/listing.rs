@@ -106,17 +106,22 @@ fn rejected_routes_are_counted_by_peer_and_reason() {
     world.tell(0, announcement(0, &[prefix(0), prefix(1)], &[65_000]));
     world.tell(0, announcement(0, &[prefix(255)], &[9]));
     world.tell(1, announcement(1, &[prefix(0)], &[65_000]));
-    let (rejections, next) = world.rib.rejections(Cursor::default());
-    assert_eq!(next, None);
-    let seen: Vec<_> = rejections
-        .iter()
-        .map(|((peer, reason), rejected)| (peer.0, reason.word, rejected.count))
-        .collect();
-    assert_eq!(
-        seen,
-        [(0, "as-loop", 2), (0, "protected", 1), (1, "as-loop", 1)]
-    );
-    let protected = rejections.values().find(|it| it.example == prefix(255));
+    let of = |peer| {
+        let (rejections, next) = world.rib.rejections(PeerIndex(peer), Cursor::default());
+        assert_eq!(next, None);
+        rejections
+    };
+    let counts = |peer| -> Vec<_> {
+        let rejections = of(peer).into_iter();
+        rejections
+            .map(|(reason, rejected)| (reason.word, rejected.count))
+            .collect()
+    };
+    assert_eq!(counts(0), [("as-loop", 2), ("protected", 1)]);
+    assert_eq!(counts(1), [("as-loop", 1)]);
+    assert_eq!(counts(7), [], "nobody");
+    let of_zero = of(0);
+    let protected = of_zero.values().find(|it| it.example == prefix(255));
     assert_eq!(
         protected.unwrap().why,
         "it lies in 10.255.0.0/16, which is ours alone"
