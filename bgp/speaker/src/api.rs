@@ -33,8 +33,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
+use crate::accept;
 use crate::config::PeerName;
 use crate::error::Error;
 use crate::handle::{Clear, Dump, DumpPart, Listing, RouteQuery, SpeakerHandle};
@@ -164,24 +165,8 @@ pub(crate) fn serve(path: &Path, handle: SpeakerHandle) -> Result<JoinHandle<()>
     };
     let listener = bind(path).map_err(failed)?;
     Ok(tokio::spawn(async move {
-        // Ended with this task, so that no client keeps the speaker from its end.
-        let mut clients = JoinSet::new();
-        loop {
-            if clients.len() >= CONNECTIONS {
-                clients.join_next().await;
-            }
-            while clients.try_join_next().is_some() {}
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    clients.spawn(converse(stream, handle.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept on the local API");
-                    // Out of descriptors: others may close theirs meanwhile.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let converse = |stream| converse(stream, handle.clone());
+        accept::serve(&listener, CONNECTIONS, "local API", converse).await;
     }))
 }
 

@@ -5,6 +5,7 @@
 //! files. Does not own decisions, which are [`caracal_bgp_core`]'s, nor the kernel, which hides behind
 //! [`fib::Fib`], nor Kubernetes: [`config::SpeakerConfig`] is all that comes in.
 
+mod accept;
 pub mod api;
 pub mod config;
 mod connection;

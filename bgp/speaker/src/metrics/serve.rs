@@ -14,8 +14,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
+use crate::accept;
 use crate::handle::SpeakerHandle;
 use crate::metrics::encode;
 
@@ -36,32 +36,12 @@ pub(crate) async fn serve(address: SocketAddr, handle: SpeakerHandle) {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 tracing::info!(%address, "metrics are served");
-                accept(&listener, &handle).await;
+                let converse = |stream| converse(stream, handle.clone());
+                accept::serve(&listener, CONNECTIONS, "metrics", converse).await;
             }
             Err(error) => tracing::error!(%address, %error, "metrics are not served"),
         }
         tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn accept(listener: &TcpListener, handle: &SpeakerHandle) {
-    // Ended with this future, so that no client keeps the speaker from its end.
-    let mut clients = JoinSet::new();
-    loop {
-        if clients.len() >= CONNECTIONS {
-            clients.join_next().await;
-        }
-        while clients.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                clients.spawn(converse(stream, handle.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a scraper");
-                // Out of descriptors: others may close theirs meanwhile.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
     }
 }
 
