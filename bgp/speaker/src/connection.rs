@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use caracal_bgp_core::fsm::{CloseWhy, ConnId};
@@ -34,8 +34,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What a connection reports.
 #[derive(Debug)]
 pub(crate) enum ConnEvent {
-    /// A whole message came.
-    Frame(ConnId, Frame),
+    /// A whole message came, and when.
+    Frame(ConnId, Frame, Instant),
     /// What came is no message.
     Malformed(ConnId, Notification),
     /// The connection ended.
@@ -148,10 +148,11 @@ async fn read_all(
     events: mpsc::Sender<ConnEvent>,
 ) {
     let mut buffer = BytesMut::with_capacity(READ_SIZE);
+    let mut arrived = Instant::now();
     loop {
         loop {
             let event = match wire::frame(&mut buffer, max_len) {
-                Ok(Some(frame)) => ConnEvent::Frame(conn, frame),
+                Ok(Some(frame)) => ConnEvent::Frame(conn, frame, arrived),
                 Ok(None) => break,
                 Err(notification) => {
                     let _ = events.send(ConnEvent::Malformed(conn, notification)).await;
@@ -165,7 +166,10 @@ async fn read_all(
         buffer.reserve(READ_SIZE);
         let why = match socket.read_buf(&mut buffer).await {
             Ok(0) => CloseWhy::Eof,
-            Ok(_) => continue,
+            Ok(_) => {
+                arrived = Instant::now();
+                continue;
+            }
             Err(error) => close_why(&error),
         };
         let _ = events.send(ConnEvent::Closed(conn, why)).await;

@@ -1,6 +1,7 @@
 //! The seam between the speaker and whatever forwards packets.
 //!
-//! Owns the trait [`Fib`] and the plain data that crosses it. Does not own the kernel.
+//! Owns the trait [`Fib`], the plain data that crosses it, and the counts of what a FIB does. Does not
+//! own the kernel.
 //!
 //! ```text
 //! RIB thread --FibChange--> pending, latest per prefix --> FIB thread --Fib::apply--> kernel
@@ -8,11 +9,15 @@
 //!     +------------------------- FibEvent (bounded channel) <---------------------------+
 //! ```
 
+mod work;
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use caracal_bgp_core::types::Prefix;
 use tokio::sync::mpsc;
+
+pub use work::{Drift, FibWork, WriteOutcome};
 
 /// How many events a FIB may have under way before it waits for the speaker. One batch of
 /// acknowledgements fits; a FIB that waits delays only itself.
@@ -38,6 +43,9 @@ pub trait Fib: Send {
     /// since start are left over from an earlier life and go. Called once, after the last
     /// [`Fib::apply`] of the first table.
     fn initial_sync_complete(&mut self);
+
+    /// Where it counts what it does; asked once, before the first [`Fib::apply`].
+    fn work(&self) -> Arc<FibWork>;
 }
 
 /// The FIB of a speaker that forwards.
@@ -88,6 +96,8 @@ pub enum FibEvent {
         prefix: Prefix,
         /// [`FibChange::seq`] of the change.
         seq: u64,
+        /// Whether nothing was said of the change before: it has not failed in between.
+        first: bool,
     },
     /// The kernel refused. The speaker tells nobody about the route.
     Failed {

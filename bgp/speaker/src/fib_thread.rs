@@ -69,6 +69,11 @@ impl FibQueue {
         self.0.1.notify_one();
     }
 
+    /// How many changes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().changes.len()
+    }
+
     /// Takes no more changes and drops those that wait: what the FIB holds stays.
     pub(crate) fn close(&self) {
         let mut waiting = self.lock();

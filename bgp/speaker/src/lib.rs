@@ -7,6 +7,7 @@
 
 mod accept;
 pub mod api;
+mod arrivals;
 pub mod config;
 mod connection;
 pub mod error;
@@ -15,7 +16,7 @@ mod export;
 pub mod fib;
 mod fib_thread;
 pub mod handle;
-pub mod metrics;
+mod metrics;
 pub mod net;
 mod rib_thread;
 mod session;
@@ -26,6 +27,8 @@ mod translate;
 
 pub use config::{PeerConfig, PeerName, SpeakerConfig};
 pub use error::Error;
-pub use fib::{Fib, FibChange, FibEvent, FibNextHop, FibRoute, Forwarding};
+pub use fib::{
+    Drift, Fib, FibChange, FibEvent, FibNextHop, FibRoute, FibWork, Forwarding, WriteOutcome,
+};
 pub use handle::{How, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
 pub use speaker::Speaker;

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use caracal_bgp_core::bmp::{PeerDownReason, SessionFacts};
 use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig, RibOptions};
 use caracal_bgp_core::types::{Family, NextHop};
+use caracal_bgp_core::wire::Update;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::arrivals::{Run, UpdateToFib};
 use crate::error::Error;
 use crate::export::{Call, Stations};
 use crate::fib::{FibChange, FibNextHop, FibRoute};
@@ -40,6 +42,12 @@ const SERVE_TIME: Duration = Duration::from_millis(5);
 pub(crate) enum Input {
     /// An event for the machine.
     Event(Event),
+    /// [`Event::Update`], and when it came.
+    Update {
+        peer: PeerId,
+        update: Update,
+        arrived: Instant,
+    },
     /// [`Event::PeerUp`], with the way of its routes to the writer.
     Up(Event, Box<Arrival>),
     /// [`Event::PeerDown`], with what stations are told of it.
@@ -140,6 +148,8 @@ pub(crate) fn outlet() -> (Outlet, mpsc::Receiver<Bytes>, mpsc::Receiver<PrefixA
 /// Where the RIB thread reports.
 pub(crate) struct Outlets {
     pub(crate) fib: FibQueue,
+    /// Where is noted what UPDATEs ask of the FIB.
+    pub(crate) update_to_fib: Arc<UpdateToFib>,
     /// Grows with every burst that had an effect.
     pub(crate) changes: Arc<watch::Sender<u64>>,
     /// Turns false when our restart is over.
@@ -185,7 +195,9 @@ async fn run(
         ways: WaysCache::default(),
         stations: Stations::default(),
         followed: false,
+        runs: Vec::new(),
     };
+    worker.note_requests(0, None);
     loop {
         worker.act();
         worker.serve();
@@ -233,6 +245,8 @@ struct Worker {
     stations: Stations,
     /// The RIB says what changes.
     followed: bool,
+    /// What is behind the requests to the FIB among `actions`.
+    runs: Vec<Run>,
 }
 
 impl Worker {
@@ -240,8 +254,13 @@ impl Worker {
         match input {
             Input::Event(event) => {
                 self.warn_of_dead_ends(&event);
-                self.handle(event);
+                self.handle(event, None);
             }
+            Input::Update {
+                peer,
+                update,
+                arrived,
+            } => self.handle(Event::Update { peer, update }, Some(arrived)),
             Input::Up(event, arrival) => {
                 let Arrival {
                     facts,
@@ -252,20 +271,20 @@ impl Worker {
                 self.writers.retain(|other, _| other.index != peer.index);
                 self.writers.insert(peer, outlet);
                 self.stations.session_up(facts, board);
-                self.handle(event);
+                self.handle(event, None);
             }
             Input::Down(event, peer, reason) => {
                 self.writers.remove(&peer);
                 self.stations.session_down(peer, &reason);
                 self.warn_of_dead_ends(&event);
-                self.handle(event);
+                self.handle(event, None);
             }
             Input::Station(call) => {
                 self.stations.call(call, &self.rib);
                 let wanted = self.stations.follow_table();
                 if wanted != self.followed {
                     self.followed = wanted;
-                    self.handle(Event::Follow { wanted });
+                    self.handle(Event::Follow { wanted }, None);
                 }
             }
             Input::Pull(peer) => self.ready.push_back(peer),
@@ -273,8 +292,24 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    /// Has the RIB take an event in; `arrived` is when, for an UPDATE.
+    fn handle(&mut self, event: Event, arrived: Option<Instant>) {
+        let before = self.actions.len();
         self.rib.handle(Instant::now(), event, &mut self.actions);
+        self.note_requests(before, arrived);
+    }
+
+    /// Notes what was behind the requests to the FIB among the actions from `before` on. Their numbers
+    /// grow, so that the last one says it all.
+    fn note_requests(&mut self, before: usize, arrived: Option<Instant>) {
+        let mut latest = self.actions[before..].iter().rev();
+        let last = latest.find_map(|action| match action {
+            Action::Fib { seq, .. } => Some(*seq),
+            _ => None,
+        });
+        if let Some(last) = last {
+            self.runs.push(Run { last, arrived });
+        }
     }
 
     /// Tells the FIB at once of next hops that lead nowhere any more: to work out what becomes of
@@ -294,7 +329,9 @@ impl Worker {
     fn handle_timeout(&mut self) {
         let now = Instant::now();
         if self.rib.poll_timeout().is_some_and(|due| due <= now) {
+            let before = self.actions.len();
             self.rib.handle_timeout(now, &mut self.actions);
+            self.note_requests(before, None);
         }
     }
 
@@ -364,6 +401,11 @@ impl Worker {
                     }
                 }
             }
+        }
+        // Before the FIB can answer.
+        if !self.runs.is_empty() {
+            let runs = self.runs.drain(..);
+            self.outlets.update_to_fib.asked(Instant::now(), runs);
         }
         self.outlets.fib.push(changes);
         if complete {

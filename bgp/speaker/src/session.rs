@@ -368,7 +368,7 @@ impl Session {
 
     fn arrive(&mut self, arrival: ConnEvent) {
         match arrival {
-            ConnEvent::Frame(conn, frame) => self.framed(conn, &frame),
+            ConnEvent::Frame(conn, frame, arrived) => self.framed(conn, &frame, arrived),
             ConnEvent::Malformed(conn, notification) => {
                 self.handle(Event::Malformed { conn, notification }, None);
             }
@@ -384,13 +384,13 @@ impl Session {
         }
     }
 
-    fn handle(&mut self, event: Event, delivery: Option<RibEvent>) {
+    fn handle(&mut self, event: Event, delivery: Option<Input>) {
         let mut actions = Vec::new();
         self.machine.handle(Instant::now(), event, &mut actions);
         self.act(actions, delivery);
     }
 
-    fn act(&mut self, actions: Vec<Action>, mut delivery: Option<RibEvent>) {
+    fn act(&mut self, actions: Vec<Action>, mut delivery: Option<Input>) {
         let reason = self.down_reason(&actions);
         for action in actions {
             match action {
@@ -402,9 +402,7 @@ impl Session {
                 }
                 Action::Up { conn, negotiated } => self.up(conn, negotiated),
                 Action::Deliver { .. } => {
-                    if let Some(event) = delivery.take() {
-                        self.outbox.push_back(Input::Event(event));
-                    }
+                    self.outbox.extend(delivery.take());
                 }
                 Action::Down { why, retain } => self.down(why, retain, reason.as_ref()),
                 Action::DropRetained => self.forget_routes(),

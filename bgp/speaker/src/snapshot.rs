@@ -13,7 +13,7 @@ use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
 pub use route::{Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot};
 
-use crate::status::CounterSnapshot;
+use crate::status::{CounterSnapshot, HistogramSnapshot};
 
 /// The whole speaker at one moment, without its routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,10 @@ pub struct SpeakerSnapshot {
     pub prefixes: usize,
     /// Routes on their way to the kernel, by family; none when the RIB was too busy to say.
     pub fib: Vec<FibCountSnapshot>,
+    /// What it takes to bring routes into the kernel; absent where nothing is forwarded.
+    pub forwarding: Option<ForwardingSnapshot>,
+    /// What waits between the parts of the speaker.
+    pub channels: Vec<ChannelSnapshot>,
     /// Sessions by name.
     pub peers: Vec<PeerSnapshot>,
     /// Ranges that let peers in, by name.
@@ -71,6 +75,56 @@ pub struct FibCountSnapshot {
     pub failed: usize,
     /// How often what peers are told has changed since the start.
     pub best_path_changes: u64,
+}
+
+/// What it takes to bring routes into the kernel, and to keep them there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardingSnapshot {
+    /// From UPDATEs to the kernel, by family.
+    pub update_to_fib: Vec<UpdateToFibSnapshot>,
+    /// Batches written to the kernel, by what became of them.
+    pub writes: Vec<WriteSnapshot>,
+    /// What others changed and was put right, by kind.
+    pub repairs: Vec<RepairSnapshot>,
+}
+
+/// How long routes of a family took from the UPDATE that caused them to the kernel's acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateToFibSnapshot {
+    /// Which family.
+    #[serde(with = "text")]
+    pub family: Family,
+    /// One for each route, and for each withdrawal.
+    pub took: HistogramSnapshot,
+}
+
+/// How long batches took that came to the same end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteSnapshot {
+    /// `acknowledged`, `refused` or `failed`.
+    pub outcome: String,
+    /// One for each batch.
+    pub took: HistogramSnapshot,
+}
+
+/// What others changed in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairSnapshot {
+    /// In which way: see [`crate::Drift`].
+    pub kind: String,
+    /// How much of it was put right since the start.
+    pub count: u64,
+}
+
+/// What waits between two parts of the speaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelSnapshot {
+    /// Whom it waits for, in one word that never changes.
+    pub name: String,
+    /// How much waits.
+    pub depth: usize,
+    /// How much has been left out since the start; absent where nothing ever is, and the sender waits.
+    pub dropped: Option<u64>,
 }
 
 /// One peer, with what becomes of its routes.
@@ -160,6 +214,9 @@ pub struct PeerSnapshot {
     pub terms: Option<TermsSnapshot>,
     /// What BFD says of the path, once it has said anything.
     pub bfd: Option<BfdSnapshot>,
+    /// Changes of routes that it has not been told yet, before policy; the whole table for one that is
+    /// told everything anew.
+    pub untold: usize,
     /// Messages, errors and flaps since start.
     pub counters: CounterSnapshot,
     /// Per negotiated family.
@@ -184,6 +241,10 @@ pub struct BfdSnapshot {
     pub independent: bool,
     /// How often the state has changed.
     pub transitions: u64,
+    /// The last time that the peer's silence took it down: how long nothing had been heard, in
+    /// microseconds.
+    #[serde(default)]
+    pub detected_us: Option<u64>,
 }
 
 /// What two speakers have agreed on.

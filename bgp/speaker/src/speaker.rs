@@ -32,10 +32,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
+use crate::arrivals::UpdateToFib;
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::export::{Dump, DumpStream, Exports, Own};
-use crate::fib::{FibEvent, Forwarding};
+use crate::fib::{FibEvent, FibWork, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
     BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
@@ -102,6 +103,7 @@ impl Speaker {
         peers.set_ranges(&config);
         let (restarting_sender, restarting) = watch::channel(config.restarting);
         let fib_queue = FibQueue::default();
+        let update_to_fib = Arc::new(UpdateToFib::default());
         let (intake, arrivals) = mpsc::channel(INTAKE_DEPTH);
         let (incoming, connections) = mpsc::channel(INTAKE_DEPTH);
         let mut supervisor = Supervisor {
@@ -111,6 +113,8 @@ impl Speaker {
             rib: RibHandle::closed(),
             restarting,
             fib_queue: fib_queue.clone(),
+            update_to_fib: Arc::clone(&update_to_fib),
+            fib_work: forwarding.as_ref().map(|it| it.fib.work()),
             links: Links::new(interfaces.clone(), discovery),
             intake,
             incoming,
@@ -141,6 +145,7 @@ impl Speaker {
         let added = supervisor.add_configured();
         let outlets = Outlets {
             fib: fib_queue.clone(),
+            update_to_fib: Arc::clone(&update_to_fib),
             changes: changed,
             restarting: restarting_sender,
         };
@@ -151,7 +156,8 @@ impl Speaker {
         if let Some(Forwarding { fib, events }) = forwarding {
             let thread = fib_thread::spawn(fib_queue, fib)?;
             supervisor.threads.push(thread);
-            let answers = forward_answers(events, rib, supervisor.intake.clone());
+            let intake = supervisor.intake.clone();
+            let answers = forward_answers(events, rib, intake, update_to_fib);
             supervisor.tasks.push(tokio::spawn(answers));
         }
         // After all that can fail: what is told from here on is ended with the speaker.
@@ -215,6 +221,9 @@ struct Supervisor {
     board: Board,
     restarting: watch::Receiver<bool>,
     fib_queue: FibQueue,
+    update_to_fib: Arc<UpdateToFib>,
+    /// Where there is a FIB.
+    fib_work: Option<Arc<FibWork>>,
     links: Links,
     bfd: Option<BfdOptions>,
     /// Once a peer has asked for it.
@@ -501,15 +510,22 @@ async fn forward_answers(
     mut events: mpsc::Receiver<FibEvent>,
     rib: RibHandle,
     intake: mpsc::Sender<Arrival>,
+    update_to_fib: Arc<UpdateToFib>,
 ) {
     let mut arrived = Vec::new();
+    let mut acknowledged = Vec::new();
     while events.recv_many(&mut arrived, ANSWERS_AT_ONCE).await > 0 {
+        // Before anything waits for the RIB.
+        let now = Instant::now();
         let mut answers = Vec::new();
         for event in arrived.drain(..) {
             let link = |ifindex, name, up| Arrival::Link { ifindex, name, up };
             let arrival = match event {
-                FibEvent::Installed { prefix, seq } => {
+                FibEvent::Installed { prefix, seq, first } => {
                     let failed = None;
+                    if first {
+                        acknowledged.push((prefix.family(), seq));
+                    }
                     answers.push(FibAnswer {
                         prefix,
                         seq,
@@ -538,6 +554,8 @@ async fn forward_answers(
                 return;
             }
         }
+        update_to_fib.acknowledged(now, &acknowledged);
+        acknowledged.clear();
         if !answers.is_empty() {
             rib.event(RibEvent::Answered(answers)).await;
         }

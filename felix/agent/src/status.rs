@@ -260,6 +260,7 @@ mod tests {
             established_count: 0,
             terms: None,
             bfd: None,
+            untold: 0,
             counters: CounterSnapshot::default(),
             families: Vec::new(),
         }
@@ -272,6 +273,8 @@ mod tests {
             deferring: false,
             prefixes: 0,
             fib: Vec::new(),
+            forwarding: None,
+            channels: Vec::new(),
             peers: vec![peer],
             ranges: Vec::new(),
             stations: Vec::new(),

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::Prefix;
-use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibRoute};
+use caracal_bgp_speaker::{Drift, Fib, FibChange, FibEvent, FibNextHop, FibRoute};
 use caracal_fib::{FibControl, FibOptions, KernelFib, NamedNetns, PreferredSource, link};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
@@ -318,20 +318,37 @@ fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone()
         .nth(1)
         .unwrap()
         .to_owned();
-    for harm in [
-        "route del 10.1.0.0/26 metric 512".to_owned(),
-        "-6 route del fd00:1::/64 metric 512".to_owned(),
-        "route replace 10.2.0.0/26 via 10.0.2.2 metric 512".to_owned(),
-        format!("nexthop del id {group}"),
-        "nexthop flush proto 214".to_owned(),
-    ] {
+    let work = subject.fib.work();
+    let repairs = || Drift::ALL.map(|drift| work.repairs(drift));
+    assert_eq!(repairs(), [0; 4], "our own writes are nobody's fault");
+    // How many missing, replaced, stray, next hops and groups.
+    let harms: [(String, [u64; 4]); 6] = [
+        ("route del 10.1.0.0/26 metric 512".to_owned(), [1, 0, 0, 0]),
+        (
+            "-6 route del fd00:1::/64 metric 512".to_owned(),
+            [1, 0, 0, 0],
+        ),
+        (
+            "route replace 10.2.0.0/26 via 10.0.2.2 metric 512".to_owned(),
+            [0, 1, 0, 0],
+        ),
+        (
+            "route add 10.9.0.0/26 via 10.0.1.2 metric 512 proto 214".to_owned(),
+            [0, 0, 1, 0],
+        ),
+        (format!("nexthop del id {group}"), [1, 0, 0, 1]),
+        ("nexthop flush proto 214".to_owned(), [3, 0, 0, 7]),
+    ];
+    for (harm, expected) in harms {
+        let before = repairs();
         ip(node, &harm);
         let start = Instant::now();
         until(&harm, || {
             let now = routes(node);
             let whole = ["10.1.0.0/26", "10.2.0.0/26", "fd00:1::/64"];
             let all = whole.iter().all(|prefix| now.contains(prefix));
-            if all && now.contains("via 10.0.1.2 dev up1 weight 1") {
+            let stray = now.contains("10.9.0.0/26");
+            if all && !stray && now.contains("via 10.0.1.2 dev up1 weight 1") {
                 Ok(())
             } else {
                 Err(now)
@@ -339,7 +356,26 @@ fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone()
         });
         println!("{harm}: repaired after {:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_secs(1), "{harm}");
+        until("the repair counted", || {
+            let now = repairs();
+            let more: Vec<u64> = now.iter().zip(before).map(|(now, was)| now - was).collect();
+            // A flush is many deletions, between which some are put right and deleted again.
+            let enough = harm.contains("flush")
+                && more
+                    .iter()
+                    .zip(expected)
+                    .all(|(seen, least)| *seen >= least);
+            if more == expected || enough {
+                Ok(())
+            } else {
+                Err(format!("{harm}: {more:?}"))
+            }
+        });
     }
+    let writes = work.writes();
+    let counts: Vec<u64> = writes.iter().map(|written| written.took.count()).collect();
+    assert!(counts[0] >= 6, "{writes:?}");
+    assert_eq!(counts[1..], [0, 0], "nothing was refused: {writes:?}");
     let others = ip(node, "route show") + &ip(node, "nexthop show");
     for foreign in [
         "10.7.0.0/26 via 10.0.1.2 dev up1 metric 512",
@@ -391,6 +427,7 @@ fn carrier_loss_is_told_and_its_return_restores_everything() {
         });
         println!("carrier {up}: in the kernel after {:?}", start.elapsed());
     }
+    let work = subject.fib.work();
     // The whole link goes, and with it its addresses.
     ip(node, "link del up1");
     subject.event("link gone", |event| match event {
@@ -403,6 +440,8 @@ fn carrier_loss_is_told_and_its_return_restores_everything() {
             _ => Ok(()),
         })
     });
+    let repairs = Drift::ALL.map(|drift| work.repairs(drift));
+    assert_eq!(repairs, [0; 4], "the kernel drops these itself");
     subject.fib.stop();
 }
 

@@ -126,15 +126,19 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     if peer.draining {
         facts.add("draining", "traffic is turned away".to_owned());
     }
+    if is_up(peer) && peer.untold > 0 {
+        facts.add("still to tell", counted(peer.untold, "change"));
+    }
     if let Some(bfd) = &peer.bfd {
         let since = ago(bfd.since_ms, now_ms);
-        facts.add(
-            "BFD",
-            format!(
-                "{} for {since} ({}), peer says {}",
-                bfd.state, bfd.reason, bfd.remote_state
-            ),
+        let mut text = format!(
+            "{} for {since} ({}), peer says {}",
+            bfd.state, bfd.reason, bfd.remote_state
         );
+        if let Some(us) = bfd.detected_us {
+            text.push_str(&format!(", last failure seen after {} ms", us / 1000));
+        }
+        facts.add("BFD", text);
     }
     if let Some(terms) = &peer.terms {
         agreed(terms, &mut facts);

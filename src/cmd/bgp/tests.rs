@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use caracal_bfdd::proto::Reason;
 use caracal_bgp_core::types::{Asn, Family, RouterId};
 use caracal_bgp_speaker::api::RoutesView;
 use caracal_bgp_speaker::snapshot::{
@@ -48,6 +49,7 @@ fn peer(name: &str, asn: u32) -> PeerSnapshot {
         established_count: 0,
         terms: None,
         bfd: None,
+        untold: 0,
         counters: CounterSnapshot::default(),
         families: Vec::new(),
     }
@@ -99,12 +101,12 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     let mut dead_path = up("tor4");
     dead_path.bfd = Some(BfdSnapshot {
         state: "Down".to_owned(),
-        reason: "the peer does not answer".to_owned(),
+        reason: Reason::DetectionTimeExpired.to_string(),
         ..BfdSnapshot::default()
     });
     let mut unknown = peer("unnumbered", 65_009);
     (unknown.remote, unknown.asn) = (None, None);
-    unknown.why = "no router advertisement on eth2".to_owned();
+    unknown.why = "eth2: no router has been heard on the link".to_owned();
     let speaker = SpeakerSnapshot {
         asn: Asn(65_000),
         router_id: RouterId(1),
@@ -117,6 +119,8 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
             failed: 1,
             best_path_changes: 14,
         }],
+        forwarding: None,
+        channels: Vec::new(),
         peers: vec![
             up("tor1"),
             PeerSnapshot {
@@ -156,7 +160,7 @@ fn one_session_is_told_in_full() {
     peer.authentication = "tcp-ao".to_owned();
     peer.last_received_error = Some(ErrorSnapshot {
         at_ms: NOW - 77 * 60 * MINUTE,
-        text: "Cease, Administrative Shutdown: \"moving house\"".to_owned(),
+        text: "cease: administrative shutdown (\"moving house\")".to_owned(),
     });
     peer.terms = Some(TermsSnapshot {
         hold_time_secs: 90,
@@ -178,10 +182,12 @@ fn one_session_is_told_in_full() {
     peer.bfd = Some(BfdSnapshot {
         state: "Up".to_owned(),
         since_ms: NOW - 5 * MINUTE,
-        reason: "the peer answers".to_owned(),
+        reason: Reason::Heard.to_string(),
         remote_state: "Up".to_owned(),
+        detected_us: Some(931_400),
         ..BfdSnapshot::default()
     });
+    peer.untold = 120;
     let counts = |update| MessageCounts {
         open: 2,
         update,
@@ -209,9 +215,9 @@ fn one_session_is_told_in_full() {
         rejected: vec![
             rejected(
                 "policy",
-                Some("no-lab"),
+                Some("no-lab: lab"),
                 12,
-                "the import policy rejects it: rule 'no-lab'",
+                "the import policy rejects it: rule 'no-lab: lab'",
             ),
             rejected("as-loop", None, 1, "our AS is in its path"),
         ],

@@ -3,7 +3,7 @@
 //! Owns the ways from sessions to readers. Does not own what is recorded where. A session never
 //! waits: what a reader leaves waiting has a bound, beyond which messages are counted and left out.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +25,8 @@ pub(crate) struct Trace(Arc<Readers>);
 struct Readers {
     /// Whether there is any: all that a session looks at where nobody records.
     any: AtomicBool,
+    /// Records that were left out, over all readers since the start.
+    dropped: AtomicU64,
     all: Mutex<Vec<Reader>>,
 }
 
@@ -45,6 +47,13 @@ struct Backlog {
 pub(crate) struct MessageFacts {
     pub(crate) session: Session,
     pub(crate) form: MessageForm,
+}
+
+/// What waits for readers, and what was left out as they were too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Records {
+    pub(crate) waiting: usize,
+    pub(crate) dropped: u64,
 }
 
 impl Trace {
@@ -80,8 +89,18 @@ impl Trace {
         }
         let octets = octets.freeze();
         let mut readers = lock(&self.0.all);
-        readers.retain(|reader| reader.take(&octets));
+        readers.retain(|reader| reader.take(&octets, &self.0.dropped));
         self.0.any.store(!readers.is_empty(), Ordering::Relaxed);
+    }
+
+    /// How records fare.
+    pub(crate) fn backlog(&self) -> Records {
+        let readers = lock(&self.0.all);
+        let waiting = |reader: &Reader| reader.records.max_capacity() - reader.records.capacity();
+        Records {
+            waiting: readers.iter().map(waiting).sum(),
+            dropped: self.0.dropped.load(Ordering::Relaxed),
+        }
     }
 
     /// Begins to record for one reader more.
@@ -104,13 +123,14 @@ impl Trace {
 
 impl Reader {
     /// Hands a record over; false when nobody reads any more.
-    fn take(&self, record: &Bytes) -> bool {
+    fn take(&self, record: &Bytes, dropped: &AtomicU64) -> bool {
         let waiting = self.backlog.octets.load(Ordering::Relaxed);
         let permit = match self.records.try_reserve() {
             Err(mpsc::error::TrySendError::Closed(())) => return false,
             Ok(permit) if waiting + record.len() <= OCTETS => permit,
             Ok(_) | Err(mpsc::error::TrySendError::Full(())) => {
                 self.backlog.lost.fetch_add(1, Ordering::Relaxed);
+                dropped.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
         };
@@ -195,6 +215,9 @@ mod tests {
         assert_eq!(quick.lost(), 0);
         let lost = slow.lost();
         assert!(lost > 1000 - OCTETS / LONG - 1, "{lost}");
+        let records = trace.backlog();
+        assert_eq!(records.dropped, lost as u64);
+        assert_eq!(records.waiting, 1000 - lost);
         // What it takes makes room for more.
         for _ in 0..1000 - lost {
             slow.next().await.unwrap();

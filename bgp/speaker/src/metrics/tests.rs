@@ -4,11 +4,36 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use caracal_bgp_core::types::{Asn, Family, RouterId};
 
+use super::table::METRICS;
 use super::*;
-use crate::snapshot::{BfdSnapshot, FibCountSnapshot, RangeSnapshot};
-use crate::status::{CounterSnapshot, FlapReason, NotificationCount};
+use crate::fib::{Drift, FibWork, WriteOutcome};
+use crate::snapshot::{
+    BfdSnapshot, ChannelSnapshot, FamilySnapshot, FibCountSnapshot, ForwardingSnapshot,
+    PeerSnapshot, RangeSnapshot, SessionState, UpdateToFibSnapshot,
+};
+use crate::status::{
+    CounterSnapshot, Direction, FlapReason, Histogram, MessageCounts, NotificationCount,
+};
 
 const DOCUMENT: &str = include_str!("../../../../docs/metrics.md");
+
+fn forwarding() -> ForwardingSnapshot {
+    let took = Histogram::default();
+    for ms in [1, 30, 40, 90_000] {
+        took.observe(Duration::from_millis(ms));
+    }
+    let work = FibWork::default();
+    work.wrote(WriteOutcome::Refused, Duration::from_micros(300));
+    work.repaired(Drift::Stray);
+    ForwardingSnapshot {
+        update_to_fib: vec![UpdateToFibSnapshot {
+            family: Family::Ipv4Unicast,
+            took: took.snapshot(),
+        }],
+        writes: work.writes(),
+        repairs: work.all_repairs(),
+    }
+}
 
 fn everything() -> SpeakerSnapshot {
     let peer = PeerSnapshot {
@@ -35,8 +60,10 @@ fn everything() -> SpeakerSnapshot {
         terms: None,
         bfd: Some(BfdSnapshot {
             state: "Down".to_owned(),
+            detected_us: Some(150_250),
             ..BfdSnapshot::default()
         }),
+        untold: 11,
         counters: CounterSnapshot {
             received: MessageCounts {
                 update: 7,
@@ -75,6 +102,12 @@ fn everything() -> SpeakerSnapshot {
             failed: 3,
             best_path_changes: 40,
         }],
+        forwarding: Some(forwarding()),
+        channels: vec![ChannelSnapshot {
+            name: "records".to_owned(),
+            depth: 5,
+            dropped: Some(6),
+        }],
         peers: vec![peer],
         ranges: vec![RangeSnapshot {
             name: "pods".to_owned(),
@@ -106,6 +139,22 @@ fn each_metric_is_scraped_with_its_labels() {
         r#"caracal_bgp_best_path_changes_total{family="ipv6-unicast"} 40"#,
         r#"caracal_fib_routes{family="ipv6-unicast",state="failed"} 3"#,
         r#"caracal_bfd_session_up{peer="tor\"1"} 0"#,
+        r#"caracal_bfd_detect_seconds{peer="tor\"1"} 0.15025"#,
+        r#"caracal_bgp_untold_changes{peer="tor\"1"} 11"#,
+        r#"caracal_bgp_update_to_fib_seconds_bucket{le="0.001",family="ipv4-unicast"} 1"#,
+        r#"caracal_bgp_update_to_fib_seconds_bucket{le="0.025",family="ipv4-unicast"} 1"#,
+        r#"caracal_bgp_update_to_fib_seconds_bucket{le="0.05",family="ipv4-unicast"} 3"#,
+        r#"caracal_bgp_update_to_fib_seconds_bucket{le="60.0",family="ipv4-unicast"} 3"#,
+        r#"caracal_bgp_update_to_fib_seconds_bucket{le="+Inf",family="ipv4-unicast"} 4"#,
+        r#"caracal_bgp_update_to_fib_seconds_count{family="ipv4-unicast"} 4"#,
+        r#"caracal_bgp_update_to_fib_seconds_sum{family="ipv4-unicast"} 90.071"#,
+        r#"caracal_fib_apply_seconds_count{outcome="refused"} 1"#,
+        r#"caracal_fib_apply_seconds_count{outcome="acknowledged"} 0"#,
+        r#"caracal_fib_drift_total{kind="stray"} 1"#,
+        r#"caracal_fib_drift_total{kind="missing"} 0"#,
+        r#"caracal_channel_depth{channel="records"} 5"#,
+        r#"caracal_channel_drops_total{channel="records"} 6"#,
+        "# TYPE caracal_bgp_update_to_fib_seconds histogram",
         "# TYPE caracal_bgp_messages counter",
         "# EOF",
     ] {
@@ -118,28 +167,57 @@ fn each_metric_is_scraped_with_its_labels() {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split(['{', ' ']).next())
+        .map(metric_of)
         .collect();
     let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
     assert_eq!(sampled, known);
     assert_eq!(known.len(), METRICS.len(), "a name twice");
 }
 
+/// Of which metric a sample is.
+fn metric_of(sample: &str) -> &str {
+    let endings = ["_bucket", "_sum", "_count"];
+    let parts = endings.iter().filter_map(|end| sample.strip_suffix(end));
+    let mut histograms = parts.filter(|name| {
+        let known = METRICS.iter().find(|metric| metric.name == *name);
+        known.is_some_and(|metric| matches!(metric.read, Read::Histogram(_)))
+    });
+    histograms.next().unwrap_or(sample)
+}
+
 #[test]
 fn names_and_labels_follow_the_rules() {
     for metric in METRICS {
-        let (name, counter) = (metric.name, metric.kind == Kind::Counter);
+        let name = metric.name;
+        let counter = matches!(metric.read, Read::Counter(_));
+        let fractions = matches!(metric.read, Read::Seconds(_) | Read::Histogram(_));
         assert!(name.starts_with("caracal_"), "{name}");
         assert_eq!(name.ends_with("_total"), counter, "{name}");
-        for sample in (metric.read)(&everything()) {
-            assert_eq!(sample.0.len(), metric.labels.len(), "{name}");
+        assert!(!fractions || name.ends_with("_seconds"), "{name}");
+        let everything = everything();
+        let labels: Vec<Vec<String>> = match metric.read {
+            Read::Gauge(read) | Read::Counter(read) => labels_of(read(&everything)),
+            Read::Seconds(read) => labels_of(read(&everything)),
+            Read::Histogram(read) => labels_of(read(&everything)),
+        };
+        for values in labels {
+            assert_eq!(values.len(), metric.labels.len(), "{name}");
         }
     }
+}
+
+fn labels_of<T>(samples: Vec<Sample<T>>) -> Vec<Vec<String>> {
+    samples
+        .into_iter()
+        .map(|Sample(values, _)| values)
+        .collect()
 }
 
 #[test]
 fn what_is_not_known_is_absent_and_not_zero() {
     let mut speaker = everything();
     speaker.fib.clear();
+    speaker.forwarding = None;
     let peer = &mut speaker.peers[0];
     (peer.bfd, peer.state, peer.asn) = (None, SessionState::Active, None);
     let text = encode(speaker).unwrap();
@@ -147,6 +225,11 @@ fn what_is_not_known_is_absent_and_not_zero() {
         "caracal_bgp_rib_prefixes",
         "caracal_fib_routes",
         "caracal_bfd_session_up",
+        "caracal_bfd_detect_seconds",
+        "caracal_bgp_untold_changes",
+        "caracal_bgp_update_to_fib_seconds",
+        "caracal_fib_apply_seconds",
+        "caracal_fib_drift",
         "caracal_bgp_session_established_timestamp_seconds",
     ] {
         assert!(!text.contains(name), "{name} in\n{text}");
@@ -154,9 +237,25 @@ fn what_is_not_known_is_absent_and_not_zero() {
     assert!(text.contains(r#"caracal_bgp_session_up{peer="tor\"1",peer_asn=""} 0"#));
 }
 
+/// The table of docs/metrics.md.
+fn documentation() -> String {
+    let mut text = "| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for metric in METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
+        let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
+        let kind = metric.kind();
+        let kind = kind.as_str();
+        text.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    text
+}
+
 #[test]
 fn the_document_has_the_table_of_the_code() {
     let table = documentation();
+    if let Ok(file) = std::env::var("CARACAL_METRICS_TABLE") {
+        std::fs::write(file, &table).unwrap();
+    }
     assert!(
         DOCUMENT.contains(&table),
         "docs/metrics.md has drifted; its table shall be\n{table}"

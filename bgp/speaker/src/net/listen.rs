@@ -262,7 +262,8 @@ fn warn_of_short_queues() {
     let limit = limit.ok().and_then(|text| text.trim().parse::<i32>().ok());
     if let Some(limit) = limit.filter(|limit| *limit < BACKLOG) {
         tracing::warn!(
-            "net.core.somaxconn is {limit}: of more peers that dial at once, some wait a second"
+            limit,
+            "net.core.somaxconn is low: of more peers that dial at once, some wait a second"
         );
     }
 }

@@ -1,5 +1,7 @@
 //! What the peer says: from frames to the machine's events and the RIB's.
 
+use std::time::Instant;
+
 use caracal_bgp_core::fsm::{ConnId, Event, Incoming};
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId};
 use caracal_bgp_core::wire::{
@@ -7,19 +9,20 @@ use caracal_bgp_core::wire::{
     Update, UpdateOutcome,
 };
 
+use crate::rib_thread::Input;
 use crate::session::wire_facts::family_of;
 use crate::session::{Established, Session};
 use crate::snapshot::ErrorSnapshot;
 use crate::status::{Direction, MessageNote, UpdateNote, now_ms};
 
 impl Session {
-    pub(super) fn framed(&mut self, conn: ConnId, frame: &Frame) {
+    pub(super) fn framed(&mut self, conn: ConnId, frame: &Frame, arrived: Instant) {
         let octets = frame.body.len() + HEADER_LEN;
         let counters = &self.setup.board.counters;
         counters.count(Direction::Received, frame.kind, 1, octets as u64);
         self.keep_received(conn, frame);
         if frame.kind == MessageType::Update {
-            return self.framed_update(conn, frame);
+            return self.framed_update(conn, frame, arrived);
         }
         let message = match wire::decode_control(frame) {
             Ok(message) => message,
@@ -34,10 +37,10 @@ impl Session {
             _ => None,
         };
         let message = message.into();
-        self.handle(Event::Received { conn, message }, input);
+        self.handle(Event::Received { conn, message }, input.map(Input::Event));
     }
 
-    fn framed_update(&mut self, conn: ConnId, frame: &Frame) {
+    fn framed_update(&mut self, conn: ConnId, frame: &Frame, arrived: Instant) {
         let established = self.established.as_ref().filter(|up| up.conn == conn);
         let Some(Established { id, context, .. }) = established else {
             // The machine knows what an UPDATE means here. It may be what brings the session up;
@@ -45,7 +48,7 @@ impl Session {
             let message = Incoming::Update;
             self.handle(Event::Received { conn, message }, None);
             if self.established.as_ref().is_some_and(|up| up.conn == conn) {
-                self.framed_update(conn, frame);
+                self.framed_update(conn, frame, arrived);
             }
             return;
         };
@@ -76,7 +79,11 @@ impl Session {
         let note = MessageNote::Update(summary(&update));
         let octets = frame.body.len() + HEADER_LEN;
         self.setup.board.message(Direction::Received, octets, note);
-        let input = RibEvent::Update { peer: id, update };
+        let input = Input::Update {
+            peer: id,
+            update,
+            arrived,
+        };
         let message = Incoming::Update;
         self.handle(Event::Received { conn, message }, Some(input));
     }

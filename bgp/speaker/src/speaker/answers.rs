@@ -12,7 +12,10 @@ use tokio::sync::oneshot;
 
 use crate::config::{Endpoint, PeerConfig, PeerName};
 use crate::explain::{self, Account};
-use crate::snapshot::{Explanation, FibCountSnapshot, RangeSnapshot, SpeakerSnapshot};
+use crate::snapshot::{
+    ChannelSnapshot, Explanation, FibCountSnapshot, ForwardingSnapshot, RangeSnapshot,
+    SpeakerSnapshot,
+};
 use crate::speaker::Supervisor;
 use crate::translate::families;
 
@@ -33,6 +36,8 @@ impl Supervisor {
             })
             .collect();
         let stations = self.exports.snapshot();
+        let channels = self.channels();
+        let forwarding = self.forwarding();
         let ranges = self
             .peers
             .ranges()
@@ -42,17 +47,18 @@ impl Supervisor {
         tokio::spawn(async move {
             let counts = rib.query(|rib| {
                 let state = (rib.deferring(), rib.counts());
-                (rib.peers(), state)
+                (rib.peers(), rib.untold(), state)
             });
             let counts = tokio::time::timeout(COUNT_PATIENCE, counts).await;
             let counts = counts.ok().flatten();
-            let fib = counts.as_ref().map(|(_, (_, counts))| fib_counts(counts));
-            let (mut views, (deferring, counts)) = counts.unwrap_or_default();
+            let fib = counts.as_ref().map(|(.., (_, counts))| fib_counts(counts));
+            let (mut views, untold, (deferring, counts)) = counts.unwrap_or_default();
             let peers = peers
                 .into_iter()
                 .map(|(name, index, config, range)| {
                     let families = families(views.remove(&index).unwrap_or_default());
-                    board.snapshot(&name, &config, asn, range, families)
+                    let untold = untold.get(&index).copied().unwrap_or(0);
+                    board.snapshot(&name, &config, asn, range, (families, untold))
                 })
                 .collect();
             // Whoever asked may have given up.
@@ -62,11 +68,39 @@ impl Supervisor {
                 deferring,
                 prefixes: counts.prefixes,
                 fib: fib.unwrap_or_default(),
+                forwarding,
+                channels,
                 peers,
                 ranges,
                 stations,
             });
         });
+    }
+
+    /// What the way to the kernel takes, where there is one.
+    fn forwarding(&self) -> Option<ForwardingSnapshot> {
+        let work = self.fib_work.as_ref()?;
+        Some(ForwardingSnapshot {
+            update_to_fib: self.update_to_fib.snapshot(),
+            writes: work.writes(),
+            repairs: work.all_repairs(),
+        })
+    }
+
+    fn channels(&self) -> Vec<ChannelSnapshot> {
+        let rib = &self.rib.0;
+        let records = self.exports.trace().backlog();
+        [
+            ("rib", rib.max_capacity() - rib.capacity(), None),
+            ("fib", self.fib_queue.len(), None),
+            ("records", records.waiting, Some(records.dropped)),
+        ]
+        .map(|(name, depth, dropped)| ChannelSnapshot {
+            name: name.to_owned(),
+            depth,
+            dropped,
+        })
+        .to_vec()
     }
 
     pub(super) fn explain(&self, prefix: Prefix, answer: oneshot::Sender<Explanation>) {

@@ -68,6 +68,13 @@ impl Detection {
     }
 }
 
+/// BFD says that a path is dead.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    /// How long nothing had been heard, where that told it.
+    silence_us: Option<u64>,
+}
+
 impl Supervisor {
     /// Asks for the BFD sessions of all peers as they are now, and no others.
     pub(super) fn watch_paths(&mut self) {
@@ -84,8 +91,8 @@ impl Supervisor {
                 continue;
             };
             if self.bfd.is_none() {
+                tracing::error!(peer = %name, "BFD is configured, but there is no BFD process to ask");
                 let text = "BFD is configured, but there is no BFD process to ask".to_owned();
-                tracing::error!(peer = %name, "{text}");
                 self.board.open(name).event(EventNote::Other(text));
                 continue;
             }
@@ -119,12 +126,16 @@ impl Supervisor {
                 tracing::error!(reason = %why, "the BFD process does not answer; nothing is known of paths");
             }
             ClientEvent::Adopted { session, .. } => {
-                let failed = session.missed.iter().any(|missed| missed.failure);
-                self.path_is(&session.key, &session.standing, failed).await;
+                let failures = session.missed.iter().filter(|missed| missed.failure);
+                let failure = failures.last().map(|missed| Failure {
+                    silence_us: missed.silence_us,
+                });
+                self.path_is(&session.key, &session.standing, failure).await;
             }
             ClientEvent::Changed { event, .. } => {
-                self.path_is(&event.key, &event.standing, event.failure)
-                    .await;
+                let silence_us = event.silence_us;
+                let failure = event.failure.then_some(Failure { silence_us });
+                self.path_is(&event.key, &event.standing, failure).await;
             }
             ClientEvent::Refused(refused) => {
                 for name in detection.names(&refused.key) {
@@ -136,14 +147,15 @@ impl Supervisor {
         }
     }
 
-    async fn path_is(&mut self, key: &SessionKey, standing: &Standing, failed: bool) {
+    async fn path_is(&mut self, key: &SessionKey, standing: &Standing, failure: Option<Failure>) {
+        let failed = failure.is_some();
         let Some(detection) = &mut self.detection else {
             return;
         };
         let is_up = standing.state == State::Up;
         let was_up = detection.up.insert(key.clone(), is_up) == Some(true);
         for name in detection.names(key) {
-            self.show_path(&name, standing);
+            self.show_path(&name, standing, failure);
             let strict = self.is_strict(&name);
             if failed {
                 // RFC 5882 §4.3: only where both ends' BFD outlives their BGP does its failure prove
@@ -153,7 +165,7 @@ impl Supervisor {
                 } else {
                     PathWhy::BfdSilent
                 };
-                tracing::warn!(peer = %name, reason = ?standing.reason, "path down by BFD");
+                tracing::warn!(peer = %name, reason = %standing.reason, "path down by BFD");
                 self.order(&name, Command::PathDown(why)).await;
                 if strict {
                     self.order(&name, Command::Admin(Admin::AwaitPath)).await;
@@ -169,22 +181,28 @@ impl Supervisor {
         }
     }
 
-    fn show_path(&self, name: &PeerName, standing: &Standing) {
-        let snapshot = BfdSnapshot {
+    fn show_path(&self, name: &PeerName, standing: &Standing, failure: Option<Failure>) {
+        let detected_us = failure.and_then(|failure| failure.silence_us);
+        let mut snapshot = BfdSnapshot {
             state: format!("{:?}", standing.state),
             since_ms: standing.since_unix_ms,
-            reason: format!("{:?}", standing.reason),
+            reason: standing.reason.to_string(),
             remote_state: format!("{:?}", standing.remote_state),
             diagnostic: format!("{:?}", standing.diag),
             independent: standing.local_c && standing.remote_c,
             transitions: standing.transitions,
+            detected_us,
         };
         let board = self.board.open(name);
         board.event(EventNote::Other(format!(
             "BFD {}: {}",
             snapshot.state, snapshot.reason
         )));
-        board.update(|status| status.bfd = Some(snapshot));
+        board.update(|status| {
+            let before = status.bfd.as_ref().and_then(|bfd| bfd.detected_us);
+            snapshot.detected_us = detected_us.or(before);
+            status.bfd = Some(snapshot);
+        });
     }
 
     fn is_strict(&self, name: &PeerName) -> bool {

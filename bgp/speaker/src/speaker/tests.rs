@@ -26,6 +26,7 @@ use crate::fib::{Fib, FibChange, FibNextHop};
 use crate::net::InterfaceTable;
 use crate::snapshot::{
     Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
+    UpdateToFibSnapshot,
 };
 use crate::status::{Direction, FlapReason};
 
@@ -291,6 +292,10 @@ impl Fib for SilentFib {
     fn lose(&mut self, _: Vec<FibNextHop>) {}
 
     fn initial_sync_complete(&mut self) {}
+
+    fn work(&self) -> Arc<FibWork> {
+        Arc::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,11 +334,25 @@ async fn a_route_is_told_on_only_after_the_fib_has_acknowledged_it() {
         "192.0.2.1"
     );
     let seq = asked.seq;
-    events
-        .send(FibEvent::Installed { prefix, seq })
-        .await
-        .unwrap();
+    let acknowledged = async || {
+        let forwarding = b.snapshot().await.unwrap().forwarding.unwrap();
+        let of = |it: &UpdateToFibSnapshot| it.family == Family::Ipv4Unicast;
+        let update_to_fib = forwarding.update_to_fib.into_iter().find(of);
+        update_to_fib.unwrap().took.count()
+    };
+    assert_eq!(acknowledged().await, 0, "measured before the FIB had it");
+    let answer = async |first| {
+        let event = FibEvent::Installed { prefix, seq, first };
+        events.send(event).await.unwrap();
+    };
+    answer(false).await;
     reachable(&c, prefix).await;
+    assert_eq!(acknowledged().await, 0, "it had failed before: no measure");
+    answer(true).await;
+    until("measured", &acknowledged, |count| *count == 1).await;
+    // Own routes are no UPDATE's.
+    let other = own(2, Family::Ipv4Unicast);
+    assert!(!fib.0.lock().unwrap().contains_key(&other));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,11 @@ pub enum Direction {
     Sent,
 }
 
+/// How many kinds of NOTIFICATIONs are told apart per peer: more than IANA knows.
+const NOTIFICATION_KINDS: usize = 128;
+/// What stands for all other kinds: the code is reserved.
+const OTHER: u8 = 0;
+
 /// Counts of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -114,10 +119,13 @@ impl Counters {
     pub(crate) fn notification(&self, direction: Direction, notification: &Notification) {
         let (code, subcode) = notification.error.codes();
         self.rare(|rare| {
-            *rare
-                .notifications
-                .entry((direction, code, subcode))
-                .or_default() += 1;
+            let seen = &mut rare.notifications;
+            let mut key = (direction, code, subcode);
+            if seen.len() >= NOTIFICATION_KINDS && !seen.contains_key(&key) {
+                // A peer may make up numbers as it likes, one with each session.
+                key = (direction, OTHER, 0);
+            }
+            *seen.entry(key).or_default() += 1;
         });
     }
 
@@ -244,10 +252,36 @@ pub struct MessageCounts {
 pub struct NotificationCount {
     /// Who sent it.
     pub direction: Direction,
-    /// Error code.
+    /// Error code; zero for all that are beyond those told apart.
     pub code: u8,
     /// Error subcode.
     pub subcode: u8,
     /// How often.
     pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use caracal_bgp_core::wire::NotificationError;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_makes_up_codes_is_counted_in_bounded_memory() {
+        let counters = Counters::default();
+        for code in 100..=255 {
+            for subcode in 0..=255 {
+                let notification = Notification {
+                    error: NotificationError::Unknown { code, subcode },
+                    data: Vec::new(),
+                };
+                counters.notification(Direction::Received, &notification);
+            }
+        }
+        let seen = counters.snapshot().notifications;
+        assert_eq!(seen.len(), NOTIFICATION_KINDS + 1);
+        assert_eq!(seen.iter().map(|it| it.count).sum::<u64>(), 156 * 256);
+        let others = seen.iter().find(|it| it.code == OTHER).unwrap();
+        assert_eq!(others.count, 156 * 256 - NOTIFICATION_KINDS as u64);
+    }
 }

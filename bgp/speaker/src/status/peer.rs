@@ -17,7 +17,7 @@ impl Board {
         config: &PeerConfig,
         local: Asn,
         range: Option<String>,
-        families: Vec<FamilySnapshot>,
+        (families, untold): (Vec<FamilySnapshot>, usize),
     ) -> PeerSnapshot {
         let board = self.get(name);
         let counters = board.as_ref().map(|board| board.counters.snapshot());
@@ -51,6 +51,7 @@ impl Board {
             established_count: status.established_count,
             terms: negotiated.map(terms),
             bfd: status.bfd,
+            untold,
             counters: counters.unwrap_or_default(),
             families,
         }

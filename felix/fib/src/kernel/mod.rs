@@ -13,6 +13,7 @@
 //! Nothing is deleted before the first table is complete; what an earlier life left in the kernel is
 //! read back, and only the difference is written. Dropping [`KernelFib`] leaves everything in place.
 
+mod drift;
 mod mailbox;
 mod observe;
 mod plan;
@@ -28,12 +29,12 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::fib::FIB_EVENT_DEPTH;
-use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop};
+use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibWork};
 use tokio::sync::mpsc;
 
 use self::mailbox::Mailbox;
 use self::resolve::Way;
-use self::worker::Worker;
+use self::worker::{Outlets, Worker};
 use crate::error::{Error, Result};
 use crate::netns::Netns;
 
@@ -85,6 +86,7 @@ impl PreferredSource {
 #[derive(Debug)]
 pub struct KernelFib {
     mailbox: Arc<Mailbox>,
+    work: Arc<FibWork>,
     worker: Option<JoinHandle<()>>,
 }
 
@@ -109,7 +111,12 @@ impl KernelFib {
         let (mailbox, wake) = Mailbox::new()?;
         let mailbox = Arc::new(mailbox);
         let (events, receiver) = mpsc::channel(FIB_EVENT_DEPTH);
-        let worker = Worker::open(netns, options, mailbox.clone(), wake, events)?;
+        let work = Arc::new(FibWork::default());
+        let outlets = Outlets {
+            events,
+            work: work.clone(),
+        };
+        let worker = Worker::open(netns, options, mailbox.clone(), wake, outlets)?;
         let inherited = worker.inherited();
         let worker = thread::Builder::new()
             .name("kernel-fib".into())
@@ -124,6 +131,7 @@ impl KernelFib {
         };
         let fib = Self {
             mailbox,
+            work,
             worker: Some(worker),
         };
         Ok((fib, control, receiver))
@@ -169,6 +177,10 @@ impl Fib for KernelFib {
 
     fn initial_sync_complete(&mut self) {
         self.mailbox.post(|mail| mail.initial_sync_complete = true);
+    }
+
+    fn work(&self) -> Arc<FibWork> {
+        self.work.clone()
     }
 }
 

@@ -65,7 +65,10 @@ pub(super) enum Observation {
     AddressAdded(InterfaceAddress),
     AddressRemoved(InterfaceAddress),
     /// Someone changed what lies at a prefix with our metric.
-    RouteChanged(Prefix),
+    RouteChanged {
+        prefix: Prefix,
+        before: Option<Slot>,
+    },
     /// Someone changed an object of ours; the kernel tells nothing about what fell with it.
     ObjectChanged,
     Nothing,
@@ -165,17 +168,20 @@ fn route_appeared(actual: &mut Actual, route: &KernelRoute, replaces: bool) -> O
         (Slot::Foreign(_), Some(_)) => return Observation::Nothing,
         (slot, _) => slot,
     };
-    actual.set_slot(route.prefix, Some(slot));
-    Observation::RouteChanged(route.prefix)
+    let prefix = route.prefix;
+    actual.set_slot(prefix, Some(slot));
+    Observation::RouteChanged { prefix, before }
 }
 
 fn route_vanished(actual: &mut Actual, route: &KernelRoute) -> Observation {
-    let was_ours = matches!(actual.slot(&route.prefix), Some(Slot::Ours(_)));
+    let prefix = route.prefix;
+    let before = actual.slot(&prefix).copied();
+    let was_ours = matches!(before, Some(Slot::Ours(_)));
     if was_ours != (route.protocol == PROTOCOL_BGP) {
         return Observation::Nothing;
     }
-    actual.set_slot(route.prefix, None);
-    Observation::RouteChanged(route.prefix)
+    actual.set_slot(prefix, None);
+    Observation::RouteChanged { prefix, before }
 }
 
 fn owns(actual: &Actual, id: u32) -> bool {

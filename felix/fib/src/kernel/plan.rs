@@ -122,7 +122,7 @@ impl Desired {
     }
 
     /// Whether the kernel's route at a prefix may go when it is not wanted.
-    fn may_remove(&self, prefix: &Prefix) -> bool {
+    pub(super) fn may_remove(&self, prefix: &Prefix) -> bool {
         match &self.unnamed {
             Unnamed::Remove => true,
             Unnamed::Keep { given_up } => {
@@ -137,6 +137,12 @@ impl Desired {
 
     pub(super) fn members(&self, key: &GroupKey) -> Option<&BTreeSet<Hop>> {
         self.groups.get(key).map(|group| &group.members)
+    }
+
+    /// Next hops that can be used now and that some group wants.
+    pub(super) fn hops(&self) -> impl Iterator<Item = Hop> {
+        let groups = self.groups.values();
+        groups.flat_map(|group| group.members.iter().copied())
     }
 
     /// Says which next hops of a group can be used now.
@@ -224,6 +230,25 @@ impl Actual {
                 *slot = Slot::Stolen(protocol);
             }
         }
+    }
+
+    /// What lay at each prefix at which something else lies in `now`.
+    pub(super) fn differences(&self, now: &Self) -> Vec<(Prefix, Option<Slot>)> {
+        let gone = self.routes.iter();
+        let gone = gone.filter(|(prefix, slot)| now.slot(prefix) != Some(*slot));
+        let gone = gone.map(|(prefix, slot)| (*prefix, Some(*slot)));
+        let new = now.routes.keys();
+        let new = new.filter(|prefix| !self.routes.contains_key(prefix));
+        gone.chain(new.map(|prefix| (*prefix, None))).collect()
+    }
+
+    /// The next hops of a group, by what they are; `None` where one of them is missing, or the group.
+    pub(super) fn members_of(&self, id: u32) -> Option<BTreeSet<Hop>> {
+        let members = self.groups.get(&id)?;
+        members
+            .iter()
+            .map(|member| self.hops.get(member).copied())
+            .collect()
     }
 
     /// Notes that the kernel has acknowledged a write.
@@ -356,6 +381,16 @@ impl Planner {
         ops
     }
 
+    /// The groups that the kernel should hold now, by number.
+    pub(super) fn groups<'a>(
+        &'a self,
+        desired: &'a Desired,
+    ) -> impl Iterator<Item = (u32, &'a BTreeSet<Hop>)> {
+        let bound = self.bindings.iter();
+        let members = bound.filter_map(|(key, id)| Some((*id, desired.members(key)?)));
+        members.filter(|(_, members)| !members.is_empty())
+    }
+
     /// The route as the kernel should hold it now; `None` also where no next hop can be used.
     pub(super) fn installed(&self, desired: &Desired, prefix: &Prefix) -> Option<Installed> {
         let route = desired.routes.get(prefix)?;
@@ -414,7 +449,7 @@ impl Planner {
                 }) = desired.routes.get(prefix)
                 && !bindings.contains_key(key)
                 && free.contains(&id)
-                && members_of(actual, id).as_ref() == desired.members(key)
+                && actual.members_of(id).as_ref() == desired.members(key)
             {
                 free.remove(&id);
                 bindings.insert(key.clone(), id);
@@ -440,7 +475,7 @@ impl Planner {
             let equal = free
                 .iter()
                 .copied()
-                .find(|&id| members_of(actual, id).as_ref() == desired.members(key));
+                .find(|&id| actual.members_of(id).as_ref() == desired.members(key));
             let id = match equal {
                 Some(id) => {
                     free.remove(&id);
@@ -555,14 +590,6 @@ impl Planner {
         }
         id
     }
-}
-
-fn members_of(actual: &Actual, group: u32) -> Option<BTreeSet<Hop>> {
-    let members = actual.groups.get(&group)?;
-    members
-        .iter()
-        .map(|id| actual.hops.get(id).copied())
-        .collect()
 }
 
 #[cfg(test)]

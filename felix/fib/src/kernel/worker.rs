@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::{FibChange, FibEvent, FibNextHop};
+use caracal_bgp_speaker::{FibChange, FibEvent, FibNextHop, FibWork};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
+use super::drift::Disturbances;
 use super::mailbox::{Mail, Mailbox, Wake};
 use super::observe::{self, Observation};
 use super::plan::{Actual, Desired, GroupKey, Planner, Route, Scope, Slot, Target};
@@ -40,7 +41,7 @@ pub(super) struct Worker {
     monitor: Monitor,
     mailbox: Arc<Mailbox>,
     wake: Wake,
-    events: mpsc::Sender<FibEvent>,
+    outlets: Outlets,
     resync_interval: Duration,
 
     /// What the speaker wants, by prefix; a removal only until it is answered.
@@ -53,12 +54,19 @@ pub(super) struct Worker {
     planner: Planner,
     topology: Topology,
     rejections: Rejections,
+    disturbances: Disturbances,
     /// Ways on which packets are lost, by the speaker's word.
     lost: BTreeSet<Way>,
 
     agenda: Agenda,
     /// How many writes in a row the kernel refused.
     refusals: u32,
+}
+
+/// Where the worker reports.
+pub(super) struct Outlets {
+    pub(super) events: mpsc::Sender<FibEvent>,
+    pub(super) work: Arc<FibWork>,
 }
 
 #[derive(Debug)]
@@ -96,7 +104,7 @@ impl Worker {
         options: FibOptions,
         mailbox: Arc<Mailbox>,
         wake: Wake,
-        events: mpsc::Sender<FibEvent>,
+        outlets: Outlets,
     ) -> Result<Self> {
         // Listening begins before reading: what changes in between is heard, not missed.
         let monitor = Monitor::open_in(netns)?;
@@ -109,7 +117,7 @@ impl Worker {
             monitor,
             mailbox,
             wake,
-            events,
+            outlets,
             resync_interval: options.resync_interval,
             requests: BTreeMap::new(),
             blackholes: BTreeSet::new(),
@@ -119,6 +127,7 @@ impl Worker {
             planner: Planner::default(),
             topology,
             rejections: Rejections::default(),
+            disturbances: Disturbances::default(),
             lost: BTreeSet::new(),
             agenda: Agenda {
                 prefixes: BTreeSet::new(),
@@ -191,7 +200,7 @@ impl Worker {
         if let Err(errno) = poll(&mut ready, timeout)
             && errno != Errno::EINTR
         {
-            tracing::error!(%errno, "cannot wait for the kernel");
+            tracing::error!(error = %errno, "cannot wait for the kernel");
         }
         self.wake.quiet();
     }
@@ -356,7 +365,8 @@ impl Worker {
                     self.source_changed(address.address);
                 }
             }
-            Observation::RouteChanged(prefix) => {
+            Observation::RouteChanged { prefix, before } => {
+                self.disturbances.route(prefix, before);
                 self.agenda.prefixes.insert(prefix);
             }
             Observation::ObjectChanged => self.agenda.resync_at = Instant::now(),
@@ -369,6 +379,7 @@ impl Worker {
         self.rejections.forget_link(index);
         self.agenda.resolve = true;
         if self.actual.hops.values().any(|hop| hop.interface == index) {
+            self.disturbances.unsettled = true;
             self.agenda.resync_at = Instant::now();
         }
     }
@@ -379,6 +390,7 @@ impl Worker {
         if v4.is_some_and(|source| address == source) || v6.is_some_and(|source| address == source)
         {
             self.want_everything();
+            self.disturbances.unsettled = true;
             self.agenda.resync_at = Instant::now();
         }
     }
@@ -394,8 +406,9 @@ impl Worker {
         let mut actual = observe::read_back(&mut self.rtnl)?;
         actual.inherit_ownership(&self.actual);
         let lost_objects = actual.hops.len() < self.actual.hops.len();
-        self.actual = actual;
+        let before = std::mem::replace(&mut self.actual, actual);
         self.replace_topology(topology);
+        self.disturbances.listed(before);
         let lost_links = links_before.iter().any(|index| {
             !self
                 .topology
@@ -406,6 +419,7 @@ impl Worker {
         let next = if lost_links || lost_objects {
             SECOND_LOOK
         } else {
+            self.disturbances.unsettled = false;
             self.resync_interval
         };
         self.agenda.resync_at = now + next;
@@ -464,10 +478,15 @@ impl Worker {
         } else {
             Scope::Only(&prefixes)
         };
+        self.disturbances
+            .judge(&self.desired, &self.planner, &self.actual);
         let ops = self.planner.plan(&self.desired, &self.actual, scope);
-        let failures = write(&mut self.rtnl, &mut self.actual, &ops)?;
+        let work = &self.outlets.work;
+        let failures = write(&mut self.rtnl, &mut self.actual, &ops, work)?;
         let ops = self.planner.plan_cleanup(&self.desired, &self.actual);
-        write(&mut self.rtnl, &mut self.actual, &ops)?;
+        write(&mut self.rtnl, &mut self.actual, &ops, work)?;
+        self.disturbances
+            .settle(&self.desired, &self.planner, &self.actual, work);
         for (hop, why) in &failures.hops {
             self.rejections.add(now, *hop, why.clone());
         }
@@ -508,7 +527,8 @@ impl Worker {
             _ => None,
         };
         let (told, event) = if wanted == found && (removal || wanted.is_some()) {
-            (Told::Installed, FibEvent::Installed { prefix, seq })
+            let first = request.told == Told::Nothing;
+            (Told::Installed, FibEvent::Installed { prefix, seq, first })
         } else {
             let why = refusal.map_or_else(|| self.explain(&prefix), Clone::clone);
             (
@@ -557,7 +577,7 @@ impl Worker {
 
     fn tell(&self, event: FibEvent) {
         // A speaker that no longer listens has ended; the routes stay as they are.
-        let _ = self.events.blocking_send(event);
+        let _ = self.outlets.events.blocking_send(event);
     }
 }
 

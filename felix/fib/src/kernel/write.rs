@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::Prefix;
+use caracal_bgp_speaker::{FibWork, WriteOutcome};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 use super::plan::{Actual, InstalledTarget, Op};
@@ -35,12 +36,30 @@ impl Failures {
     }
 }
 
-/// Writes `ops` in order and notes in `actual` those that the kernel acknowledged.
-pub(super) fn write(rtnl: &mut Rtnl, actual: &mut Actual, ops: &[Op]) -> Result<Failures> {
-    let mut failures = Failures::default();
+/// Writes `ops` in order and notes in `actual` those that the kernel acknowledged; in `work`, how long
+/// it took.
+pub(super) fn write(
+    rtnl: &mut Rtnl,
+    actual: &mut Actual,
+    ops: &[Op],
+    work: &FibWork,
+) -> Result<Failures> {
     if ops.is_empty() {
-        return Ok(failures);
+        return Ok(Failures::default());
     }
+    let begun = Instant::now();
+    let written = send(rtnl, actual, ops);
+    let outcome = match &written {
+        Ok(failures) if failures.is_empty() => WriteOutcome::Acknowledged,
+        Ok(_) => WriteOutcome::Refused,
+        Err(_) => WriteOutcome::Failed,
+    };
+    work.wrote(outcome, begun.elapsed());
+    written
+}
+
+fn send(rtnl: &mut Rtnl, actual: &mut Actual, ops: &[Op]) -> Result<Failures> {
+    let mut failures = Failures::default();
     let requests: Vec<(Message, u16)> = ops.iter().map(|op| request(op, actual)).collect();
     let outcomes = rtnl.batch(&requests)?;
     let mut causes: BTreeMap<u32, String> = BTreeMap::new();

@@ -264,7 +264,7 @@ impl World {
             let expected: BTreeSet<Hop> =
                 asked.intersection(&self.usable).copied().map(hop).collect();
             let found = object_of(slot)
-                .and_then(|id| members_of(&self.kernel.state, id))
+                .and_then(|id| self.kernel.state.members_of(id))
                 .unwrap_or_default();
             prop_assert_eq!(expected, found, "prefix {}", number);
         }
