@@ -126,8 +126,8 @@ impl Supervisor {
                 tracing::error!(reason = %why, "the BFD process does not answer; nothing is known of paths");
             }
             ClientEvent::Adopted { session, .. } => {
-                let failures = session.missed.iter().filter(|missed| missed.failure);
-                let failure = failures.last().map(|missed| Failure {
+                let mut failures = session.missed.iter().filter(|missed| missed.failure);
+                let failure = failures.next_back().map(|missed| Failure {
                     silence_us: missed.silence_us,
                 });
                 self.path_is(&session.key, &session.standing, failure).await;
