@@ -17,6 +17,31 @@ const METRICS: &str = "127.0.0.1:9179";
 /// Routes of the second speaker, half of which the first one rejects.
 const MANY: usize = 90;
 
+const DOCUMENT: &str = include_str!("../docs/operating-bgp.md");
+
+/// What the documentation shows of a command, each time that it does.
+fn documented(words: &str) -> Vec<&'static str> {
+    let prompt = format!("```\n$ caracal bgp {words}\n");
+    let screens = DOCUMENT.split(&prompt).skip(1);
+    let screens: Vec<&str> = screens
+        .filter_map(|rest| Some(rest.split_once("```")?.0))
+        .collect();
+    assert!(!screens.is_empty(), "no screen of {words:?}");
+    screens
+}
+
+/// A screen without what differs from run to run: numbers, and how wide columns are for them.
+fn shape(screen: &str) -> String {
+    let mut shape = String::new();
+    for sign in screen.chars() {
+        let sign = if sign.is_ascii_digit() { '0' } else { sign };
+        if !(matches!(sign, '0' | ' ') && shape.ends_with(sign)) {
+            shape.push(sign);
+        }
+    }
+    shape
+}
+
 /// Two hosts on one link.
 struct Bench {
     net: Net,
@@ -70,6 +95,18 @@ impl Bench {
             }
         };
         until(words, SOON, look).unwrap()
+    }
+
+    /// Waits until a command prints what the documentation shows, the `nth` time that it does.
+    fn as_documented(&self, words: &str, nth: usize) {
+        let expected = documented(words)[nth];
+        let look = || {
+            let text = self.says("a", words);
+            let same = shape(&text) == shape(expected);
+            let differs = || format!("{text}\nand the documentation shows\n{expected}");
+            if same { Ok(()) } else { Err(differs()) }
+        };
+        until(words, SOON, look).unwrap();
     }
 
     fn refusal(&self, words: &str) -> (Option<i32>, String) {
@@ -150,6 +187,7 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
     bench.start("a", &manifests(65_001, "10.0.0.10", B, &own));
     let down = bench.until("a", "peers", &["connection refused"]);
     assert!(down.contains("0 of 1 session established"), "{down}");
+    bench.as_documented("peers", 0);
 
     let many: Vec<String> = (0..MANY)
         .map(|at| format!("20.{}.{}.0/24", at % 2, at / 2))
@@ -239,6 +277,17 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
         assert!(error.starts_with(expected), "{words}: {error}");
     }
 
+    bench.as_documented("peers", 1);
+    for words in [
+        "peers b",
+        "routes 20.0.0.0/22",
+        "routes --rejected=b 20.1.0.0/22",
+        "routes --advertised b",
+        "explain 20.1.7.7",
+    ] {
+        bench.as_documented(words, 0);
+    }
+
     if let Ok(folder) = std::env::var("CARACAL_SCREENS") {
         // For docs/operating-bgp.md.
         std::fs::write(format!("{folder}/peers-down.txt"), down).unwrap();
@@ -246,7 +295,7 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
             ("peers", "peers"),
             ("peer", "peers b"),
             ("routes", "routes 20.0.0.0/22"),
-            ("rejected", "routes --rejected 20.1.0.0/22"),
+            ("rejected", "routes --rejected=b 20.1.0.0/22"),
             ("advertised", "routes --advertised b"),
             ("explain", "explain 20.1.7.7"),
             ("explain-best", "explain 20.0.7.7"),
