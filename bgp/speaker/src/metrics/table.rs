@@ -39,20 +39,13 @@ pub(super) const METRICS: &[Metric] = &[
         name: "caracal_bgp_session_up",
         labels: &["peer", "peer_asn"],
         help: "Whether the session is established",
-        read: Read::Gauge(|speaker| {
-            let of = |peer: &PeerSnapshot| {
-                let asn = peer.asn.map(|asn| asn.0.to_string());
-                let labels = vec![peer.name.clone(), asn.unwrap_or_default()];
-                Sample(labels, u64::from(is_up(peer)))
-            };
-            speaker.peers.iter().map(of).collect()
-        }),
+        read: Read::Gauge(|speaker| with_asn(speaker, is_up)),
     },
     Metric {
         name: "caracal_bgp_session_admin_enabled",
-        labels: &["peer"],
+        labels: &["peer", "peer_asn"],
         help: "0 where the configuration keeps the session down",
-        read: Read::Gauge(|speaker| each(speaker, |peer| Some(u64::from(peer.admin_enabled)))),
+        read: Read::Gauge(|speaker| with_asn(speaker, |peer| peer.admin_enabled)),
     },
     Metric {
         name: "caracal_bgp_session_established_timestamp_seconds",
@@ -363,6 +356,16 @@ fn each(speaker: &SpeakerSnapshot, value: fn(&PeerSnapshot) -> Option<u64>) -> V
     peers
         .filter_map(|peer| Some(one(&peer.name, value(peer)?)))
         .collect()
+}
+
+/// One series per peer, with its AS where that is known.
+fn with_asn(speaker: &SpeakerSnapshot, holds: fn(&PeerSnapshot) -> bool) -> Vec<Sample> {
+    let of = |peer: &PeerSnapshot| {
+        let asn = peer.asn.map(|asn| asn.0.to_string());
+        let labels = vec![peer.name.clone(), asn.unwrap_or_default()];
+        Sample(labels, u64::from(holds(peer)))
+    };
+    speaker.peers.iter().map(of).collect()
 }
 
 /// Series of each peer and direction, with one more label where `counts` gives it.
