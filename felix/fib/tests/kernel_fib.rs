@@ -88,13 +88,13 @@ impl Subject {
         panic!("no event: {what}; seen: {seen:?}");
     }
 
-    /// Waits until the answer with this number is "installed".
-    fn installed(&mut self, wanted: u64) {
+    /// Waits until the answer with this number is "installed"; whether it is the first one.
+    fn installed(&mut self, wanted: u64) -> bool {
         self.event("installed", |event| match event {
-            FibEvent::Installed { seq, .. } if *seq == wanted => Some(()),
+            FibEvent::Installed { seq, first, .. } if *seq == wanted => Some(*first),
             FibEvent::Failed { seq, why, .. } if *seq == wanted => panic!("failed: {why}"),
             _ => None,
-        });
+        })
     }
 
     fn failed(&mut self, wanted: u64) -> String {
@@ -461,7 +461,8 @@ fn an_unresolvable_next_hop_fails_with_a_reason_until_an_address_resolves_it() {
     let mixed = subject.ask(&[("fd00:1::/64", &["10.0.1.2"])]);
     assert!(subject.failed(mixed).contains("IPv4 next hop 10.0.1.2"));
     ip(node, "addr add 192.0.2.1/24 dev up2");
-    subject.installed(seq);
+    let first = subject.installed(seq);
+    assert!(!first, "how long it took says nothing of us");
     shows(node, "via 192.0.2.2 dev up2").unwrap();
     ip(node, "addr del 192.0.2.1/24 dev up2");
     assert!(
@@ -470,6 +471,34 @@ fn an_unresolvable_next_hop_fails_with_a_reason_until_an_address_resolves_it() {
             .contains("192.0.2.2 is on no connected subnet")
     );
     assert!(!routes(node).contains("10.1.0.0/26"));
+    subject.fib.stop();
+}
+
+#[test]
+fn batches_are_timed_by_what_the_kernel_made_of_them() {
+    let Some(fabric) = Fabric::new("node") else {
+        return;
+    };
+    let mut subject = Subject::start(&fabric.node, FibOptions::default());
+    let work = subject.fib.work();
+    let counts = || -> Vec<u64> {
+        let writes = work.writes().into_iter();
+        writes.map(|written| written.took.count()).collect()
+    };
+    assert_eq!(
+        counts(),
+        [0, 0, 0],
+        "a start with nothing to do writes nothing"
+    );
+    let seq = subject.ask(&[("10.1.0.0/26", BOTH_V4)]);
+    assert!(subject.installed(seq), "its first answer");
+    assert_eq!(counts(), [1, 0, 0]);
+    // The broadcast address of the link is no gateway.
+    let seq = subject.ask(&[("10.2.0.0/26", &["10.0.1.255"])]);
+    let why = subject.failed(seq);
+    assert!(why.contains("kernel refuses next hop 10.0.1.255"), "{why}");
+    let seen = counts();
+    assert!(seen[0] >= 1 && seen[1] >= 1 && seen[2] == 0, "{seen:?}");
     subject.fib.stop();
 }
 
