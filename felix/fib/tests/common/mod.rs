@@ -7,6 +7,8 @@
     reason = "a module of several test binaries, each of which uses its own part"
 )]
 
+pub mod subject;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
