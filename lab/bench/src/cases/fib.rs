@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 
 use super::tables::{SEED, metric};
-use super::{Case, pinned};
+use super::{Case, minutes, pinned};
 use crate::daemons::Daemon;
 use crate::engine::{Engine, PeerId};
 use crate::ledger::Ledger;
@@ -33,6 +33,7 @@ pub(super) const LINK: Case = Case {
     targets: TARGETS,
     placements: pinned,
     limit: Duration::from_secs(120),
+    usual: minutes(4),
     lacks: kernel_lacks,
     run: |run| play(run, Failure::Link),
 };
@@ -46,6 +47,7 @@ pub(super) const PEER: Case = Case {
     targets: TARGETS,
     placements: pinned,
     limit: Duration::from_secs(120),
+    usual: minutes(4),
     lacks: kernel_lacks,
     run: |run| play(run, Failure::Peer),
 };

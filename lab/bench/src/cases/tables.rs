@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Case, both};
+use super::{Case, both, minutes};
 use crate::daemons::Daemon;
 use crate::digest::{Catalogue, Sender, Terms};
 use crate::engine::{Engine, PeerId};
@@ -40,6 +40,7 @@ pub(super) const ONE: Case = Case {
     ],
     placements: both,
     limit: Duration::from_secs(120),
+    usual: minutes(15),
     lacks: |_| None,
     run: one,
 };
@@ -66,6 +67,7 @@ pub(super) const TEN: Case = Case {
     ],
     placements: both,
     limit: Duration::from_secs(120),
+    usual: minutes(20),
     lacks: |_| None,
     run: ten,
 };
@@ -95,6 +97,7 @@ pub(super) const BEST: Case = Case {
     ],
     placements: both,
     limit: Duration::from_secs(120),
+    usual: minutes(14),
     lacks: no_paths_in_direct,
     run: best,
 };
