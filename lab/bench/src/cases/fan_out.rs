@@ -26,7 +26,7 @@ pub(super) const CASE: Case = Case {
         ratio("cpu", Daemon::Frr, 0.6),
     ],
     placements: both,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(60),
     usual: minutes(12),
     lacks: |_| None,
     run,

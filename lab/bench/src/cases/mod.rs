@@ -33,7 +33,8 @@ pub struct Case {
     pub targets: &'static [Target],
     /// Where it is run.
     pub placements: fn() -> &'static [Placement],
-    /// How long each phase may take: several times what the slowest daemon needs that comes to the end at all.
+    /// How long each phase may take: well beyond what the slowest daemon needs that comes to the end at all, and no
+    /// more, because the others are waited for as long as this.
     pub limit: Duration,
     /// How long five rounds of all daemons take on two cores, about. Told to those who wait, until the case was
     /// measured on their machine.
