@@ -97,49 +97,70 @@ pub fn run(
     mut done: impl FnMut(CaseResult) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let cases = selected(options)?;
-    let whole = options.scale == 1.0
-        && !options.quick
-        && options.daemons.is_empty()
-        && options.placements.is_empty();
-    let to_go = |place: usize| {
-        let rest = cases[place..].iter();
-        let seconds: f64 = rest
-            .map(|case| expected(case, options.rounds, known).as_secs_f64())
-            .sum();
-        if whole {
-            format!("about {}", span(seconds))
-        } else {
-            "less than a whole run".to_owned()
-        }
-    };
-    say(&format!("{} cases to go: {}", cases.len(), to_go(0)));
+    say(&format!("to do: {}", to_go(options, &cases, known)));
     let begin = Instant::now();
     for (place, case) in cases.iter().enumerate() {
         let result = measure(options, case)?;
-        let took = result.seconds;
+        let took = span(result.seconds);
         done(result)?;
         say(&format!(
-            "{} took {}; {} so far, {} of {} cases to go: {}",
+            "{} took {took}; {} since the start; to do: {}",
             case.name,
-            span(took),
             span(begin.elapsed().as_secs_f64()),
-            cases.len() - place - 1,
-            cases.len(),
-            to_go(place + 1)
+            to_go(options, &cases[place + 1..], known)
         ));
     }
     Ok(())
 }
 
-/// How long a case will take, by what it took before or else by what is usual.
-fn expected(case: &Case, rounds: usize, known: &Book) -> Duration {
+/// What is still to be run, and how long that will take.
+fn to_go(options: &Options, cases: &[&Case], known: &Book) -> String {
+    let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let seconds: f64 = cases
+        .iter()
+        .map(|case| expected(options, case, known).as_secs_f64())
+        .sum();
+    let word = match options.scale {
+        1.0 => "about ",
+        scale if scale < 1.0 => "less than ",
+        _ => "more than ",
+    };
+    format!("{}, {word}{}", names.join(", "), span(seconds))
+}
+
+/// How long a case will take at full scale, by what it took before or else by what is usual, and by how much of it
+/// is to be run.
+fn expected(options: &Options, case: &Case, known: &Book) -> Duration {
     const USUAL_ROUNDS: usize = 5;
     let (took, of) = match known.get(case) {
         Some(result) => (result.seconds, result.setting.rounds),
         None => (case.usual.as_secs_f64(), USUAL_ROUNDS),
     };
+    let share = |part: usize, whole: usize| part as f64 / whole as f64;
+    let placements = (case.placements)();
+    let asked = placements.iter().filter(|place| wanted(options, **place));
+    let seconds = took
+        * share(options.rounds(), of)
+        * share(daemons(options).len(), Daemon::ALL.len())
+        * share(asked.count(), placements.len());
     // What stands in a file may be anything.
-    Duration::try_from_secs_f64(took * rounds as f64 / of as f64).unwrap_or(case.usual)
+    Duration::try_from_secs_f64(seconds).unwrap_or(case.usual)
+}
+
+/// The daemons asked for.
+fn daemons(options: &Options) -> &[Daemon] {
+    match &options.daemons[..] {
+        [] => &Daemon::ALL,
+        some => some,
+    }
+}
+
+/// Whether a placement was asked for.
+fn wanted(options: &Options, placement: Placement) -> bool {
+    options.placements.is_empty() || options.placements.contains(&placement)
 }
 
 /// A line for those who wait, with the time of day in UTC.
@@ -149,11 +170,7 @@ fn say(text: &str) {
 
 /// One case in all its placements.
 fn measure(options: &Options, case: &'static Case) -> anyhow::Result<CaseResult> {
-    let daemons = match &options.daemons[..] {
-        [] => &Daemon::ALL,
-        some => some,
-    };
-    let versions: Versions = daemons
+    let versions: Versions = daemons(options)
         .iter()
         .map(|daemon| (*daemon, daemon.version(&options.caracal)))
         .collect();
@@ -162,7 +179,7 @@ fn measure(options: &Options, case: &'static Case) -> anyhow::Result<CaseResult>
     let begin = Instant::now();
     let mut placements = BTreeMap::new();
     for placement in (case.placements)() {
-        if options.placements.is_empty() || options.placements.contains(placement) {
+        if wanted(options, *placement) {
             let series = play(options, case, *placement, &setting.versions, &placements)?;
             placements.insert(*placement, series);
         }
@@ -407,16 +424,46 @@ mod tests {
     }
 
     #[test]
-    fn how_long_it_takes_is_what_it_took_by_the_rounds() {
+    fn how_long_it_takes_is_what_it_took_by_the_share_that_is_run() {
         let case = &ALL[0];
         let usual = case.usual;
-        assert_eq!(expected(case, 5, &Book::default()), usual);
-        assert_eq!(expected(case, 10, &Book::default()), usual * 2);
         let book = crate::book::example(&[case.name]);
-        let before = &book.results()[0];
+        let before = Duration::from_secs_f64(book.results()[0].seconds);
+        let nothing = Book::default();
+        let cases: &[(&[&str], &Book, Duration)] = &[
+            (&[], &nothing, usual),
+            (&["--rounds", "10"], &nothing, usual * 2),
+            (&["--quick"], &nothing, usual / 5),
+            (&["--placements", "pinned"], &nothing, usual / 2),
+            (&["--daemons", "caracal,bird"], &nothing, usual / 3),
+            (&["--rounds", "3"], &book, before),
+            (&["--rounds", "6"], &book, before * 2),
+        ];
+        for (more, known, time) in cases {
+            let options = Options::parse_from([&["caracal-bench"], *more].concat());
+            let seconds = expected(&options, case, known).as_secs_f64();
+            let off = (seconds - time.as_secs_f64()).abs();
+            assert!(off < 0.001, "{more:?}: {seconds} s instead of {time:?}");
+        }
+    }
+
+    #[test]
+    fn those_who_wait_are_told_what_is_to_do_and_how_long() {
+        let told = |arguments: &[&str], cases: &[&Case]| {
+            let options = Options::parse_from([&["caracal-bench"], arguments].concat());
+            to_go(&options, cases, &Book::default())
+        };
+        let find = |name: &str| ALL.iter().find(|case| case.name == name).unwrap();
+        let cases = [find("table"), find("fan-out")];
+        assert_eq!(told(&[], &cases), "table, fan-out, about 27 min");
         assert_eq!(
-            expected(case, before.setting.rounds * 3, &book),
-            Duration::from_secs_f64(before.seconds * 3.0)
+            told(&["--scale", "0.1"], &cases[..1]),
+            "table, less than 15 min"
         );
+        assert_eq!(
+            told(&["--scale", "2"], &cases[..1]),
+            "table, more than 15 min"
+        );
+        assert_eq!(told(&[], &[]), "nothing");
     }
 }
