@@ -19,9 +19,9 @@ demo: build
 
 # Formatting, lints and every test. Installs the routers it tests against when they are missing.
 # It does not depend on `build`: tests want other features of some dependencies, and building both
-# sets costs many minutes; the binaries that tests run are built with them.
+# sets costs many minutes; the binaries that tests run are built with them, in the profile `quick` of Cargo.toml.
 test: peers lint
-	$(CARGO) test --release --workspace --no-fail-fast
+	$(CARGO) test --profile quick --workspace --no-fail-fast
 
 # Measures the speaker beside BIRD, FRR, GoBGP and OpenBGPD, keeps it in docs/benchmarks.json and writes
 # docs/benchmarks.md and its plot from that, after each case. All cases take hours; `make bench CASES=table,fan-out`
@@ -39,11 +39,11 @@ bench:
 CELLS ?=
 interop: peers
 	$(if $(CELLS),CARACAL_INTEROP=$(CELLS),UPDATE_INTEROP=1) \
-		$(CARGO) test --release -p caracal --test interop -- --nocapture
+		$(CARGO) test --profile quick -p caracal --test interop -- --nocapture
 
 lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --profile quick --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
 PEERS := nftables bird2 frr gobgpd openbgpd exabgp iproute2 iputils-ping procps tshark python3-mrtparse

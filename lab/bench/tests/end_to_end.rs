@@ -35,8 +35,13 @@ fn caracal() -> Option<PathBuf> {
     let target = own
         .ancestors()
         .find(|folder| folder.join("CACHEDIR.TAG").exists())?;
-    let binaries = ["debug", "release"].map(|profile| target.join(profile).join("caracal"));
-    binaries.into_iter().find(|binary| binary.exists())
+    let same = own.ancestors().nth(2)?.to_owned();
+    let others = ["debug", "quick", "release"].map(|profile| target.join(profile));
+    let mut binaries = [same]
+        .into_iter()
+        .chain(others)
+        .map(|folder| folder.join("caracal"));
+    binaries.find(|binary| binary.exists())
 }
 
 fn play(case: &str, daemon: Daemon, caracal: &Path, scale: f64) -> Sample {

@@ -193,6 +193,7 @@ fn event(why: &DownWhy) -> u16 {
         | DownWhy::Deconfigured => MANUAL_STOP,
         DownWhy::LocalRestart
         | DownWhy::PrefixLimit { .. }
+        | DownWhy::PathUnproved
         | DownWhy::PathDown(PathWhy::BfdDown | PathWhy::BfdSilent) => AUTOMATIC_STOP,
         DownWhy::HoldTimerExpired => HOLD_TIMER_EXPIRES,
         DownWhy::SendHoldTimerExpired => SEND_HOLD_TIMER_EXPIRES,

@@ -39,7 +39,7 @@ pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated)
         | DownWhy::AdminClear
         | DownWhy::Reconfigured => restart.notification,
         // A dead path carries no packets, however well the peer forwards.
-        DownWhy::PathDown(PathWhy::LinkDown | PathWhy::BfdDown) => false,
+        DownWhy::PathDown(PathWhy::LinkDown | PathWhy::BfdDown) | DownWhy::PathUnproved => false,
         DownWhy::AdminDown
         | DownWhy::Deconfigured
         | DownWhy::LocalRestart

@@ -21,6 +21,8 @@ pub enum DownWhy {
     LocalRestart,
     /// The path to the peer is gone, by BFD or by its link.
     PathDown(PathWhy),
+    /// The path to the peer is not proved yet, and the peer may not be spoken to before it is.
+    PathUnproved,
     /// Nothing came for the hold time.
     HoldTimerExpired,
     /// Nothing could be written for the send hold time (RFC 9687).
@@ -53,6 +55,7 @@ impl fmt::Display for DownWhy {
             Self::Deconfigured => f.write_str("peer removed from the configuration"),
             Self::LocalRestart => f.write_str("this speaker restarts"),
             Self::PathDown(why) => write!(f, "path down: {why}"),
+            Self::PathUnproved => f.write_str("BFD has not said yet that the path is up"),
             Self::HoldTimerExpired => f.write_str("hold timer expired: nothing was received"),
             Self::SendHoldTimerExpired => {
                 f.write_str("send hold timer expired: the peer does not read")

@@ -70,7 +70,7 @@ impl FlapReason {
             | DownWhy::Reconfigured
             | DownWhy::Deconfigured
             | DownWhy::LocalRestart => Self::Administrative,
-            DownWhy::PathDown(_) => Self::PathDown,
+            DownWhy::PathDown(_) | DownWhy::PathUnproved => Self::PathDown,
             DownWhy::HoldTimerExpired | DownWhy::SendHoldTimerExpired => Self::Timer,
             DownWhy::NotificationReceived(_) => Self::NotificationReceived,
             DownWhy::NotificationSent(_) => Self::NotificationSent,

@@ -19,7 +19,7 @@ use crate::namespace::Namespace;
 use crate::process::{Process, until};
 
 /// Graceful-restart time of every router in seconds: longer than any restart that the lab plays.
-pub const RESTART_SECONDS: u32 = 60;
+pub const RESTART_SECONDS: u32 = 45;
 
 /// How long a daemon may take to open its socket.
 const START_PATIENCE: Duration = Duration::from_secs(10);

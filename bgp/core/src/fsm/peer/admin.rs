@@ -65,7 +65,7 @@ impl Peer {
         }
         self.stop(IdleWhy::AwaitsPath, out);
         let rejected = Notification::cease(Cease::ConnectionRejected, "");
-        let why = DownWhy::AdminDown;
+        let why = DownWhy::PathUnproved;
         self.close_all(now, &why, |_| Some(rejected.clone()), out);
     }
 

@@ -3,12 +3,7 @@
 //!
 //! Everything has a unique name and goes with the value, also on panic.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "each test file uses its part"
-)]
+#![allow(unreachable_pub, reason = "pub is what the tests use")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,13 +1,11 @@
 //! A node's agent and a router: routes both ways, and a kill that moves no route.
 
-mod common;
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::common::router::{REMOTE, Router};
+use crate::common::{Rig, can_run, until};
 use caracal_crds::BlockPhase;
-use common::router::{REMOTE, Router};
-use common::{Rig, can_run, until};
 use serde_json::json;
 
 #[test]

@@ -1,11 +1,9 @@
 //! What policy drops can be asked for, and is counted against the right pods.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Rig, addresses, can_run, pings, until};
 use caracal_agent::policy_api::{self, ClassDrops, Direction};
-use common::{Rig, addresses, can_run, pings, until};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(5);

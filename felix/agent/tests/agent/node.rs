@@ -1,12 +1,10 @@
 //! A node from its first block to the end of its pods, in a namespace of its own.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::traffic::{EchoServer, Probe};
+use crate::common::{LOOPBACKS, Rig, addresses, can_run, inside, pings, until};
 use caracal_crds::BlockPhase;
-use common::traffic::{EchoServer, Probe};
-use common::{LOOPBACKS, Rig, addresses, can_run, inside, pings, until};
 use serde_json::json;
 
 #[test]

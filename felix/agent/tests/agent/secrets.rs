@@ -1,15 +1,13 @@
 //! Sessions whose keys are in Secrets: waited for by name, changed under a living session.
 
-mod common;
-
 use std::fs;
 use std::time::Duration;
 
+use crate::common::router::{REMOTE, Router};
+use crate::common::{Rig, can_run, until};
 use caracal_bgp_speaker::PeerConfig;
 use caracal_bgp_speaker::net::{Auth, Secret, md5};
 use caracal_crds::conditions;
-use common::router::{REMOTE, Router};
-use common::{Rig, can_run, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(15);

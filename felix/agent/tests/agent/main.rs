@@ -1,0 +1,7 @@
+//! An agent as a process of its own on a node of its own: what it wires, announces, refuses and counts.
+
+mod bgp;
+mod common;
+mod drops;
+mod node;
+mod secrets;
