@@ -23,13 +23,16 @@ demo: build
 test: peers lint
 	$(CARGO) test --profile quick --workspace --no-fail-fast
 
-# Measures the speaker beside BIRD, FRR, GoBGP and OpenBGPD, and writes docs/benchmarks.md. Takes hours; ARGS go
-# to the bench, and with them nothing is written: `make bench ARGS="--quick --cases table"`.
+# Measures the speaker beside BIRD, FRR, GoBGP and OpenBGPD, keeps it in docs/benchmarks.json and writes
+# docs/benchmarks.md and its plot from that, after each case. All cases take hours; `make bench CASES=table,fan-out`
+# measures these and leaves the results of the others as they are. To try things out, ARGS go to the bench, and with
+# them nothing is kept: `make bench CASES=table ARGS=--quick`.
+CASES ?=
 BENCH_PEERS := bird2 frr gobgpd openbgpd iproute2
 bench:
 	tests/peers.sh $(BENCH_PEERS)
 	$(CARGO) build --release -p caracal -p caracal-bench
-	target/release/caracal-bench $(if $(ARGS),$(ARGS),--docs docs/benchmarks.md)
+	target/release/caracal-bench $(if $(ARGS),$(ARGS),--docs docs/benchmarks.md) $(if $(CASES),--cases $(CASES))
 
 # Plays every feature with every router, compares what each side has, and writes docs/interop.md and the list of
 # what routers refuse. `make interop CELLS=bird:md5,frr` plays these cells, compares and writes nothing.

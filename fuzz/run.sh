@@ -15,24 +15,35 @@ if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
     exit 2
 fi
 
-cargo +nightly run --quiet --bin seed
+# Processor seconds of all that this script had run when `times` was last written.
+spent() {
+    sed -n '2s/[ms]/ /gp' "$logs/times" | awk '{ printf "%d\n", $1 * 60 + $2 + $3 * 60 + $4 }'
+}
+
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
+cargo +nightly run --quiet --bin seed
+for target in ${*:-$all}; do
+    cargo +nightly fuzz build "$target"
+done
 status=0
-printf '%-14s %12s %10s %8s %8s %8s\n' target executions per-second corpus crashes slow
+printf '%-14s %10s %12s %10s %8s %8s %8s\n' target cpu-secs executions per-second corpus crashes slow
 for target in ${*:-$all}; do
     mkdir -p "corpus/$target" "artifacts/$target"
     log="$logs/$target"
     ended=0
+    times >"$logs/times"
+    before=$(spent)
     cargo +nightly fuzz run "$target" -- \
         -max_total_time="$seconds" -print_final_stats=1 \
         -timeout=$((slow * 10)) -report_slow_units="$slow" \
         -rss_limit_mb=2048 -max_len="${FUZZ_MAX_LEN:-8192}" >"$log" 2>&1 || ended=$?
+    times >"$logs/times"
     of() { sed -n "s/^stat::$1: *//p" "$log" | tail -1; }
     executions=$(of number_of_executed_units)
     crashes=$(find "artifacts/$target" -type f \( -name 'crash-*' -o -name 'timeout-*' -o -name 'oom-*' -o -name 'leak-*' \) | wc -l)
     slows=$(find "artifacts/$target" -type f -name 'slow-unit-*' | wc -l)
-    printf '%-14s %12s %10s %8s %8s %8s\n' "$target" "${executions:-0}" "$(of average_exec_per_sec)" \
+    printf '%-14s %10s %12s %10s %8s %8s %8s\n' "$target" "$(($(spent) - before))" "${executions:-0}" "$(of average_exec_per_sec)" \
         "$(find "corpus/$target" -type f | wc -l)" "$crashes" "$slows"
     if [ "$ended" -ne 0 ]; then
         status=1

@@ -28,6 +28,19 @@ fn options(owner: bool) -> Options {
     }
 }
 
+/// Lets an owner go, and waits until the kernel has noticed: a program that another test starts at this moment
+/// holds the owner's socket, too, until it has begun to run.
+fn end(owner: Dataplane) {
+    drop(owner);
+    until("nobody owns the table", PATIENCE, || {
+        let tables = Connection::open().unwrap().tables().unwrap();
+        match tables.iter().find_map(|table| table.owner) {
+            None => Ok(()),
+            owner => Err(owner),
+        }
+    });
+}
+
 fn policy(name: &str) -> Vec<PolicyName> {
     vec![PolicyName::new("shop", name)]
 }
@@ -153,7 +166,7 @@ fn a_restart_with_an_equal_plan_writes_nothing() {
             assert_eq!(first.generation().unwrap(), generation);
             let exclusive = first.exclusive();
             assert!(!first.claim().unwrap());
-            drop(first);
+            end(first);
 
             let mut second = Dataplane::open(options(owner)).unwrap();
             assert_eq!(*second.inherited_identities(), plan().identities);
@@ -210,7 +223,7 @@ fn an_owned_table_refuses_foreign_deletes_and_survives_its_owner() {
             "after flush ruleset: {words}"
         );
         assert_eq!(dataplane.generation().unwrap(), generation);
-        drop(dataplane);
+        end(dataplane);
         assert!(netns.list_ruleset().contains("table inet caracal"));
         // Without owner or persist, the same table needs no rebuild when it is shared from now on.
         let mut shared = Dataplane::open(options(false)).unwrap();
@@ -546,10 +559,9 @@ fn a_table_left_behind_can_be_claimed_without_any_other_change() {
         return;
     };
     netns.run(|| {
-        Dataplane::open(options(true))
-            .unwrap()
-            .sync(&plan())
-            .unwrap();
+        let mut first = Dataplane::open(options(true)).unwrap();
+        first.sync(&plan()).unwrap();
+        end(first);
         let mut reader = Connection::open().unwrap();
         let before = reader.read_table("caracal").unwrap().unwrap();
         let mut dataplane = Dataplane::open(options(true)).unwrap();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::daemons::Daemon;
 
@@ -63,7 +63,7 @@ impl Unit {
 }
 
 /// One measured value.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
     /// In the metric's unit.
@@ -73,10 +73,11 @@ pub enum Value {
 }
 
 /// What one run of one daemon yields.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sample {
     /// By the key of the metric.
-    pub values: BTreeMap<&'static str, Value>,
+    pub values: BTreeMap<String, Value>,
     /// What a reader of the numbers should know.
     pub notes: Vec<String>,
 }
@@ -84,12 +85,12 @@ pub struct Sample {
 impl Sample {
     /// Records a number.
     pub fn number(&mut self, key: &'static str, number: f64) {
-        self.values.insert(key, Value::Number(number));
+        self.values.insert(key.to_owned(), Value::Number(number));
     }
 
     /// Records that the end was not reached.
     pub fn not_in(&mut self, key: &'static str, seconds: f64) {
-        self.values.insert(key, Value::NotIn(seconds));
+        self.values.insert(key.to_owned(), Value::NotIn(seconds));
     }
 
     /// Adds a remark once.
@@ -98,6 +99,15 @@ impl Sample {
         if !self.notes.contains(&text) {
             self.notes.push(text);
         }
+    }
+
+    /// The first value that is no number: JSON has no infinity, and no reader could do anything with it.
+    pub fn unsound(&self) -> Option<&str> {
+        let mut values = self.values.iter();
+        let unsound = values.find(|(_, value)| match value {
+            Value::Number(number) | Value::NotIn(number) => !number.is_finite(),
+        });
+        unsound.map(|(key, _)| key.as_str())
     }
 
     /// Whether some end was not reached.
@@ -109,7 +119,7 @@ impl Sample {
 }
 
 /// How a run went.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was measured, be it that the end was not reached.
@@ -121,7 +131,8 @@ pub enum Outcome {
 }
 
 /// All rounds of one daemon in one case and placement.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Series {
     /// In the order of the rounds.
     pub rounds: Vec<Outcome>,
@@ -306,7 +317,7 @@ mod tests {
     fn series(values: &[Value]) -> Series {
         let sample = |value: &Value| {
             Outcome::Measured(Sample {
-                values: BTreeMap::from([("time", *value)]),
+                values: BTreeMap::from([("time".to_owned(), *value)]),
                 notes: Vec::new(),
             })
         };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::daemons::Daemon;
 
@@ -43,19 +43,29 @@ pub struct Options {
     /// Core of the generator, where it is pinned
     #[arg(long, default_value_t = 1)]
     pub generator_core: usize,
-    /// Writes all that was measured as JSON
+    /// Writes all that this run measures as JSON, after each case
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Writes the page for people, and a plot beside it
-    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    /// Keeps what is measured beside this page (same name, `.json`), in the place of what was kept of the same
+    /// cases, and writes the page and its plot from all that is kept; after each case
+    #[arg(long, value_name = "PAGE")]
     pub docs: Option<PathBuf>,
+    /// Measures nothing: writes the page and its plot again from what is kept beside it
+    #[arg(
+        long,
+        value_name = "PAGE",
+        conflicts_with_all = ["docs", "json", "cases", "daemons", "placements", "quick"]
+    )]
+    pub render: Option<PathBuf>,
     /// Names the cases and ends
     #[arg(long)]
     pub list: bool,
 }
 
 /// Where daemon and generator run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
     /// The daemon with all its threads on one core, the generator on another. This one counts.
@@ -75,6 +85,11 @@ impl Placement {
 }
 
 impl Options {
+    /// How often each case is run with each daemon.
+    pub fn rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds }
+    }
+
     /// `count` times the scale, at least `least`.
     pub fn scaled(&self, count: usize, least: usize) -> usize {
         ((count as f64 * self.scale).round() as usize).max(least)

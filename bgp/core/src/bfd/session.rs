@@ -238,10 +238,12 @@ impl Session {
             self.finished = true;
             out.push(Action::Finished);
         }
+        // Who has gone took its wish for a slower pace along, so that a packet may be overdue by now.
+        self.schedule(now);
         if due(self.next_send) && !self.finished {
             self.send(now, false, out);
+            self.schedule(now);
         }
-        self.schedule(now);
     }
 
     /// RFC 5880 §6.8.6, from the authentication on.

@@ -7,7 +7,7 @@ use super::clients::{self, Clients};
 use super::tables::{
     ANNOUNCE, ANNOUNCEMENTS, CPU, GENERATOR, MEMORY, MESSAGES, SEED, UPDATES, VOLUME, ratio,
 };
-use super::{Case, both};
+use super::{Case, both, minutes};
 use crate::daemons::Daemon;
 use crate::engine::PeerId;
 use crate::measure::{Metric, Sample};
@@ -26,7 +26,8 @@ pub(super) const CASE: Case = Case {
         ratio("cpu", Daemon::Frr, 0.6),
     ],
     placements: both,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(60),
+    usual: minutes(12),
     lacks: |_| None,
     run,
 };

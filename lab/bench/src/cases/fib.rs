@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 
 use super::tables::{SEED, metric};
-use super::{Case, pinned};
+use super::{Case, minutes, pinned};
 use crate::daemons::Daemon;
 use crate::engine::{Engine, PeerId};
 use crate::ledger::Ledger;
@@ -32,7 +32,8 @@ pub(super) const LINK: Case = Case {
     metrics: METRICS,
     targets: TARGETS,
     placements: pinned,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(60),
+    usual: minutes(4),
     lacks: kernel_lacks,
     run: |run| play(run, Failure::Link),
 };
@@ -45,7 +46,8 @@ pub(super) const PEER: Case = Case {
     metrics: METRICS,
     targets: TARGETS,
     placements: pinned,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(60),
+    usual: minutes(4),
     lacks: kernel_lacks,
     run: |run| play(run, Failure::Peer),
 };

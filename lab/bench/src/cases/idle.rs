@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::fib::{at_most, kernel_lacks, twins, wait_for_kernel};
 use super::tables::metric;
-use super::{Case, pinned};
+use super::{Case, minutes, pinned};
 use crate::engine::{Engine, PeerId};
 use crate::ledger::Ledger;
 use crate::measure::{Metric, Sample, Unit};
@@ -25,6 +25,7 @@ pub(super) const CASE: Case = Case {
     targets: &[at_most("cpu", 0.2)],
     placements: pinned,
     limit: Duration::from_secs(60),
+    usual: minutes(19),
     lacks: kernel_lacks,
     run,
 };

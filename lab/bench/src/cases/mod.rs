@@ -19,7 +19,7 @@ use crate::options::Placement;
 use crate::stage::Run;
 
 /// A case.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Case {
     /// Name on the command line and in JSON.
     pub name: &'static str,
@@ -33,8 +33,12 @@ pub struct Case {
     pub targets: &'static [Target],
     /// Where it is run.
     pub placements: fn() -> &'static [Placement],
-    /// How long each phase may take.
+    /// How long each phase may take: well beyond what the slowest daemon needs that comes to the end at all, and no
+    /// more, because the others are waited for as long as this.
     pub limit: Duration,
+    /// How long five rounds of all daemons take on two cores, about. Told to those who wait, until the case was
+    /// measured on their machine.
+    pub usual: Duration,
     /// Why a daemon has no part in it.
     pub lacks: fn(Daemon) -> Option<&'static str>,
     /// Plays one run.
@@ -55,9 +59,27 @@ pub const ALL: &[Case] = &[
     fib::PEER,
 ];
 
+impl Case {
+    /// A metric of the case by its key.
+    ///
+    /// # Panics
+    /// There is none, which a test excludes.
+    pub fn metric(&self, key: &str) -> &'static Metric {
+        let mut metrics = self.metrics.iter();
+        metrics
+            .find(|metric| metric.key == key)
+            .unwrap_or_else(|| panic!("{} does not measure {key}", self.name))
+    }
+}
+
 /// Both placements.
 fn both() -> &'static [Placement] {
     &[Placement::Pinned, Placement::Unpinned]
+}
+
+/// So many minutes.
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
 }
 
 /// Pinned alone, where a second placement would say nothing new.

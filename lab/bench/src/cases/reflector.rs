@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use super::clients::{self, Clients};
 use super::tables::{SEED, metric};
-use super::{Case, both};
+use super::{Case, both, minutes};
 use crate::daemons::Daemon;
 use crate::engine::{Engine, PeerId};
 use crate::measure::{Bound, Metric, Sample, Target, Unit};
@@ -29,6 +29,7 @@ pub(super) const SMALL: Case = Case {
     ],
     placements: both,
     limit: Duration::from_secs(60),
+    usual: minutes(13),
     lacks: |_| None,
     run: |run| play(run, 500),
 };
@@ -45,6 +46,7 @@ pub(super) const LARGE: Case = Case {
     ],
     placements: both,
     limit: Duration::from_secs(120),
+    usual: minutes(38),
     lacks: |_| None,
     run: |run| play(run, 2_500),
 };

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::clients::{self, Clients};
 use super::tables::{SEED, metric};
-use super::{Case, both};
+use super::{Case, both, minutes};
 use crate::daemons::Daemon;
 use crate::engine::PeerId;
 use crate::measure::{Bound, Metric, Sample, Target, Unit};
@@ -38,6 +38,7 @@ pub(super) const CASE: Case = Case {
     ],
     placements: both,
     limit: Duration::from_secs(60),
+    usual: minutes(63),
     lacks: |daemon| (daemon == Daemon::Direct).then_some("what a daemon keeps is measured"),
     run,
 };
@@ -211,7 +212,7 @@ fn churn(
             _ => {
                 sample.note(format!("{key}: {}", engine.state()));
                 for key in KEYS {
-                    if !sample.values.contains_key(key) {
+                    if !sample.values.contains_key(*key) {
                         sample.not_in(key, limit.as_secs_f64());
                     }
                 }

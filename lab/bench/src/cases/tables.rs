@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Case, both};
+use super::{Case, both, minutes};
 use crate::daemons::Daemon;
 use crate::digest::{Catalogue, Sender, Terms};
 use crate::engine::{Engine, PeerId};
@@ -39,7 +39,8 @@ pub(super) const ONE: Case = Case {
         ratio("memory", Daemon::Bird, 1.2),
     ],
     placements: both,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(60),
+    usual: minutes(15),
     lacks: |_| None,
     run: one,
 };
@@ -65,7 +66,8 @@ pub(super) const TEN: Case = Case {
         ratio("memory", Daemon::Bird, 1.2),
     ],
     placements: both,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(90),
+    usual: minutes(20),
     lacks: |_| None,
     run: ten,
 };
@@ -94,7 +96,8 @@ pub(super) const BEST: Case = Case {
         ratio("failover", Daemon::Bird, 0.6),
     ],
     placements: both,
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(60),
+    usual: minutes(14),
     lacks: no_paths_in_direct,
     run: best,
 };

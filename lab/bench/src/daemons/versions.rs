@@ -7,7 +7,11 @@ use super::{Daemon, FRR_FOLDER};
 
 pub(super) fn of(daemon: Daemon, caracal: &Path) -> Result<String, String> {
     match daemon {
-        Daemon::Caracal => said(caracal, "--version", "build it with `make build`"),
+        Daemon::Caracal => {
+            // A name without a folder is a file here, as it is for whoever gave it, and not a program on the PATH.
+            let caracal = std::path::absolute(caracal).unwrap_or_else(|_| caracal.to_owned());
+            said(&caracal, "--version", "build it with `make build`")
+        }
         Daemon::Bird => said(Path::new("bird"), "--version", "package bird2"),
         Daemon::Frr => said(
             &Path::new(FRR_FOLDER).join("bgpd"),

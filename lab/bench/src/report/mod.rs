@@ -1,76 +1,22 @@
-//! What a run has shown, for people and for programs.
+//! What was measured, for people and for programs.
 //!
 //! Owns the forms: a table on the terminal, JSON, a page with a plot. Does not own numbers: everything shown is
 //! computed from what was measured.
 
+mod origin;
 pub mod page;
 mod plot;
 pub mod text;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::Context;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::book::CaseResult;
 use crate::cases::Case;
-use crate::daemons::Daemon;
-use crate::machine::Machine;
-use crate::measure::{Metric, Series, Summary, Target, Unit, Verdict};
-use crate::options::{Options, Placement};
-
-/// Everything that was measured.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// On what.
-    pub machine: Machine,
-    /// How.
-    pub options: Options,
-    /// Versions of the daemons, or why one could not take part.
-    pub versions: BTreeMap<Daemon, Result<String, String>>,
-    /// By case and placement, in the order of the run.
-    pub results: Vec<CaseResult>,
-}
-
-/// One case in one placement.
-#[derive(Clone, Debug)]
-pub struct CaseResult {
-    /// The case.
-    pub case: Case,
-    /// Where daemon and generator ran.
-    pub placement: Placement,
-    /// The rounds of each daemon.
-    pub series: BTreeMap<Daemon, Series>,
-}
-
-impl CaseResult {
-    /// The verdict on a target.
-    pub fn judge(&self, target: &Target) -> Verdict {
-        let Some(ours) = self.series.get(&Daemon::Caracal) else {
-            return Verdict::Unknown("ours was not measured".into());
-        };
-        let metric = self.case.metric(target.metric);
-        let theirs = match target.bound {
-            crate::measure::Bound::Ratio { to, .. } => self.series.get(&to),
-            crate::measure::Bound::AtMost(_) => None,
-        };
-        target.judge(metric, ours, theirs)
-    }
-}
-
-impl Case {
-    /// A metric of the case by its key.
-    ///
-    /// # Panics
-    /// There is none, which a test excludes.
-    pub fn metric(&self, key: &str) -> &'static Metric {
-        let mut metrics = self.metrics.iter();
-        metrics
-            .find(|metric| metric.key == key)
-            .unwrap_or_else(|| panic!("{} does not measure {key}", self.name))
-    }
-}
+use crate::measure::{Bound, Metric, Series, Summary, Target, Unit};
+use crate::options::Options;
 
 /// A cell of a table: the median, and the lowest and highest round where they read differently.
 fn cell(metric: &Metric, series: &Series) -> String {
@@ -100,77 +46,65 @@ fn head(metric: &Metric) -> String {
 fn wording(case: &Case, target: &Target) -> String {
     let metric = case.metric(target.metric);
     match target.bound {
-        crate::measure::Bound::Ratio { to, at_most } => {
+        Bound::Ratio { to, at_most } => {
             format!("{} ≤ {at_most} × {}", metric.label, to.title())
         }
-        crate::measure::Bound::AtMost(limit) => {
+        Bound::AtMost(limit) => {
             let text = format!("{} ≤ {limit} {}", metric.label, metric.unit.symbol());
             text.trim().to_owned()
         }
     }
 }
 
-/// Everything as JSON.
+/// All that a run has measured so far, as JSON.
 ///
 /// # Errors
 /// A number that JSON does not have.
-pub fn json(report: &Report) -> anyhow::Result<String> {
+pub fn json(options: &Options, results: &[CaseResult]) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct Row<'a> {
         summary: BTreeMap<&'static str, Summary>,
         rounds: &'a Series,
     }
-    let results: Vec<serde_json::Value> = report
-        .results
-        .iter()
-        .map(|result| {
-            let rows: BTreeMap<&str, Row<'_>> = result
-                .series
+    let mut shown = Vec::new();
+    for result in results {
+        let case = result.case;
+        for (placement, daemons) in &result.placements {
+            let rows: BTreeMap<&str, Row<'_>> = daemons
                 .iter()
-                .map(|(daemon, series)| {
-                    let metrics = result.case.metrics.iter();
-                    let summary = metrics.map(|m| (m.key, series.summary(m.key))).collect();
-                    let rounds = series;
+                .map(|(daemon, rounds)| {
+                    let metrics = case.metrics.iter();
+                    let summary = metrics.map(|m| (m.key, rounds.summary(m.key))).collect();
                     (daemon.name(), Row { summary, rounds })
                 })
                 .collect();
-            let targets: Vec<serde_json::Value> = result
-                .case
+            let targets: Vec<serde_json::Value> = case
                 .targets
                 .iter()
                 .map(|target| {
                     json!({
                         "target": target,
-                        "text": wording(&result.case, target),
-                        "verdict": result.judge(target),
+                        "text": wording(case, target),
+                        "verdict": result.judge(*placement, target),
                     })
                 })
                 .collect();
-            json!({
-                "case": result.case.name,
-                "title": result.case.title,
-                "placement": result.placement,
-                "metrics": result.case.metrics,
+            shown.push(json!({
+                "case": case.name,
+                "title": case.title,
+                "placement": placement,
+                "measured_with": result.setting,
+                "metrics": case.metrics,
                 "daemons": rows,
                 "targets": targets,
-            })
-        })
-        .collect();
+            }));
+        }
+    }
     let whole = json!({
-        "machine": report.machine,
-        "options": report.options,
-        "versions": report.versions,
-        "results": results,
+        "options": options,
+        "results": shown,
     });
     Ok(serde_json::to_string_pretty(&whole)? + "\n")
-}
-
-/// Writes a file whole.
-///
-/// # Errors
-/// It cannot be written.
-pub fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -3,96 +3,96 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{CaseResult, Report, cell, head, plot, wording, write};
+use super::origin::Origins;
+use super::{cell, head, plot, wording};
+use crate::book::{Book, CaseResult, write};
+use crate::cases::ALL;
 use crate::daemons::Daemon;
-use crate::measure::Verdict;
+use crate::measure::{Series, Verdict};
 use crate::options::Placement;
 
-/// Writes the page to `file` and the plot beside it, with the same name and `.svg`.
+/// Writes the page to `file`, which ends in `.md`, and the plot beside it, with the same name and `.svg`.
 ///
 /// # Errors
-/// Something is missing in the report, or a file cannot be written.
-pub fn write_page(report: &Report, file: &Path) -> anyhow::Result<()> {
-    crate::plan::complete(report)?;
-    let plot_file = file.with_extension("svg");
-    let name = plot_file
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    write(&plot_file, &plot::render(report))?;
-    write(file, &render(report, &name))
+/// A file cannot be written.
+pub fn write_page(book: &Book, file: &Path) -> anyhow::Result<()> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    write(&file.with_extension("svg"), &plot::render(book))?;
+    write(file, &render(book, &stem))
 }
 
-/// The page's text; `plot` is how it refers to the plot.
-pub(super) fn render(report: &Report, plot: &str) -> String {
-    let mut text = String::from(HEAD);
-    let _ = writeln!(text, "![Times and memory of each daemon, pinned]({plot})\n");
-    targets(report, &mut text);
-    how(report, &mut text);
-    let mut shown = "";
-    for result in &report.results {
-        if result.case.name != shown {
-            shown = result.case.name;
-            let _ = writeln!(
-                text,
-                "## {}\n\n`{shown}`. {}\n",
-                result.case.title, result.case.about
-            );
+/// The text of the page `stem`.md.
+pub(super) fn render(book: &Book, stem: &str) -> String {
+    let origins = Origins::of(book);
+    let mut text = head_of_page(stem);
+    targets(book, &mut text);
+    how(&origins, &mut text);
+    for case in ALL {
+        let _ = writeln!(
+            text,
+            "## {}\n\n`{}`. {}\n",
+            case.title, case.name, case.about
+        );
+        match book.get(case) {
+            Some(result) => {
+                let _ = writeln!(text, "{}\n", origins.line(&result.setting));
+                for placement in (case.placements)() {
+                    tables(result, *placement, &mut text);
+                }
+            }
+            None => text.push_str("Not measured yet.\n\n"),
         }
-        case(result, &mut text);
     }
-    text
+    // A file ends with one end of a line.
+    text.truncate(text.trim_end().len());
+    text + "\n"
 }
 
-const HEAD: &str = "# Benchmarks
+fn head_of_page(stem: &str) -> String {
+    format!(
+        "# Benchmarks
 
-Written by `make bench`; nothing here is written by hand. The daemons ran one after another, in turns within each
-round, on the same generator and the same machine. Absolute times belong to this machine and this run; the ratios
-are what to read. Medians over the rounds; in brackets the lowest and the highest round.
+Written by `make bench` from what it measured, which is kept in [{stem}.json]({stem}.json); nothing here is written by
+hand. Within a case the daemons ran one after another, in turns within each round, on the same generator and the same
+machine. Absolute times belong to that machine and that run; the ratios are what to read. Medians over the rounds; in
+brackets the lowest and the highest round.
 
-";
+![Times and memory of each daemon, pinned]({stem}.svg)
 
-fn targets(report: &Report, text: &mut String) {
+"
+    )
+}
+
+fn targets(book: &Book, text: &mut String) {
     text.push_str("## Targets\n\nThe pinned placement counts.\n\n");
     text.push_str("| case | target | measured | |\n|---|---|---|---|\n");
-    for result in &report.results {
-        if result.placement != Placement::Pinned {
-            continue;
-        }
-        for target in result.case.targets {
-            let (detail, word) = match result.judge(target) {
-                Verdict::Reached(detail) => (detail, "reached"),
-                Verdict::Missed(detail) => (detail, "**not reached**"),
-                Verdict::Unknown(detail) => (detail, "unknown"),
+    for case in ALL {
+        for target in case.targets {
+            let verdict = book
+                .get(case)
+                .map(|result| result.judge(Placement::Pinned, target));
+            let (detail, word) = match verdict {
+                Some(Verdict::Reached(detail)) => (detail, "reached"),
+                Some(Verdict::Missed(detail)) => (detail, "**not reached**"),
+                Some(Verdict::Unknown(detail)) => (detail, "unknown"),
+                None => (String::new(), "not measured yet"),
             };
             let _ = writeln!(
                 text,
-                "| {} | {} | {detail} | {word} |",
-                result.case.name,
-                wording(&result.case, target)
+                "| {} | {} | {} | {word} |",
+                case.name,
+                wording(case, target),
+                escape(&detail)
             );
         }
     }
     text.push('\n');
 }
 
-fn how(report: &Report, text: &mut String) {
-    let machine = &report.machine;
-    let options = &report.options;
-    let _ = writeln!(
-        text,
-        "## How it was measured\n\n\
-         {day}, {cores} cores of {processor}, {memory:.0} GiB, Linux {kernel}. {rounds} rounds; a daemon that did \
-         not reach the end twice was not tried again.\n",
-        day = machine.day,
-        cores = machine.cores,
-        processor = machine.processor,
-        memory = machine.memory,
-        kernel = machine.kernel,
-        rounds = options.rounds,
-    );
+fn how(origins: &Origins<'_>, text: &mut String) {
+    let _ = writeln!(text, "## How it was measured\n\n{}\n", origins.head());
     text.push_str("| daemon | version | configuration |\n|---|---|---|\n");
-    for (daemon, version) in &report.versions {
+    for daemon in Daemon::ALL {
         let file = match daemon {
             Daemon::Caracal => "caracal.yaml",
             Daemon::Bird => "bird.conf",
@@ -101,21 +101,22 @@ fn how(report: &Report, text: &mut String) {
             Daemon::Openbgpd => "openbgpd.conf",
             Daemon::Direct => continue,
         };
-        let version = match version {
-            Ok(version) => version.clone(),
-            Err(reason) => format!("none: {reason}"),
-        };
         let _ = writeln!(
             text,
-            "| {} | {version} | [{file}](../lab/bench/daemons/{file}) |",
-            daemon.title()
+            "| {} | {} | [{file}](../lab/bench/daemons/{file}) |",
+            daemon.title(),
+            escape(&origins.version(daemon))
         );
     }
+    let (daemon_core, generator_core) = origins.cores();
     let _ = write!(
         text,
         "
-To repeat it, as root: `make bench`, or one case with `target/release/caracal-bench --cases NAME`
-(`--list` names them, `--quick` runs one round). The tables hold about {per_path} prefixes for each set of
+A daemon that did not come to the end of a case in its first two rounds was not tried again there; in the second
+placement, one such round was then enough.
+
+To repeat it, as root: `make bench`, or some cases with `make bench CASES=table,fan-out`, which leaves the others as
+they are (`target/release/caracal-bench --list` names them). The tables hold {per_path} prefixes for each set of
 attributes (`--prefixes-per-path`), with lengths as in the Internet's table, paths of two to eight ASes and some
 communities.
 
@@ -127,37 +128,44 @@ front, ORIGINATOR_ID and CLUSTER_LIST, the next hop) is checked for being right,
 left to the daemon. The row *{direct}* shows the same receivers when a second generator stands in the daemon's
 place and writes at once what a daemon would say: what the generator itself can take.
 
-*Pinned*: the daemon with all its threads on core {daemon_core}, the generator on core {generator_core}.
+*Pinned*: the daemon with all its threads on {daemon_core}, the generator on {generator_core}.
 *Unpinned*: as the scheduler likes. Processor time is that of all the daemon's processes and threads, until nothing
 comes any more; memory is the sum of their highest resident sets.
 
 ",
-        per_path = options.prefixes_per_path,
+        per_path = origins.per_path(),
         direct = Daemon::Direct.title(),
-        daemon_core = options.daemon_core,
-        generator_core = options.generator_core,
     );
 }
 
-fn case(result: &CaseResult, text: &mut String) {
-    let _ = writeln!(text, "{}:\n", sentence(result.placement.name()));
+fn tables(result: &CaseResult, placement: Placement, text: &mut String) {
     let metrics = result.case.metrics;
+    let _ = writeln!(text, "{}:\n", sentence(placement.name()));
     let heads: Vec<String> = metrics.iter().map(head).collect();
     let _ = writeln!(text, "| | {} |", heads.join(" | "));
     let _ = writeln!(text, "|---|{}", "--:|".repeat(metrics.len()));
-    for (daemon, series) in &result.series {
-        if let Some(reason) = series.reason() {
-            let rest = " |".repeat(metrics.len() - 1);
-            let _ = writeln!(text, "| {} | {} |{rest}", daemon.title(), escape(&reason));
-            continue;
+    for daemon in Daemon::ALL {
+        // A daemon or a placement may have come to the bench after the case was measured.
+        let series = result.series(placement, daemon);
+        let reason = series.map_or(Some("not measured yet".to_owned()), Series::reason);
+        match (series, reason) {
+            (Some(series), None) => {
+                let cells: Vec<String> =
+                    metrics.iter().map(|metric| cell(metric, series)).collect();
+                let _ = writeln!(text, "| {} | {} |", daemon.title(), cells.join(" | "));
+            }
+            (_, reason) => {
+                let rest = " |".repeat(metrics.len() - 1);
+                let reason = escape(&reason.unwrap_or_default());
+                let _ = writeln!(text, "| {} | {reason} |{rest}", daemon.title());
+            }
         }
-        let cells: Vec<String> = metrics.iter().map(|metric| cell(metric, series)).collect();
-        let _ = writeln!(text, "| {} | {} |", daemon.title(), cells.join(" | "));
     }
     text.push('\n');
     let mut any = false;
-    for (daemon, series) in &result.series {
-        for note in series.notes() {
+    for daemon in Daemon::ALL {
+        let series = result.series(placement, daemon);
+        for note in series.map(Series::notes).unwrap_or_default() {
             let _ = writeln!(text, "- {}: {}", daemon.title(), escape(&note));
             any = true;
         }
@@ -175,7 +183,7 @@ fn sentence(word: &str) -> String {
 }
 
 /// What a daemon said may hold anything.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
         .replace('|', "\\|")
         .replace('<', "&lt;")

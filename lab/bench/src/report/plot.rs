@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CaseResult, Report};
+use crate::book::{Book, CaseResult};
 use crate::daemons::Daemon;
 use crate::measure::{Metric, Summary};
 use crate::options::Placement;
@@ -18,13 +18,10 @@ const TITLE: f64 = 26.0;
 const GAP: f64 = 18.0;
 
 /// Pinned results: of each case what has a target.
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(book: &Book) -> String {
     let mut body = String::new();
     let mut y = 20.0;
-    for result in &report.results {
-        if result.placement != Placement::Pinned {
-            continue;
-        }
+    for result in book.results() {
         for target in result.case.targets {
             let metric = result.case.metric(target.metric);
             y = panel(result, metric, y, &mut body);
@@ -52,8 +49,10 @@ pub(super) fn render(report: &Report) -> String {
 /// Bars of one metric, all to one scale; gives back where the next panel begins.
 fn panel(result: &CaseResult, metric: &Metric, y: f64, body: &mut String) -> f64 {
     let rows: Vec<(Daemon, Summary)> = result
-        .series
-        .iter()
+        .placements
+        .get(&Placement::Pinned)
+        .into_iter()
+        .flatten()
         .map(|(daemon, series)| (*daemon, series.summary(metric.key)))
         .filter(|(_, summary)| *summary != Summary::Nothing)
         .collect();

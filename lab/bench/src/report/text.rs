@@ -1,52 +1,52 @@
 //! The table on the terminal.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{CaseResult, Report, cell, head, wording};
-use crate::measure::Verdict;
+use super::{cell, head, wording};
+use crate::book::CaseResult;
+use crate::cases::Case;
+use crate::daemons::Daemon;
+use crate::measure::{Series, Verdict};
 
-/// The whole report.
-pub fn render(report: &Report) -> String {
+/// A case, a table for each placement.
+pub fn render(result: &CaseResult) -> String {
+    let case = result.case;
     let mut text = String::new();
-    for result in &report.results {
+    for (placement, daemons) in &result.placements {
         let _ = writeln!(
             text,
             "\n{} [{}, {}]",
-            result.case.title,
-            result.case.name,
-            result.placement.name()
+            case.title,
+            case.name,
+            placement.name()
         );
-        text += &table(&rows(result));
-        for (daemon, series) in &result.series {
+        text += &table(&rows(case, daemons));
+        for (daemon, series) in daemons {
             for note in series.notes() {
                 let _ = writeln!(text, "  {}: {note}", daemon.title());
             }
         }
-        for target in result.case.targets {
-            let (word, detail) = match result.judge(target) {
+        for target in case.targets {
+            let (word, detail) = match result.judge(*placement, target) {
                 Verdict::Reached(detail) => ("reached", detail),
                 Verdict::Missed(detail) => ("not reached", detail),
                 Verdict::Unknown(detail) => ("unknown", detail),
             };
-            let _ = writeln!(
-                text,
-                "  target {}: {detail}, {word}",
-                wording(&result.case, target)
-            );
+            let _ = writeln!(text, "  target {}: {detail}, {word}", wording(case, target));
         }
     }
     text
 }
 
-fn rows(result: &CaseResult) -> Vec<Vec<String>> {
-    let metrics = result.case.metrics;
+fn rows(case: &Case, daemons: &BTreeMap<Daemon, Series>) -> Vec<Vec<String>> {
     let mut rows = vec![vec!["".to_owned()]];
-    rows[0].extend(metrics.iter().map(head));
-    for (daemon, series) in &result.series {
+    rows[0].extend(case.metrics.iter().map(head));
+    for (daemon, series) in daemons {
         let mut row = vec![daemon.title().to_owned()];
         match series.reason() {
             Some(reason) => row.push(reason),
-            None => row.extend(metrics.iter().map(|metric| cell(metric, series))),
+            None => row.extend(case.metrics.iter().map(|metric| cell(metric, series))),
         }
         rows.push(row);
     }

@@ -349,3 +349,17 @@ fn silence_counts_in_demand_mode_too() {
     let actions: Vec<Action> = bench.run(ms(900)).into_iter().map(|(_, a)| a).collect();
     assert_eq!(changes(&actions)[0].why, Why::DetectionTimeExpired);
 }
+
+#[test]
+fn a_peers_slower_pace_ends_with_its_silence_and_what_is_overdue_goes_out_with_it() {
+    let mut bench = Bench::at(State::Down);
+    bench.receive(Packet {
+        required_min_rx: Interval::from_micros(20_000_000),
+        ..packet(State::AdminDown)
+    });
+    bench.now = bench.session.poll_timeout().unwrap();
+    let silence = bench.timeout();
+    assert_eq!(bench.session.remote().discriminator, None);
+    assert_eq!(sent(&silence).len(), 1, "{silence:?}");
+    assert!(bench.session.poll_timeout().unwrap() > bench.now);
+}
