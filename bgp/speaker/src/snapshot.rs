@@ -24,12 +24,8 @@ pub struct SpeakerSnapshot {
     /// Its BGP identifier.
     #[serde(with = "text")]
     pub router_id: RouterId,
-    /// Whether selection still waits for peers after a restart.
-    pub deferring: bool,
-    /// Prefixes in the table, rejected ones included.
-    pub prefixes: usize,
-    /// Routes on their way to the kernel, by family; none when the RIB was too busy to say.
-    pub fib: Vec<FibCountSnapshot>,
+    /// The table. Absent when the RIB was too busy to say; then sessions show no families either.
+    pub rib: Option<RibSnapshot>,
     /// What it takes to bring routes into the kernel; absent where nothing is forwarded.
     pub forwarding: Option<ForwardingSnapshot>,
     /// What waits between the parts of the speaker.
@@ -40,6 +36,17 @@ pub struct SpeakerSnapshot {
     pub ranges: Vec<RangeSnapshot>,
     /// Stations that are told by BMP.
     pub stations: Vec<StationSnapshot>,
+}
+
+/// The table, without its routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RibSnapshot {
+    /// Whether selection still waits for peers after a restart.
+    pub deferring: bool,
+    /// Prefixes in it, rejected ones included.
+    pub prefixes: usize,
+    /// Routes on their way to the kernel, by family.
+    pub fib: Vec<FibCountSnapshot>,
 }
 
 /// A station that is told about sessions and routes by BMP.

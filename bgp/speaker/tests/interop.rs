@@ -387,7 +387,7 @@ fn exchanges_both_families_and_restarts_both_ways(kind: Kind, tag: &str) {
         }
         let second = speaker(true).await;
         exchanged(lab, &second).await;
-        let deferring = async || second.snapshot().await.unwrap().deferring;
+        let deferring = async || second.snapshot().await.unwrap().rib.unwrap().deferring;
         until("the end of our restart", deferring, |deferring| !deferring).await;
 
         // The router restarts: we keep its routes meanwhile, and take them back afterwards.

@@ -42,6 +42,30 @@ pub(crate) struct Account {
     pub(crate) routes: RouteCounts,
 }
 
+impl Account {
+    /// With the speaker as it is now. What it could not count, because its RIB was too busy, is as it was.
+    pub(crate) fn followed_by(&self, mut speaker: SpeakerSnapshot) -> Self {
+        let routes = match &speaker.rib {
+            Some(rib) => count(&rib.fib),
+            None => {
+                let before = self.speaker.iter().flat_map(|speaker| &speaker.peers);
+                let mut families: BTreeMap<_, _> =
+                    before.map(|peer| (&peer.name, &peer.families)).collect();
+                for peer in &mut speaker.peers {
+                    if let Some(families) = families.remove(&peer.name) {
+                        peer.families.clone_from(families);
+                    }
+                }
+                self.routes
+            }
+        };
+        Self {
+            speaker: Some(speaker),
+            routes,
+        }
+    }
+}
+
 /// The speaker, once it runs.
 pub(crate) struct Routing {
     node_name: String,
@@ -314,10 +338,7 @@ async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
         let Ok(speaker) = handle.snapshot().await else {
             return;
         };
-        let next = Account {
-            routes: count(&speaker.fib),
-            speaker: Some(speaker),
-        };
+        let next = account.borrow().followed_by(speaker);
         account.send_if_modified(|current| {
             let modified = *current != next;
             *current = next;

@@ -231,10 +231,12 @@ fn reason(peer: &PeerSnapshot) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use caracal_bgp_core::types::{Asn, RouterId};
+    use caracal_bgp_speaker::snapshot::{FamilySnapshot, FibCountSnapshot, RibSnapshot};
     use caracal_bgp_speaker::status::CounterSnapshot;
     use caracal_resolve::ObjectRef;
 
     use super::*;
+    use crate::routing::Account;
 
     fn peer(state: Speaking, since_ms: u64, why: &str) -> PeerSnapshot {
         PeerSnapshot {
@@ -270,9 +272,7 @@ mod tests {
         let speaker = SpeakerSnapshot {
             asn: Asn(65000),
             router_id: RouterId(1),
-            deferring: false,
-            prefixes: 0,
-            fib: Vec::new(),
+            rib: None,
             forwarding: None,
             channels: Vec::new(),
             peers: vec![peer],
@@ -284,6 +284,38 @@ mod tests {
             free_addresses: 1,
             ..Facts::default()
         }
+    }
+
+    #[test]
+    fn what_a_busy_rib_did_not_count_is_as_it_was() {
+        let mut known = peer(Speaking::Established, 1, "");
+        known.families = vec![FamilySnapshot {
+            family: BgpFamily::Ipv6Unicast,
+            received: 3,
+            accepted: 3,
+            stale: 0,
+            advertised: 1,
+            end_of_rib_received: true,
+            end_of_rib_sent: true,
+        }];
+        let mut speaker = facts(known.clone()).speaker.unwrap();
+        speaker.rib = Some(RibSnapshot {
+            fib: vec![FibCountSnapshot {
+                family: BgpFamily::Ipv6Unicast,
+                pending: 0,
+                installed: 3,
+                failed: 0,
+                best_path_changes: 3,
+            }],
+            ..RibSnapshot::default()
+        });
+        let counted = Account::default().followed_by(speaker.clone());
+        assert_eq!(counted.routes.ipv6, 3);
+        speaker.rib = None;
+        speaker.peers[0].families.clear();
+        let busy = counted.followed_by(speaker);
+        assert_eq!(busy.routes, counted.routes);
+        assert_eq!(busy.speaker.unwrap().peers, [known]);
     }
 
     fn at(second: i64) -> Timestamp {

@@ -17,7 +17,11 @@ const HEADER: [&str; 9] = [
 
 /// All sessions of a speaker, a line each.
 pub(super) fn all(speaker: &SpeakerSnapshot, now_ms: u64) -> String {
-    let rows: Vec<Vec<String>> = speaker.peers.iter().map(|peer| row(peer, now_ms)).collect();
+    let rows: Vec<Vec<String>> = speaker
+        .peers
+        .iter()
+        .map(|peer| row(peer, speaker.rib.is_some(), now_ms))
+        .collect();
     let up = speaker.peers.iter().filter(|peer| is_up(peer)).count();
     let mut text = table::render(&HEADER, &rows);
     let count = counted(speaker.peers.len(), "session");
@@ -30,12 +34,16 @@ pub(super) fn all(speaker: &SpeakerSnapshot, now_ms: u64) -> String {
     for station in &speaker.stations {
         text.push_str(&format!("BMP station {}\n", told(station, now_ms)));
     }
-    if speaker.deferring {
+    let Some(rib) = &speaker.rib else {
+        text.push_str("\nhint: the routing table was too busy to be counted; ask again\n");
+        return text;
+    };
+    if rib.deferring {
         text.push_str(
             "\nhint: after a restart, routes are selected when every peer has told its own\n",
         );
     }
-    let failed: usize = speaker.fib.iter().map(|fib| fib.failed).sum();
+    let failed: usize = rib.fib.iter().map(|fib| fib.failed).sum();
     if failed > 0 {
         let count = counted(failed, "route");
         text.push_str(&format!(
@@ -56,9 +64,11 @@ fn told(station: &StationSnapshot, now_ms: u64) -> String {
     }
 }
 
-fn row(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
+/// `has_counts` tells whether routes have been counted.
+fn row(peer: &PeerSnapshot, has_counts: bool, now_ms: u64) -> Vec<String> {
     let sum = |count: fn(&FamilySnapshot) -> usize| {
-        peer.families.iter().map(count).sum::<usize>().to_string()
+        let sum = peer.families.iter().map(count).sum::<usize>();
+        known(has_counts.then_some(sum))
     };
     vec![
         peer.name.clone(),

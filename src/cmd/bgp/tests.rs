@@ -8,7 +8,8 @@ use caracal_bgp_speaker::api::RoutesView;
 use caracal_bgp_speaker::snapshot::{
     BfdSnapshot, ErrorSnapshot, Explanation, FamilySnapshot, FibCountSnapshot, FibSnapshot,
     PathSnapshot, PeerDetail, PeerSnapshot, PolicyTrace, RangeSnapshot, RejectedSnapshot,
-    RouteSnapshot, SessionState, SpeakerSnapshot, StationSnapshot, TermsSnapshot, ToldSnapshot,
+    RibSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot, StationSnapshot, TermsSnapshot,
+    ToldSnapshot,
 };
 use caracal_bgp_speaker::status::{
     CounterSnapshot, Direction, EventRecord, FlapReason, HistorySnapshot, MessageCounts,
@@ -107,18 +108,20 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     let mut unknown = peer("unnumbered", 65_009);
     (unknown.remote, unknown.asn) = (None, None);
     unknown.why = "eth2: no router has been heard on the link".to_owned();
-    let speaker = SpeakerSnapshot {
+    let mut speaker = SpeakerSnapshot {
         asn: Asn(65_000),
         router_id: RouterId(1),
-        deferring: true,
-        prefixes: 20,
-        fib: vec![FibCountSnapshot {
-            family: Family::Ipv4Unicast,
-            pending: 0,
-            installed: 12,
-            failed: 1,
-            best_path_changes: 14,
-        }],
+        rib: Some(RibSnapshot {
+            deferring: true,
+            prefixes: 20,
+            fib: vec![FibCountSnapshot {
+                family: Family::Ipv4Unicast,
+                pending: 0,
+                installed: 12,
+                failed: 1,
+                best_path_changes: 14,
+            }],
+        }),
         forwarding: None,
         channels: Vec::new(),
         peers: vec![
@@ -150,6 +153,15 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
         ],
     };
     assert_snapshot!("peers", peers::all(&speaker, NOW));
+    // What was not counted is not shown as zero.
+    speaker.rib = None;
+    speaker.peers.truncate(1);
+    speaker.peers[0].families.clear();
+    let text = peers::all(&speaker, NOW);
+    let row = text.lines().find(|line| line.contains("tor1"));
+    let cells: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert!(cells.ends_with(&["-", "-", "-"]), "{text}");
+    assert!(text.contains("too busy to be counted"), "{text}");
 }
 
 #[test]

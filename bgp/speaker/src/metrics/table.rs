@@ -169,10 +169,9 @@ pub(super) const METRICS: &[Metric] = &[
         name: "caracal_bgp_untold_changes",
         labels: &["peer"],
         help: "Changes of routes that the peer has not been told yet, before policy",
-        read: Read::Gauge(|speaker| match speaker.fib.is_empty() {
-            // The RIB was too busy to say.
-            true => Vec::new(),
-            false => each(speaker, |peer| is_up(peer).then_some(peer.untold as u64)),
+        read: Read::Gauge(|speaker| match &speaker.rib {
+            Some(_) => each(speaker, |peer| is_up(peer).then_some(peer.untold as u64)),
+            None => Vec::new(),
         }),
     },
     Metric {
@@ -197,16 +196,20 @@ pub(super) const METRICS: &[Metric] = &[
         name: "caracal_bgp_selection_deferred",
         labels: &[],
         help: "Whether selection still waits for peers after a restart",
-        read: Read::Gauge(|speaker| vec![Sample(Vec::new(), u64::from(speaker.deferring))]),
+        read: Read::Gauge(|speaker| {
+            let rib = speaker.rib.iter();
+            rib.map(|rib| Sample(Vec::new(), u64::from(rib.deferring)))
+                .collect()
+        }),
     },
     Metric {
         name: "caracal_bgp_rib_prefixes",
         labels: &[],
         help: "Prefixes in the table, rejected ones included",
-        read: Read::Gauge(|speaker| match speaker.fib.is_empty() {
-            // The RIB was too busy to say.
-            true => Vec::new(),
-            false => vec![Sample(Vec::new(), speaker.prefixes as u64)],
+        read: Read::Gauge(|speaker| {
+            let rib = speaker.rib.iter();
+            rib.map(|rib| Sample(Vec::new(), rib.prefixes as u64))
+                .collect()
         }),
     },
     Metric {
@@ -226,7 +229,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["family"],
         help: "How often what peers are told has changed",
         read: Read::Counter(|speaker| {
-            let families = speaker.fib.iter();
+            let families = speaker.rib.iter().flat_map(|rib| &rib.fib);
             families
                 .map(|fib| one(&fib.family.to_string(), fib.best_path_changes))
                 .collect()
@@ -237,7 +240,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["family", "state"],
         help: "Routes on their way to the kernel: pending, installed, failed",
         read: Read::Gauge(|speaker| {
-            let families = speaker.fib.iter();
+            let families = speaker.rib.iter().flat_map(|rib| &rib.fib);
             families
                 .flat_map(|fib| {
                     let sample = |state: &str, count: usize| {

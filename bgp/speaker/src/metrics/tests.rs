@@ -9,7 +9,7 @@ use super::*;
 use crate::fib::{Drift, FibWork, WriteOutcome};
 use crate::snapshot::{
     BfdSnapshot, ChannelSnapshot, FamilySnapshot, FibCountSnapshot, ForwardingSnapshot,
-    PeerSnapshot, RangeSnapshot, SessionState, UpdateToFibSnapshot,
+    PeerSnapshot, RangeSnapshot, RibSnapshot, SessionState, UpdateToFibSnapshot,
 };
 use crate::status::{
     CounterSnapshot, Direction, FlapReason, Histogram, MessageCounts, NotificationCount,
@@ -93,15 +93,17 @@ fn everything() -> SpeakerSnapshot {
     SpeakerSnapshot {
         asn: Asn(65_000),
         router_id: RouterId(1),
-        deferring: false,
-        prefixes: 9,
-        fib: vec![FibCountSnapshot {
-            family: Family::Ipv6Unicast,
-            pending: 1,
-            installed: 2,
-            failed: 3,
-            best_path_changes: 40,
-        }],
+        rib: Some(RibSnapshot {
+            deferring: false,
+            prefixes: 9,
+            fib: vec![FibCountSnapshot {
+                family: Family::Ipv6Unicast,
+                pending: 1,
+                installed: 2,
+                failed: 3,
+                best_path_changes: 40,
+            }],
+        }),
         forwarding: Some(forwarding()),
         channels: vec![ChannelSnapshot {
             name: "records".to_owned(),
@@ -216,13 +218,15 @@ fn labels_of<T>(samples: Vec<Sample<T>>) -> Vec<Vec<String>> {
 #[test]
 fn what_is_not_known_is_absent_and_not_zero() {
     let mut speaker = everything();
-    speaker.fib.clear();
+    speaker.rib = None;
     speaker.forwarding = None;
     let peer = &mut speaker.peers[0];
     (peer.bfd, peer.state, peer.asn) = (None, SessionState::Active, None);
     let text = encode(speaker).unwrap();
     for name in [
         "caracal_bgp_rib_prefixes",
+        "caracal_bgp_selection_deferred",
+        "caracal_bgp_best_path_changes",
         "caracal_fib_routes",
         "caracal_bfd_session_up",
         "caracal_bfd_detect_seconds",

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use caracal_bgp_core::rib::{PeerIndex, RibCounts};
+use caracal_bgp_core::rib::{PeerIndex, Rib};
 use caracal_bgp_core::types::{Family, Prefix};
 use tokio::sync::oneshot;
 
 use crate::config::{Endpoint, PeerConfig, PeerName};
 use crate::explain::{self, Account};
 use crate::snapshot::{
-    ChannelSnapshot, Explanation, FibCountSnapshot, ForwardingSnapshot, RangeSnapshot,
+    ChannelSnapshot, Explanation, FibCountSnapshot, ForwardingSnapshot, RangeSnapshot, RibSnapshot,
     SpeakerSnapshot,
 };
 use crate::speaker::Supervisor;
@@ -45,14 +45,12 @@ impl Supervisor {
             .map(range_snapshot)
             .collect();
         tokio::spawn(async move {
-            let counts = rib.query(|rib| {
-                let state = (rib.deferring(), rib.counts());
-                (rib.peers(), rib.untold(), state)
-            });
+            let counts = rib.query(|rib| (rib.peers(), rib.untold(), rib_snapshot(rib)));
             let counts = tokio::time::timeout(COUNT_PATIENCE, counts).await;
-            let counts = counts.ok().flatten();
-            let fib = counts.as_ref().map(|(.., (_, counts))| fib_counts(counts));
-            let (mut views, untold, (deferring, counts)) = counts.unwrap_or_default();
+            let (mut views, untold, rib) = match counts.ok().flatten() {
+                Some((views, untold, rib)) => (views, untold, Some(rib)),
+                None => Default::default(),
+            };
             let peers = peers
                 .into_iter()
                 .map(|(name, index, config, range)| {
@@ -65,9 +63,7 @@ impl Supervisor {
             let _ = answer.send(SpeakerSnapshot {
                 asn,
                 router_id,
-                deferring,
-                prefixes: counts.prefixes,
-                fib: fib.unwrap_or_default(),
+                rib,
                 forwarding,
                 channels,
                 peers,
@@ -124,20 +120,23 @@ impl Supervisor {
     }
 }
 
-fn fib_counts(counts: &RibCounts) -> Vec<FibCountSnapshot> {
-    let families = Family::ALL.into_iter();
-    families
-        .map(|family| {
-            let fib = counts.fib[family.index()];
-            FibCountSnapshot {
-                family,
-                pending: fib.pending,
-                installed: fib.installed,
-                failed: fib.failed,
-                best_path_changes: counts.best_changes[family.index()],
-            }
-        })
-        .collect()
+fn rib_snapshot(rib: &Rib) -> RibSnapshot {
+    let counts = rib.counts();
+    let fib = Family::ALL.map(|family| {
+        let fib = counts.fib[family.index()];
+        FibCountSnapshot {
+            family,
+            pending: fib.pending,
+            installed: fib.installed,
+            failed: fib.failed,
+            best_path_changes: counts.best_changes[family.index()],
+        }
+    });
+    RibSnapshot {
+        deferring: rib.deferring(),
+        prefixes: counts.prefixes,
+        fib: fib.to_vec(),
+    }
 }
 
 fn range_snapshot((name, config, used): (PeerName, Arc<PeerConfig>, usize)) -> RangeSnapshot {

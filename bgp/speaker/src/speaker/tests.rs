@@ -384,7 +384,7 @@ async fn a_speaker_that_restarts_keeps_its_routes_at_the_peer_and_stale_ones_are
     until("told again", || route(&b, prefix), fresh).await;
     gone(&b, dropped).await;
     reachable(&second, own(2, Family::Ipv4Unicast)).await;
-    assert!(!second.snapshot().await.unwrap().deferring);
+    assert!(!second.snapshot().await.unwrap().rib.unwrap().deferring);
 }
 
 #[tokio::test(flavor = "multi_thread")]
