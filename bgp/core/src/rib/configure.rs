@@ -12,7 +12,7 @@ use crate::rib::machine::Rib;
 use crate::rib::path::{Path, PathPeer, PeerIndex, Source};
 use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
-use crate::rib::sessions::{egress_config, path_peer};
+use crate::rib::sessions::{concerning, egress_config, path_peer};
 use crate::rib::table::{DestId, Entry, Marks};
 use crate::types::{Family, FamilySet, PathId, Prefix, RouterId};
 use crate::wire::{Community, PathAttributes};
@@ -116,9 +116,13 @@ impl Rib {
         let Some(peer) = self.peers.get_mut(&index) else {
             return;
         };
-        let Some(session) = peer.session.as_mut().filter(|it| it.ends != ends) else {
+        let Some(session) = &mut peer.session else {
             return;
         };
+        let ends = concerning(ends, &session.negotiated);
+        if session.ends == ends {
+            return;
+        }
         session.ends = ends;
         let dests: Vec<DestId> = peer.dests.iter().collect();
         let renewed = self.renew_path_peers();

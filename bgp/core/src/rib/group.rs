@@ -208,7 +208,7 @@ impl Group {
             return None;
         }
         let reader = self.readers.get_mut(&id)?;
-        let octets = reader.take(peer, &self.exports, &self.config);
+        let octets = reader.take(peer, &self.exports, &self.config, budget);
         reader.trim(&mut self.exports, sources.table);
         self.drop_laggards(id, sources.table);
         octets

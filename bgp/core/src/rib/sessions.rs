@@ -117,6 +117,7 @@ impl Rib {
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
+        let ends = concerning(ends, &negotiated);
         let config = egress_config(&self.config, &peer.policy, &negotiated, &ends);
         let path_peer = path_peer(id.index, &peer.policy, &negotiated, &ends, &config);
         let group = self.groups.join(config, id.index, ends.peer, &self.table);
@@ -463,6 +464,17 @@ impl Rib {
             session.rouse(out);
         }
     }
+}
+
+/// Of our end's addresses those that routes of the session can name: others come and go without judging
+/// its routes again, as link-local ones do when a link is a second old.
+pub(super) fn concerning(mut ends: Ends, negotiated: &Negotiated) -> Ends {
+    let ipv6 = negotiated.family_set().contains(Family::Ipv6Unicast);
+    if !ipv6 && !negotiated.extended_next_hop {
+        ends.local_v6 = None;
+        ends.subnets.retain(|subnet| subnet.addr().is_ipv4());
+    }
+    ends
 }
 
 /// What paths of a session say of their peer.

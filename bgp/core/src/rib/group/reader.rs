@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::rib::adj_out::{AdjOut, Told};
 use crate::rib::egress::EgressConfig;
@@ -158,27 +159,35 @@ impl Reader {
         }
     }
 
-    /// The next chunk for a member.
+    /// The next chunks for a member: at least one, and no more than hold `budget` changes. The first who
+    /// looks at what has changed cuts small ones, and who comes later must not need a turn for each.
     pub(super) fn take(
         &mut self,
         peer: PeerIndex,
         exports: &Exports,
         config: &EgressConfig,
+        budget: usize,
     ) -> Option<Bytes> {
         let member = self.members.get_mut(&peer)?;
         let at = usize::try_from(member.next.checked_sub(self.log_start)?).ok()?;
-        let chunk = self.log.get_mut(at)?;
-        member.next += 1;
-        chunk.left -= 1;
-        if chunk.concerns(peer, member.address) {
-            let address = member.address;
-            let spared = |export: ExportRef| excludes(exports.get(export), peer, address);
-            return Some(encode(&chunk.deltas, exports, config, spared));
+        let mut left = None;
+        let mut pieces: SmallVec<[Bytes; 1]> = SmallVec::new();
+        for chunk in self.log.iter_mut().skip(at) {
+            let changes = chunk.deltas.len();
+            if left.is_some_and(|left| changes > left) {
+                break;
+            }
+            left = Some(left.unwrap_or(budget).saturating_sub(changes));
+            member.next += 1;
+            chunk.left -= 1;
+            let octets = chunk.octets_for(peer, member.address, exports, config);
+            pieces.extend(Some(octets).filter(|octets| !octets.is_empty()));
         }
-        let octets = chunk
-            .octets
-            .get_or_insert_with(|| encode(&chunk.deltas, exports, config, |_| false));
-        Some(octets.clone())
+        left?;
+        Some(match &pieces[..] {
+            [one] => one.clone(),
+            several => several.concat().into(),
+        })
     }
 
     /// Chunks that a member has not taken, the latest first.
@@ -236,6 +245,24 @@ impl Chunk {
             next_hops,
             left,
         }
+    }
+
+    /// What a member is told, encoded anew only for one whom some route is not for.
+    fn octets_for(
+        &mut self,
+        peer: PeerIndex,
+        address: IpAddr,
+        exports: &Exports,
+        config: &EgressConfig,
+    ) -> Bytes {
+        if self.concerns(peer, address) {
+            let spared = |export: ExportRef| excludes(exports.get(export), peer, address);
+            return encode(&self.deltas, exports, config, spared);
+        }
+        let encoded = self
+            .octets
+            .get_or_insert_with(|| encode(&self.deltas, exports, config, |_| false));
+        encoded.clone()
     }
 
     /// Whether some route in it is not for this peer.

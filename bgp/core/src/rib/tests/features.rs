@@ -471,6 +471,39 @@ fn other_addresses_at_our_end_change_what_is_told_and_what_points_to_ourselves()
 }
 
 #[test]
+fn an_ipv6_address_at_our_end_means_something_to_sessions_that_can_name_it_only() {
+    let ends = Ends {
+        local_v6: Some(("2001:db8:5::5".parse().unwrap(), None)),
+        subnets: vec!["2001:db8:5::/64".parse().unwrap()],
+        ..ends(0)
+    };
+    for (families, extended, concerned) in [
+        (vec![Family::Ipv4Unicast], false, false),
+        (vec![Family::Ipv4Unicast], true, true),
+        (Family::ALL.to_vec(), false, true),
+    ] {
+        let mut world = World::new(config(), None);
+        world.up_with(
+            0,
+            Negotiated {
+                families,
+                extended_next_hop: extended,
+                ..negotiated(0)
+            },
+        );
+        world.tell(0, announcement(0, &[prefix(1)], &[]));
+        world.pull_all();
+        let (index, ends) = (PeerIndex(0), ends.clone());
+        let mut out = Vec::new();
+        let now = world.now;
+        world
+            .rib
+            .handle(now, Event::Relocated { index, ends }, &mut out);
+        assert_eq!(!out.is_empty(), concerned, "extended {extended}: {out:?}");
+    }
+}
+
+#[test]
 fn another_configured_next_hop_is_ourselves_at_once() {
     let mut world = World::new(config(), None);
     (0..2).for_each(|peer| world.up(peer));
