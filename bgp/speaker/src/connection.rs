@@ -17,7 +17,7 @@ use caracal_bgp_core::wire::{self, Frame, MessageType, Notification};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinHandle;
 
 use crate::rib_thread::RibHandle;
@@ -99,7 +99,7 @@ impl Connection {
         // A closed queue belongs to a writer that failed; the reader reports the connection.
         !matches!(
             self.control.try_send(Control::Write(octets)),
-            Err(mpsc::error::TrySendError::Full(_))
+            Err(TrySendError::Full(_))
         )
     }
 
@@ -159,7 +159,11 @@ async fn read_all(
                     return discard(socket).await;
                 }
             };
-            if events.send(event).await.is_err() {
+            let sent = match events.try_send(event) {
+                Err(TrySendError::Full(event)) => events.send(event).await.is_ok(),
+                sent => sent.is_ok(),
+            };
+            if !sent {
                 return discard(socket).await;
             }
         }

@@ -188,11 +188,7 @@ impl Session {
                 () = sleep_until(wake) => self.timeout(arrivals.len()),
                 permit = rib.reserve(), if !self.outbox.is_empty() => {
                     match permit {
-                        Ok(permit) => {
-                            if let Some(input) = self.outbox.pop_front() {
-                                permit.send(input);
-                            }
-                        }
+                        Ok(permit) => self.hand_over(permit, &rib),
                         // The speaker is ending.
                         Err(_) => self.outbox.clear(),
                     }
@@ -204,7 +200,7 @@ impl Session {
                 }
                 Some(alarm) = alarm(&mut self.established) => self.alarmed(&alarm),
                 () = tokio::time::sleep(REKEY_PAUSE), if self.rekeying => self.rekey(),
-                Some(arrival) = arrivals.recv(), if !full => self.arrive(arrival),
+                Some(arrival) = arrivals.recv(), if !full => self.arrive_in_a_row(arrival, &mut arrivals),
             }
             self.claim_forwarding_if_due();
             if self.stopping && self.connections.is_empty() {
@@ -364,6 +360,19 @@ impl Session {
         let mut actions = Vec::new();
         self.machine.handle_timeout(now, &mut actions);
         self.act(actions, None);
+    }
+
+    /// Gives the RIB what waits for it, as far as it has room.
+    fn hand_over(&mut self, permit: mpsc::Permit<'_, Input>, rib: &mpsc::Sender<Input>) {
+        if let Some(input) = self.outbox.pop_front() {
+            permit.send(input);
+        }
+        while !self.outbox.is_empty()
+            && let Ok(permit) = rib.try_reserve()
+            && let Some(input) = self.outbox.pop_front()
+        {
+            permit.send(input);
+        }
     }
 
     fn arrive(&mut self, arrival: ConnEvent) {

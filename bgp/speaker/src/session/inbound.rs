@@ -8,14 +8,39 @@ use caracal_bgp_core::wire::{
     self, AttributeFault, Frame, HEADER_LEN, Message, MessageType, RefreshKind, RouteRefresh,
     Update, UpdateOutcome,
 };
+use tokio::sync::mpsc;
 
+use crate::connection::ConnEvent;
 use crate::rib_thread::Input;
 use crate::session::wire_facts::family_of;
-use crate::session::{Established, Session};
+use crate::session::{Established, FRAME_DEPTH, OUTBOX_LIMIT, Session};
 use crate::snapshot::ErrorSnapshot;
 use crate::status::{Direction, MessageNote, UpdateNote, now_ms};
 
 impl Session {
+    /// Takes in what has arrived and the messages right behind it, so that a peer with much to say does not
+    /// cost a turn of the task for each; so many that orders and timers do not wait for long.
+    pub(super) fn arrive_in_a_row(
+        &mut self,
+        first: ConnEvent,
+        arrivals: &mut mpsc::Receiver<ConnEvent>,
+    ) {
+        let mut arrival = first;
+        for turn in 1.. {
+            let message = matches!(arrival, ConnEvent::Frame(..));
+            self.arrive(arrival);
+            let settled = !self.stopping && !self.connections.is_empty();
+            let room = turn < FRAME_DEPTH && self.outbox.len() < OUTBOX_LIMIT;
+            if !message || !settled || !room {
+                return;
+            }
+            let Ok(next) = arrivals.try_recv() else {
+                return;
+            };
+            arrival = next;
+        }
+    }
+
     pub(super) fn framed(&mut self, conn: ConnId, frame: &Frame, arrived: Instant) {
         let octets = frame.body.len() + HEADER_LEN;
         let counters = &self.setup.board.counters;
