@@ -8,6 +8,7 @@
 
 mod connections;
 mod inbound;
+mod outbound;
 mod wire_facts;
 
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +16,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
     Action, Admin, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer, Retention, Role,
@@ -24,19 +24,19 @@ use caracal_bgp_core::fsm::{
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::Asn;
-use caracal_bgp_core::wire::{self, DecodeContext, EncodeContext, Message, MessageType};
+use caracal_bgp_core::wire::DecodeContext;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName};
-use crate::connection::{ConnEvent, Connection, close_why};
+use crate::connection::{ConnEvent, close_why};
 use crate::export::Trace;
-use crate::net::{Interfaces, KeyHandle, Source};
+use crate::net::{Interfaces, Source};
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, sleep_until};
-use crate::session::wire_facts::WireFacts;
-use crate::snapshot::{ErrorSnapshot, SessionState};
-use crate::status::{Direction, EventNote, FlapReason, MessageNote, PeerBoard, now_ms};
+use crate::session::connections::Wire;
+use crate::snapshot::SessionState;
+use crate::status::{EventNote, FlapReason, PeerBoard, now_ms};
 
 /// Messages framed but not yet handled, per peer: a few socket buffers' worth.
 const FRAME_DEPTH: usize = 64;
@@ -108,14 +108,12 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         generation: 0,
         next_conn: 0,
         connections: HashMap::new(),
-        wires: HashMap::new(),
         peer_asn: None,
         closing: Vec::new(),
         events,
         dial: None,
         established: None,
         outbox: VecDeque::new(),
-        keys: HashMap::new(),
         signed_with: Auth::None,
         rekeying: false,
         claim_due: false,
@@ -131,9 +129,7 @@ struct Session {
     machine: Peer,
     generation: u64,
     next_conn: u64,
-    connections: HashMap<ConnId, Connection>,
-    /// What is known of each connection beside.
-    wires: HashMap<ConnId, WireFacts>,
+    connections: HashMap<ConnId, Wire>,
     /// The peer's AS in the present session, or in the last one.
     peer_asn: Option<Asn>,
     closing: Vec<JoinHandle<()>>,
@@ -141,9 +137,7 @@ struct Session {
     dial: Option<AbortHandle>,
     established: Option<Established>,
     outbox: VecDeque<Input>,
-    /// The keys of living connections.
-    keys: HashMap<ConnId, KeyHandle>,
-    /// What they are signed with until they have taken over what is configured.
+    /// What connections are signed with until they have taken over what is configured.
     signed_with: Auth,
     /// The change of keys is not through.
     rekeying: bool,
@@ -278,12 +272,12 @@ impl Session {
             claim_forwarding(&mut machine);
         }
         if before.authentication != self.setup.config.authentication {
-            self.rekeying = !new_session && !self.keys.is_empty();
+            self.rekeying = !new_session && self.keys().next().is_some();
             self.signed_with = before.authentication.clone();
             self.rekey();
         }
         let transport = self.transport();
-        for handle in self.keys.values() {
+        for handle in self.keys() {
             if let Err(error) = transport.rehop(handle) {
                 tracing::warn!(peer = %self.setup.name, %error, "cannot change the TTL");
             }
@@ -343,7 +337,7 @@ impl Session {
         let wrote: Vec<ConnId> = self
             .connections
             .iter_mut()
-            .filter_map(|(conn, connection)| connection.wrote().then_some(*conn))
+            .filter_map(|(conn, wire)| wire.connection.wrote().then_some(*conn))
             .collect();
         for conn in wrote {
             self.handle(Event::Wrote { conn }, None);
@@ -360,19 +354,6 @@ impl Session {
         let mut actions = Vec::new();
         self.machine.handle_timeout(now, &mut actions);
         self.act(actions, None);
-    }
-
-    /// Gives the RIB what waits for it, as far as it has room.
-    fn hand_over(&mut self, permit: mpsc::Permit<'_, Input>, rib: &mpsc::Sender<Input>) {
-        if let Some(input) = self.outbox.pop_front() {
-            permit.send(input);
-        }
-        while !self.outbox.is_empty()
-            && let Ok(permit) = rib.try_reserve()
-            && let Some(input) = self.outbox.pop_front()
-        {
-            permit.send(input);
-        }
     }
 
     fn arrive(&mut self, arrival: ConnEvent) {
@@ -420,49 +401,6 @@ impl Session {
         }
     }
 
-    fn send(&mut self, conn: ConnId, message: &Message) {
-        let mut octets = BytesMut::new();
-        if let Err(error) = wire::encode(message, EncodeContext::default(), &mut octets) {
-            tracing::error!(peer = %self.setup.name, %error, "cannot encode a message");
-            return;
-        }
-        self.note_sent(message, octets.len());
-        let octets = octets.freeze();
-        self.keep_sent(conn, message, &octets);
-        if let Some(connection) = self.connections.get(&conn)
-            && !connection.write(octets)
-        {
-            // Keepalives queued before say the same; the send hold timer ends the session.
-            tracing::warn!(peer = %self.setup.name, "the peer does not read: message not queued");
-        }
-    }
-
-    fn note_sent(&self, message: &Message, octets: usize) {
-        let board = &self.setup.board;
-        let (kind, note) = match message {
-            Message::Open(open) => (MessageType::Open, MessageNote::Open(Box::new(open.clone()))),
-            Message::Notification(notification) => {
-                board.counters.notification(Direction::Sent, notification);
-                let error = ErrorSnapshot {
-                    at_ms: now_ms(),
-                    text: notification.to_string(),
-                };
-                board.update(|status| status.last_sent_error = Some(error));
-                let note = MessageNote::Notification(notification.clone());
-                (MessageType::Notification, note)
-            }
-            Message::Keepalive => (MessageType::Keepalive, MessageNote::Keepalive),
-            Message::RouteRefresh(refresh) => {
-                (MessageType::RouteRefresh, MessageNote::Refresh(*refresh))
-            }
-            Message::Update(_) => (MessageType::Update, MessageNote::Routes(1)),
-        };
-        board
-            .counters
-            .count(Direction::Sent, kind, 1, octets as u64);
-        board.message(Direction::Sent, octets, note);
-    }
-
     fn up(&mut self, conn: ConnId, negotiated: caracal_bgp_core::fsm::Negotiated) {
         self.generation += 1;
         let id = PeerId {
@@ -472,7 +410,7 @@ impl Session {
         let Some(local) = self
             .connections
             .get(&conn)
-            .map(|connection| connection.local)
+            .map(|wire| wire.connection.local)
         else {
             return;
         };
@@ -502,8 +440,8 @@ impl Session {
             status.negotiated = Some(negotiated.clone());
             status.why.clear();
         });
-        if let Some(connection) = self.connections.get(&conn)
-            && !connection.established(id, routes)
+        if let Some(wire) = self.connections.get(&conn)
+            && !wire.connection.established(id, routes)
         {
             tracing::warn!(peer = %self.setup.name, "the peer does not read: no routes are sent");
         }

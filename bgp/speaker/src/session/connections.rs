@@ -18,6 +18,14 @@ use crate::session::Session;
 use crate::session::wire_facts::WireFacts;
 use crate::status::EventNote;
 
+/// A connection, and what is known of it beside.
+pub(super) struct Wire {
+    pub(super) connection: Connection,
+    /// None where the socket was gone before it could be held.
+    key: Option<KeyHandle>,
+    pub(super) facts: WireFacts,
+}
+
 impl Session {
     pub(super) fn connected(&mut self, stream: TcpStream, role: Role) {
         // What we dialled was readied before its SYN.
@@ -47,9 +55,7 @@ impl Session {
         };
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        if let Ok(handle) = KeyHandle::of(&stream) {
-            self.keys.insert(conn, handle);
-        }
+        let key = KeyHandle::of(&stream).ok();
         let events = self.events.clone();
         let connection = Connection::spawn(
             conn,
@@ -60,17 +66,18 @@ impl Session {
             self.setup.rib.clone(),
             Arc::clone(&self.setup.board),
         );
-        self.connections.insert(conn, connection);
-        self.wires.insert(conn, WireFacts::new(local, remote));
+        let wire = Wire {
+            connection,
+            key,
+            facts: WireFacts::new(local, remote),
+        };
+        self.connections.insert(conn, wire);
         self.handle(Event::Connected { conn, role }, None);
     }
 
-    /// Gives the machine `event`; `delivery` goes to the RIB if the machine says so.
     pub(super) fn let_go(&mut self, conn: ConnId) {
-        self.keys.remove(&conn);
-        self.wires.remove(&conn);
-        if let Some(connection) = self.connections.remove(&conn) {
-            self.closing.push(connection.close());
+        if let Some(wire) = self.connections.remove(&conn) {
+            self.closing.push(wire.connection.close());
         }
     }
 
@@ -91,6 +98,13 @@ impl Session {
         if let Some(dial) = self.dial.take() {
             dial.abort();
         }
+    }
+
+    /// The keys of living connections.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &KeyHandle> {
+        self.connections
+            .values()
+            .filter_map(|wire| wire.key.as_ref())
     }
 
     /// What the connections of the peer have in common.
@@ -125,7 +139,7 @@ impl Session {
     pub(super) fn rekey(&mut self) {
         let wanted = &self.setup.config.authentication;
         let mut waiting = false;
-        for handle in self.keys.values() {
+        for handle in self.keys() {
             match handle.rekey(&self.signed_with, wanted) {
                 Ok(Rekeyed::Done) => {}
                 Ok(Rekeyed::Waiting) => waiting = true,

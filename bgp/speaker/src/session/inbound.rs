@@ -18,6 +18,19 @@ use crate::snapshot::ErrorSnapshot;
 use crate::status::{Direction, MessageNote, UpdateNote, now_ms};
 
 impl Session {
+    /// Gives the RIB what waits for it, as far as it has room.
+    pub(super) fn hand_over(&mut self, permit: mpsc::Permit<'_, Input>, rib: &mpsc::Sender<Input>) {
+        if let Some(input) = self.outbox.pop_front() {
+            permit.send(input);
+        }
+        while !self.outbox.is_empty()
+            && let Ok(permit) = rib.try_reserve()
+            && let Some(input) = self.outbox.pop_front()
+        {
+            permit.send(input);
+        }
+    }
+
     /// Takes in what has arrived and the messages right behind it, so that a peer with much to say does not
     /// cost a turn of the task for each; so many that orders and timers do not wait for long.
     pub(super) fn arrive_in_a_row(

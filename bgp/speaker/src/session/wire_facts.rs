@@ -46,7 +46,7 @@ impl Session {
         negotiated: &Negotiated,
         interface: Option<u32>,
     ) -> Option<Arc<SessionFacts>> {
-        let wire = self.wires.get(&conn)?.clone();
+        let wire = self.connections.get(&conn)?.facts.clone();
         Some(Arc::new(SessionFacts {
             id,
             negotiated: negotiated.clone(),
@@ -63,9 +63,9 @@ impl Session {
     /// Keeps the OPEN that came, and has records made of what came.
     pub(super) fn keep_received(&mut self, conn: ConnId, frame: &Frame) {
         if frame.kind == MessageType::Open
-            && let Some(wire) = self.wires.get_mut(&conn)
+            && let Some(wire) = self.connections.get_mut(&conn)
         {
-            wire.received_open = whole(frame);
+            wire.facts.received_open = whole(frame);
         }
         // UPDATEs are recorded once it is known what they are about.
         if frame.kind != MessageType::Update {
@@ -75,8 +75,8 @@ impl Session {
 
     /// Keeps the OPEN that was sent.
     pub(super) fn keep_sent(&mut self, conn: ConnId, message: &Message, octets: &Bytes) {
-        if let (Message::Open(_), Some(wire)) = (message, self.wires.get_mut(&conn)) {
-            wire.sent_open = octets.clone();
+        if let (Message::Open(_), Some(wire)) = (message, self.connections.get_mut(&conn)) {
+            wire.facts.sent_open = octets.clone();
         }
     }
 
@@ -126,8 +126,11 @@ impl Session {
     /// Both ends, of one connection or of any that there is.
     fn ends(&self, conn: Option<ConnId>) -> Ends {
         let machine = &self.setup.machine;
-        let any = || self.wires.values().next();
-        let wire = conn.and_then(|conn| self.wires.get(&conn)).or_else(any);
+        let any = || self.connections.values().next();
+        let wire = conn
+            .and_then(|conn| self.connections.get(&conn))
+            .or_else(any);
+        let wire = wire.map(|wire| &wire.facts);
         let peer = wire.map_or(self.setup.remote, |wire| wire.remote);
         let unknown = match peer.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
