@@ -17,6 +17,7 @@ mod route;
 mod scripted;
 mod setup;
 mod tap;
+mod told;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

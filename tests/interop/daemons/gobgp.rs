@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::{Daemon, Place, tail, version_of};
 use crate::arena::{Arena, THEIRS_TO_SOURCES, their_source, until};
 use crate::cell::Cell;
-use crate::course;
 use crate::feature::Feature;
 use crate::route::Route;
 use crate::setup::{AddPath, OUR_ASN, Setup, THEIR_ID};
+use crate::{course, told};
 
 pub(super) struct Gobgp;
 
@@ -114,7 +114,7 @@ impl Daemon for Gobgp {
         }
         let setup = course::setup(feature);
         let mut cell = Cell::new(arena, &Gobgp, setup, Vec::new());
-        let theirs = course::marked(19);
+        let theirs = told::marked(19);
         cell.tell(&[Vec::new()], std::slice::from_ref(&theirs));
         cell.start();
         let (us, secret) = (cell.setup.our_address().to_string(), &theirs[2].prefix);
