@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use caracal_lab::process::until;
-use common::net::{Net, caracal};
+use common::net::{Net, caracal, transit_speaker};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -119,27 +119,6 @@ impl Bench {
     }
 }
 
-fn manifests(asn: u32, router_id: &str, peer: &str, prefixes: &[String]) -> String {
-    let prefixes: String = prefixes
-        .iter()
-        .map(|prefix| format!("  - {{cidr: {prefix}}}\n"))
-        .collect();
-    format!(
-        "apiVersion: caracal.dev/v1alpha1
-kind: BGPConfiguration
-metadata: {{name: default}}
-spec:
-  asNumber: {asn}
-  routerID: {router_id}
-  nodeToNodeMeshEnabled: false
-  transit: true
-  connectRetryTime: 1s
-  prefixAdvertisements:
-{prefixes}---
-{peer}"
-    )
-}
-
 const B: &str = "apiVersion: caracal.dev/v1alpha1
 kind: BGPPeer
 metadata: {name: b}
@@ -184,7 +163,7 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
     );
 
     let own = ["10.1.0.0/24".to_owned()];
-    bench.start("a", &manifests(65_001, "10.0.0.10", B, &own));
+    bench.start("a", &transit_speaker(65_001, "10.0.0.10", B, &own));
     let down = bench.until("a", "peers", &["connection refused"]);
     assert!(down.contains("0 of 1 session established"), "{down}");
     bench.as_documented("peers", 0);
@@ -192,7 +171,7 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
     let many: Vec<String> = (0..MANY)
         .map(|at| format!("20.{}.{}.0/24", at % 2, at / 2))
         .collect();
-    bench.start("b", &manifests(65_002, "10.0.0.20", A, &many));
+    bench.start("b", &transit_speaker(65_002, "10.0.0.20", A, &many));
     bench.until("a", "peers", &["1 of 1 session established", " 90 "]);
 
     let detail = bench.until("a", "peers b", &["Established", "yes"]);
@@ -323,7 +302,7 @@ fn lint_names_file_and_line_and_exits_with_one() {
             String::from_utf8(output.stdout).unwrap(),
         )
     };
-    let good = manifests(65_001, "10.0.0.10", B, &["10.1.0.0/24".to_owned()]);
+    let good = transit_speaker(65_001, "10.0.0.10", B, &["10.1.0.0/24".to_owned()]);
     assert_eq!(lint(&good), (Some(0), "nothing found\n".to_owned()));
     let wrong = good.replace("filters: [no-lab]", "filters: [no-lib]");
     let (code, text) = lint(&wrong);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use caracal_lab::process::until;
-use common::net::{Net, Started, caracal};
+use common::net::{Net, Started, caracal, transit_speaker};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -20,9 +20,6 @@ const DOCUMENT: &str = include_str!("../docs/metrics.md");
 const RULES: &str = include_str!("../deploy/monitoring/rules.yaml");
 const RULES_TEST: &str = include_str!("../deploy/monitoring/rules_test.yaml");
 const DASHBOARD: &str = include_str!("../deploy/monitoring/dashboard.json");
-
-/// Routes that the other one tells.
-const ROUTES: u64 = 5;
 
 /// Name, type and labels of each metric.
 type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
@@ -278,33 +275,10 @@ fn every_alert_is_explained_and_tested() {
     }
 }
 
-/// The second host tells routes; the first one has a range, too, so that there is everything to serve.
-fn manifests(asn: u32, router_id: &str, peer: &str, prefixes: u64) -> String {
-    let prefixes: String = (0..prefixes)
-        .map(|at| format!("  - {{cidr: 20.0.{at}.0/24}}\n"))
-        .collect();
-    format!(
-        "apiVersion: caracal.dev/v1alpha1
-kind: BGPConfiguration
-metadata: {{name: default}}
-spec:
-  asNumber: {asn}
-  routerID: {router_id}
-  nodeToNodeMeshEnabled: false
-  transit: true
-  connectRetryTime: 1s
-  prefixAdvertisements:
-  - {{cidr: 30.{asn}.0.0/24}}
-{prefixes}---
-apiVersion: caracal.dev/v1alpha1
+/// The first host has a range, too, so that there is everything to serve.
+const B: &str = "apiVersion: caracal.dev/v1alpha1
 kind: BGPPeer
-{peer}"
-    )
-    .replace("30.65001", "30.1")
-    .replace("30.65002", "30.2")
-}
-
-const B: &str = "metadata: {name: b}
+metadata: {name: b}
 spec: {peerIP: 10.0.0.1, localAddress: 10.0.0.0, asNumber: 65002, bfd: {enabled: true}}
 ---
 apiVersion: caracal.dev/v1alpha1
@@ -313,7 +287,9 @@ metadata: {name: pods}
 spec: {listenRange: [10.9.0.0/16], listenLimit: 7, asNumber: 65009, bfd: {enabled: false}}
 ";
 
-const A: &str = "metadata: {name: a}
+const A: &str = "apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: a}
 spec: {peerIP: 10.0.0.0, localAddress: 10.0.0.1, asNumber: 65001, bfd: {enabled: true}}
 ";
 
@@ -326,7 +302,8 @@ fn each_metric_of_the_documents_is_served_and_moves_for_its_cause() {
     let mut bench = Bench::new();
     bench.start_bfd("a");
     let far = bench.start_bfd("b");
-    bench.start_speaker("a", &manifests(65_001, "10.0.0.10", B, 0));
+    let own = ["30.1.0.0/24".to_owned()];
+    bench.start_speaker("a", &transit_speaker(65_001, "10.0.0.10", B, &own));
     let in_kernel = r#"caracal_bgp_update_to_fib_seconds_count{family="ipv4-unicast"}"#;
     bench.until(in_kernel, |count| count == 0.0);
     bench.until(r#"caracal_bgp_range_limit{range="pods"}"#, |limit| {
@@ -334,10 +311,10 @@ fn each_metric_of_the_documents_is_served_and_moves_for_its_cause() {
     });
 
     // UPDATEs reach the kernel.
-    bench.start_speaker("b", &manifests(65_002, "10.0.0.20", A, ROUTES));
-    let routes = ROUTES + 1;
-    let count = bench.until(in_kernel, |count| count >= routes as f64);
-    assert_eq!(count, routes as f64, "each route once");
+    let routes: Vec<String> = (0..6).map(|at| format!("20.0.{at}.0/24")).collect();
+    bench.start_speaker("b", &transit_speaker(65_002, "10.0.0.20", A, &routes));
+    let count = bench.until(in_kernel, |count| count >= routes.len() as f64);
+    assert_eq!(count, routes.len() as f64, "each route once");
     let sum = bench.scrape()[r#"caracal_bgp_update_to_fib_seconds_sum{family="ipv4-unicast"}"#];
     assert!(sum > 0.0 && sum < SOON.as_secs_f64(), "{sum}");
     let written = r#"caracal_fib_apply_seconds_count{outcome="acknowledged"}"#;

@@ -217,3 +217,30 @@ fn ip(words: &str) {
         .unwrap();
     assert!(output.status.success(), "ip {words}: {output:?}");
 }
+
+/// Manifests of a speaker that announces `prefixes`, passes on what it learns, and has the given peers.
+pub(crate) fn transit_speaker(
+    asn: u32,
+    router_id: &str,
+    peers: &str,
+    prefixes: &[String],
+) -> String {
+    let prefixes: String = prefixes
+        .iter()
+        .map(|prefix| format!("  - {{cidr: {prefix}}}\n"))
+        .collect();
+    format!(
+        "apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {{name: default}}
+spec:
+  asNumber: {asn}
+  routerID: {router_id}
+  nodeToNodeMeshEnabled: false
+  transit: true
+  connectRetryTime: 1s
+  prefixAdvertisements:
+{prefixes}---
+{peers}"
+    )
+}

@@ -8,11 +8,8 @@ use crate::common::{Rig, can_run, until};
 use caracal_crds::BlockPhase;
 use serde_json::json;
 
-#[test]
-fn routes_go_both_ways_and_a_killed_agent_moves_none() {
-    if !can_run() {
-        return;
-    }
+/// A node that is ready, and the router that it peers with.
+fn node_and_router() -> (Rig, Router) {
     let mut rig = Rig::new();
     let router = Router::start(&rig, |_| {});
     rig.api.create(&json!({
@@ -21,6 +18,15 @@ fn routes_go_both_ways_and_a_killed_agent_moves_none() {
     }));
     rig.start_agent();
     rig.ready();
+    (rig, router)
+}
+
+#[test]
+fn routes_go_both_ways_and_a_killed_agent_moves_none() {
+    if !can_run() {
+        return;
+    }
+    let (mut rig, router) = node_and_router();
     let patience = Duration::from_secs(15);
     for prefix in ["10.64.0.0/26", "10.250.0.1/32"] {
         until(&format!("the router learns {prefix}"), patience, || {
@@ -83,14 +89,7 @@ fn a_block_is_withdrawn_before_it_is_released_and_the_next_grant_of_its_name_sta
     if !can_run() {
         return;
     }
-    let mut rig = Rig::new();
-    let router = Router::start(&rig, |_| {});
-    rig.api.create(&json!({
-        "apiVersion": "caracal.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
-        "spec": {"peerIP": "192.0.2.1", "asNumber": 65001},
-    }));
-    rig.start_agent();
-    rig.ready();
+    let (mut rig, router) = node_and_router();
     let patience = Duration::from_secs(15);
     let phase = |wanted| {
         until(
