@@ -24,7 +24,6 @@ use caracal_lab::probe::flow::Flows;
 use caracal_lab::process::until;
 use caracal_lab::report::LossSummary;
 use caracal_lab::routers::{RESTART_SECONDS, detect};
-use caracal_lab::state::StateDir;
 use caracal_lab_topology::{Driver, Fabric, Plan, Sidecar};
 use common::{Guard, is_root};
 
@@ -79,15 +78,14 @@ fn set_up(name: &str, fabric: Fabric, graceful_restart: bool) -> Option<Setup> {
         caracal,
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let state = StateDir::create(&plan.name).unwrap();
-    let guard = Guard(state.clone());
+    let guard = Guard::take(&plan.name);
     let choice = DriverChoice::default();
     let mut lab = Lab::up(
         &plan,
         &sidecar,
         &choice,
         &binaries,
-        &state,
+        guard.state(),
         runtime.handle(),
     )
     .unwrap();

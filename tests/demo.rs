@@ -6,15 +6,28 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use caracal_lab::state::StateDir;
 use common::is_root;
 use serde_json::Value;
 
-/// Two labs at once would measure each other.
+/// Two labs at once would measure each other, also those of two runs of the tests.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone_on_the_machine() -> std::fs::File {
+    let file = std::env::temp_dir().join("caracal-demo-tests.lock");
+    let file = std::fs::File::create(file).unwrap();
+    file.lock().unwrap();
+    file
+}
+
+/// What the labs of this run are called.
+fn lab_name() -> String {
+    format!("demo-{}", std::process::id())
+}
 
 struct Outcome {
     success: bool,
@@ -30,6 +43,7 @@ fn demo(arguments: &[&str]) -> Option<Outcome> {
         println!("SKIP the lab needs root");
         return None;
     }
+    let _alone = alone_on_the_machine();
     let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!(
         "demo-{}.json",
         arguments.join("").replace(['/', '-', ','], "_")
@@ -38,6 +52,7 @@ fn demo(arguments: &[&str]) -> Option<Outcome> {
     let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
         .args(["lab", "demo", "--json"])
         .arg(&json)
+        .args(["--name", &lab_name()])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
@@ -151,7 +166,7 @@ fn a_missing_router_that_is_required_is_a_failure() {
         outcome.output
     );
     assert!(
-        !Path::new("/run/caracal-lab/two-rack").exists(),
+        !StateDir::of(&lab_name()).root().exists(),
         "the lab was not taken down"
     );
 }

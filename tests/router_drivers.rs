@@ -10,7 +10,6 @@ use caracal_lab::fabric::Fabric;
 use caracal_lab::namespace::Namespace;
 use caracal_lab::process::until;
 use caracal_lab::routers::{Router, StartKind, detect};
-use caracal_lab::state::StateDir;
 use caracal_lab_topology::{Clab, Driver, Plan, Role};
 use common::{Guard, is_root};
 
@@ -50,9 +49,9 @@ fn routers_reach_each_others_loopbacks(spine: Driver, tor: Driver, name: &str) {
         );
     let clab = Clab::parse("test", &text).unwrap();
     let plan = Plan::new("test", &clab, caracal_lab_topology::Fabric::Ebgp).unwrap();
-    let state = StateDir::create(&plan.name).unwrap();
-    let _guard = Guard(state.clone());
-    Fabric::build(&plan, &state).unwrap();
+    let guard = Guard::take(&plan.name);
+    let state = guard.state();
+    Fabric::build(&plan, state).unwrap();
     let mut routers = Vec::new();
     for node in plan.nodes.values().filter(|n| n.role != Role::Outside) {
         let namespace = Namespace::at(&state.namespace(&node.name));

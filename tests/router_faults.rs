@@ -13,7 +13,6 @@ use caracal_lab::probe::flow::{Flow, Flows};
 use caracal_lab::process::until;
 use caracal_lab::report::LossSummary;
 use caracal_lab::routers::detect;
-use caracal_lab::state::StateDir;
 use caracal_lab_topology::sidecar::FaultKind;
 use caracal_lab_topology::{Clab, Driver, Fabric, Plan, Role, Sidecar};
 use common::{Guard, is_root};
@@ -54,8 +53,7 @@ fn lab(spine: Driver, name: &str, runtime: &tokio::runtime::Runtime) -> Option<(
         .replace("NAME", &format!("{name}-{}", std::process::id()));
     let clab = Clab::parse("test", &text).unwrap();
     let plan = Plan::new("test", &clab, Fabric::Ebgp).unwrap();
-    let state = StateDir::create(&plan.name).unwrap();
-    let guard = Guard(state.clone());
+    let guard = Guard::take(&plan.name);
     let caracal = PathBuf::from(env!("CARGO_BIN_EXE_caracal"));
     let binaries = Binaries {
         plugin: caracal.with_file_name("caracal-cni"),
@@ -68,7 +66,7 @@ fn lab(spine: Driver, name: &str, runtime: &tokio::runtime::Runtime) -> Option<(
         &sidecar,
         &choice,
         &binaries,
-        &state,
+        guard.state(),
         runtime.handle(),
     )
     .unwrap();

@@ -5,22 +5,35 @@
 pub(crate) mod manifests;
 pub(crate) mod net;
 
+use std::path::Path;
 use std::process::Command;
 
+use caracal_lab::custody::Custody;
 use caracal_lab::state::StateDir;
 
-/// Takes the lab down whatever happens to the test; its logs survive a failure.
-pub(crate) struct Guard(pub(crate) StateDir);
+/// Takes the lab down whatever happens to the test, also when it is killed; its logs survive a failure.
+pub(crate) struct Guard(Custody);
+
+impl Guard {
+    pub(crate) fn take(lab: &str) -> Self {
+        let caracal = Path::new(env!("CARGO_BIN_EXE_caracal"));
+        Self(Custody::take(lab, caracal).unwrap())
+    }
+
+    pub(crate) fn state(&self) -> &StateDir {
+        self.0.state()
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let target = std::env::temp_dir().join(format!("caracal-test-{}", std::process::id()));
-            let logs = self.0.root().join("box");
+            let logs = self.state().root().join("box");
             let _ = Command::new("cp").arg("-r").arg(logs).arg(&target).status();
             eprintln!("logs of this run: {}", target.display());
         }
-        if let Err(error) = self.0.tear_down() {
+        if let Err(error) = self.state().tear_down() {
             eprintln!("teardown: {error:#}");
         }
     }

@@ -1,13 +1,14 @@
 //! `caracal lab …`: the verbs of the lab.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 use caracal_lab_topology::{Clab, Driver, Fabric, Plan, Probe, Sidecar};
 use clap::{Args, Subcommand};
 
 use crate::cluster::Binaries;
+use crate::custody::{self, Custody};
 use crate::demo;
 use crate::interrupt::Interrupt;
 use crate::lab::{DriverChoice, Lab};
@@ -59,6 +60,9 @@ pub struct DemoArgs {
     /// Topology file; its sidecar lies beside it as NAME.lab.yml
     #[arg(long, default_value = "lab/topologies/two-rack.clab.yml")]
     pub topology: PathBuf,
+    /// Name of the lab, so that several of one topology can be up; the topology's when absent
+    #[arg(long, value_parser = lab_name)]
+    pub name: Option<String>,
     /// a: eBGP, one AS per node; b: iBGP in the rack
     #[arg(long, default_value = "a")]
     pub plan: Fabric,
@@ -106,13 +110,19 @@ pub fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
             runtime.block_on(crate::echo::serve(&ports))?;
             Ok(ExitCode::SUCCESS)
         }
-        LabCommand::Janitor { name } => janitor(&name),
+        LabCommand::Janitor { name } => {
+            custody::watch(&name)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
 fn run_demo(arguments: &DemoArgs) -> anyhow::Result<ExitCode> {
     require_root()?;
-    let (plan, mut sidecar) = load(&arguments.topology, arguments.plan)?;
+    let (mut plan, mut sidecar) = load(&arguments.topology, arguments.plan)?;
+    if let Some(name) = &arguments.name {
+        plan.name.clone_from(name);
+    }
     if arguments.no_faults {
         sidecar.faults.clear();
     }
@@ -128,17 +138,10 @@ fn run_demo(arguments: &DemoArgs) -> anyhow::Result<ExitCode> {
         .context("cannot start a runtime")?;
     let interrupt = Interrupt::watch(runtime.handle())?;
 
-    let state = StateDir::create(&plan.name)?;
-    let guard = TearDown::arm(&state, &binaries)?;
+    let custody = Custody::take(&plan.name, &binaries.caracal)?;
+    let state = custody.state();
     let mut report = demo::new_report(&plan);
-    match Lab::up(
-        &plan,
-        &sidecar,
-        &choice,
-        &binaries,
-        &state,
-        runtime.handle(),
-    ) {
+    match Lab::up(&plan, &sidecar, &choice, &binaries, state, runtime.handle()) {
         Ok(mut lab) => {
             report.placements = lab.placements().to_vec();
             if let Err(error) = demo::run(&mut lab, &sidecar, &interrupt, &mut report) {
@@ -146,15 +149,15 @@ fn run_demo(arguments: &DemoArgs) -> anyhow::Result<ExitCode> {
             }
             report.failures.extend(lab.casualties());
             if arguments.keep {
-                stay(&state, &interrupt);
+                stay(state, &interrupt);
             }
         }
         Err(error) => report.failures.push(format!("{error:#}")),
     }
     if !report.passed() {
-        keep_logs(&state);
+        keep_logs(state);
     }
-    guard.tear_down()?;
+    custody.tear_down()?;
     print(&report);
     if let Some(path) = &arguments.json {
         let text = demo::to_json(&report)?;
@@ -213,6 +216,18 @@ fn require_root() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A lab's name is that of a folder, and a part of the paths of sockets.
+fn lab_name(name: &str) -> Result<String, String> {
+    let fits = (1..=32).contains(&name.len());
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if fits && plain {
+        return Ok(name.to_owned());
+    }
+    Err("expected 1 to 32 letters, digits, - or _".to_owned())
+}
+
 /// The product's executables lie beside each other.
 fn binaries() -> anyhow::Result<Binaries> {
     let caracal = std::env::current_exe().context("cannot find the own executable")?;
@@ -269,52 +284,6 @@ fn exec(lab: &str, node: &str, command: &[String]) -> anyhow::Result<ExitCode> {
             .and_then(|code| u8::try_from(code).ok())
             .unwrap_or(1),
     ))
-}
-
-/// Waits for the end of whoever holds the other end of standard input, then takes the lab down. An owner
-/// that took it down itself leaves nothing to do.
-fn janitor(name: &str) -> anyhow::Result<ExitCode> {
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
-        .context("cannot wait for the lab's owner")?;
-    StateDir::of(name).tear_down()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Takes the lab down when it is dropped, and has a second process do so should this one be killed.
-struct TearDown {
-    state: StateDir,
-    janitor: Child,
-}
-
-impl TearDown {
-    fn arm(state: &StateDir, binaries: &Binaries) -> anyhow::Result<Self> {
-        use std::os::unix::process::CommandExt;
-        let name = state.root().file_name().context("a lab has a name")?;
-        let janitor = Command::new(&binaries.caracal)
-            .args(["lab", "janitor"])
-            .arg(name)
-            .stdin(Stdio::piped())
-            // Ctrl-C on the terminal must not reach it.
-            .process_group(0)
-            .spawn()
-            .context("cannot start the janitor")?;
-        Ok(Self {
-            state: state.clone(),
-            janitor,
-        })
-    }
-
-    fn tear_down(self) -> anyhow::Result<()> {
-        self.state.tear_down()
-    }
-}
-
-impl Drop for TearDown {
-    fn drop(&mut self) {
-        // Closing its standard input wakes the janitor, which finds what is left.
-        drop(self.janitor.stdin.take());
-        let _ = self.janitor.wait();
-    }
 }
 
 /// Copies the logs of a failed run to where they outlive the lab.

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod custody;
 pub mod demo;
 pub mod drops;
 pub mod echo;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::namespace::Namespace;
 use crate::process::kill_all_in;
@@ -18,33 +18,30 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the folder of a new lab.
-    ///
-    /// # Errors
-    /// A lab of this name is there already, or the folder cannot be made.
-    pub fn create(name: &str) -> anyhow::Result<Self> {
-        let state = Self::of(name);
-        if state.root.exists() {
-            bail!(
-                "lab {name} exists already in {}\nhint: take it down with `caracal lab down --name {name}`",
-                state.root.display()
-            );
-        }
-        // Others may pass through but not look around: FRR's daemons run under an account of their own and
-        // have to reach their folder. What is secret has a mode of its own.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(state.root.join("ns"))
-            .with_context(|| format!("cannot create {}", state.root.display()))?;
-        Ok(state)
-    }
-
     /// The folder of a lab, existing or not.
     pub fn of(name: &str) -> Self {
         Self {
             root: Path::new(ROOT).join(name),
         }
+    }
+
+    /// Makes the folder, which must not exist.
+    pub(crate) fn create(&self) -> anyhow::Result<()> {
+        // Others may pass through but not look around: FRR's daemons run under an account of their own and
+        // have to reach their folder. What is secret has a mode of its own.
+        let mut folder = std::fs::DirBuilder::new();
+        folder.mode(0o711);
+        folder
+            .recursive(true)
+            .create(ROOT)
+            .with_context(|| format!("cannot create {ROOT}"))?;
+        folder.recursive(false);
+        for path in [&self.root, &self.root.join("ns")] {
+            folder
+                .create(path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Names of the labs that are there.
@@ -57,6 +54,11 @@ impl StateDir {
             .collect();
         names.sort();
         names
+    }
+
+    /// The lab's name.
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.root.file_name().unwrap_or_default().to_string_lossy()
     }
 
     /// The folder itself.
