@@ -9,6 +9,7 @@ pub(crate) mod node;
 pub(crate) mod speaker;
 
 use std::io::IsTerminal;
+use std::num::NonZero;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +50,10 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     log();
+    // What takes long has threads of its own. A worker more than there are cores only takes turns with the others.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(cores.min(2))
         .enable_all()
         .build()
         .context("cannot start a runtime")?;

@@ -125,7 +125,14 @@ fn through(rib: &mut Rib, updates: Vec<Update>) -> usize {
     let mut octets = 0;
     for (number, update) in updates.into_iter().enumerate() {
         let peer = id(0);
-        rib.handle(now, Event::Update { peer, update }, &mut out);
+        rib.handle(
+            now,
+            Event::Updates {
+                peer,
+                updates: vec![update],
+            },
+            &mut out,
+        );
         out.clear();
         if number % 64 == 63 {
             octets += pull(rib, now);

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,16 +27,17 @@ use crate::status::{Direction, MessageNote, PeerBoard};
 /// Session messages that may wait for a socket: OPEN, NOTIFICATION and a few keepalives. When it
 /// is full, nothing has left for minutes, and one keepalive more would change nothing.
 const CONTROL_DEPTH: usize = 8;
-/// Octets read at once: several of the largest messages.
-const READ_SIZE: usize = 16 * 1024;
+/// Octets read at once from a peer that says little, and from one that says much: each read costs a turn of
+/// every task on the way to the RIB, and each peer keeps a buffer of what it last needed.
+const READ_SIZE: RangeInclusive<usize> = 4 * 1024..=16 * 1024;
 /// How long a peer may take to read our last words before the socket is closed on it.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a connection reports.
 #[derive(Debug)]
 pub(crate) enum ConnEvent {
-    /// A whole message came, and when.
-    Frame(ConnId, Frame, Instant),
+    /// Whole messages came, and when.
+    Frames(ConnId, Vec<Frame>, Instant),
     /// What came is no message.
     Malformed(ConnId, Notification),
     /// The connection ended.
@@ -147,37 +149,58 @@ async fn read_all(
     max_len: usize,
     events: mpsc::Sender<ConnEvent>,
 ) {
-    let mut buffer = BytesMut::with_capacity(READ_SIZE);
-    let mut arrived = Instant::now();
+    let mut buffer = BytesMut::new();
+    let mut room = *READ_SIZE.start();
     loop {
-        loop {
-            let event = match wire::frame(&mut buffer, max_len) {
-                Ok(Some(frame)) => ConnEvent::Frame(conn, frame, arrived),
-                Ok(None) => break,
-                Err(notification) => {
-                    let _ = events.send(ConnEvent::Malformed(conn, notification)).await;
-                    return discard(socket).await;
-                }
-            };
-            let sent = match events.try_send(event) {
-                Err(TrySendError::Full(event)) => events.send(event).await.is_ok(),
-                sent => sent.is_ok(),
-            };
-            if !sent {
+        buffer.reserve(room);
+        let closed = match (&mut socket).take(room as u64).read_buf(&mut buffer).await {
+            Ok(0) => Some(CloseWhy::Eof),
+            Ok(count) => {
+                room = room_after(room, count);
+                None
+            }
+            Err(error) => Some(close_why(&error)),
+        };
+        if let Some(why) = closed {
+            let _ = events.send(ConnEvent::Closed(conn, why)).await;
+            return;
+        }
+        let arrived = Instant::now();
+        let (frames, malformed) = frame_all(&mut buffer, max_len);
+        if !frames.is_empty() {
+            let frames = ConnEvent::Frames(conn, frames, arrived);
+            if events.send(frames).await.is_err() {
                 return discard(socket).await;
             }
         }
-        buffer.reserve(READ_SIZE);
-        let why = match socket.read_buf(&mut buffer).await {
-            Ok(0) => CloseWhy::Eof,
-            Ok(_) => {
-                arrived = Instant::now();
-                continue;
-            }
-            Err(error) => close_why(&error),
-        };
-        let _ = events.send(ConnEvent::Closed(conn, why)).await;
-        return;
+        if let Some(notification) = malformed {
+            let _ = events.send(ConnEvent::Malformed(conn, notification)).await;
+            return discard(socket).await;
+        }
+    }
+}
+
+/// How much to read next, when `count` octets came of at most `room`.
+fn room_after(room: usize, count: usize) -> usize {
+    let wanted = if count >= room {
+        room * 2
+    } else if count < room / 4 {
+        room / 2
+    } else {
+        room
+    };
+    wanted.clamp(*READ_SIZE.start(), *READ_SIZE.end())
+}
+
+/// The whole messages at the start of what was read, and what is wrong behind them.
+fn frame_all(buffer: &mut BytesMut, max_len: usize) -> (Vec<Frame>, Option<Notification>) {
+    let mut frames = Vec::new();
+    loop {
+        match wire::frame(buffer, max_len) {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => return (frames, None),
+            Err(notification) => return (frames, Some(notification)),
+        }
     }
 }
 

@@ -24,9 +24,9 @@ use crate::status::PeerBoard;
 
 /// Inputs that may wait for the RIB, over all sessions: enough that a burst from several peers
 /// keeps it busy, little enough that a query in line is answered soon.
-const RIB_DEPTH: usize = 512;
-/// Inputs taken in one go before the FIB and the peers hear of their effect.
-const BURST: usize = 64;
+const RIB_DEPTH: usize = 16;
+/// Events and UPDATEs taken in one go before the FIB and the peers hear of their effect.
+const BURST: usize = 2048;
 /// Prefixes per pull: enough to pack well, few enough that a keepalive does not wait long behind
 /// them.
 const PULL_BUDGET: usize = 4096;
@@ -42,12 +42,8 @@ const SERVE_TIME: Duration = Duration::from_millis(5);
 pub(crate) enum Input {
     /// An event for the machine.
     Event(Event),
-    /// [`Event::Update`], and when it came.
-    Update {
-        peer: PeerId,
-        update: Update,
-        arrived: Instant,
-    },
+    /// [`Event::Updates`], and when they came.
+    Updates(Updates),
     /// [`Event::PeerUp`], with the way of its routes to the writer.
     Up(Event, Box<Arrival>),
     /// [`Event::PeerDown`], with what stations are told of it.
@@ -58,6 +54,24 @@ pub(crate) enum Input {
     Pull(PeerId),
     /// Anything that reads the RIB.
     Query(Question),
+}
+
+impl Input {
+    /// How much of a [`BURST`] it is.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Updates(updates) => updates.updates.len(),
+            _ => 1,
+        }
+    }
+}
+
+/// UPDATEs of one session in the order in which they came.
+pub(crate) struct Updates {
+    pub(crate) peer: PeerId,
+    pub(crate) updates: Vec<Update>,
+    /// When they came, all in one read.
+    pub(crate) arrived: Instant,
 }
 
 /// A session that has come up.
@@ -216,9 +230,13 @@ async fn run(
         } else {
             worker.handle_timeout();
         }
-        for _ in 1..BURST {
+        let mut taken = 0;
+        while taken < BURST {
             match inputs.try_recv() {
-                Ok(input) => worker.take(input),
+                Ok(input) => {
+                    taken += input.weight();
+                    worker.take(input);
+                }
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
@@ -256,11 +274,11 @@ impl Worker {
                 self.warn_of_dead_ends(&event);
                 self.handle(event, None);
             }
-            Input::Update {
+            Input::Updates(Updates {
                 peer,
-                update,
+                updates,
                 arrived,
-            } => self.handle(Event::Update { peer, update }, Some(arrived)),
+            }) => self.handle(Event::Updates { peer, updates }, Some(arrived)),
             Input::Up(event, arrival) => {
                 let Arrival {
                     facts,

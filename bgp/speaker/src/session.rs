@@ -24,7 +24,7 @@ use caracal_bgp_core::fsm::{
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
 use caracal_bgp_core::types::Asn;
-use caracal_bgp_core::wire::DecodeContext;
+use caracal_bgp_core::wire::{DecodeContext, Update};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -33,15 +33,16 @@ use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName};
 use crate::connection::{ConnEvent, close_why};
 use crate::export::Trace;
 use crate::net::{Interfaces, Source};
-use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, sleep_until};
+use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
 use crate::snapshot::SessionState;
 use crate::status::{EventNote, FlapReason, PeerBoard, now_ms};
 
-/// Messages framed but not yet handled, per peer: a few socket buffers' worth.
-const FRAME_DEPTH: usize = 64;
-/// Events that may wait for the RIB, per peer, before reading from the peer stops.
-const OUTBOX_LIMIT: usize = 64;
+/// Reads whose messages are not yet handled, per peer.
+const READ_DEPTH: usize = 2;
+/// Events that may wait for the RIB, per peer, before reading from the peer stops. One holds the UPDATEs of a
+/// whole read.
+const OUTBOX_LIMIT: usize = 4;
 /// Orders that may wait for the task; it takes them before anything else.
 const COMMAND_DEPTH: usize = 16;
 /// How often a change of keys that waits for the peer is looked after.
@@ -101,7 +102,7 @@ pub(crate) struct Setup {
 /// Starts the task.
 pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
     let (commands, orders) = mpsc::channel(COMMAND_DEPTH);
-    let (events, arrivals) = mpsc::channel(FRAME_DEPTH);
+    let (events, arrivals) = mpsc::channel(READ_DEPTH);
     let session = Session {
         machine: Peer::new(setup.machine.clone()),
         setup,
@@ -150,6 +151,12 @@ struct Session {
     removed: bool,
 }
 
+/// What a message means to the RIB, if the machine lets it pass.
+enum Delivery {
+    Update(PeerId, Update, Instant),
+    Event(RibEvent),
+}
+
 struct Established {
     conn: ConnId,
     id: PeerId,
@@ -194,7 +201,7 @@ impl Session {
                 }
                 Some(alarm) = alarm(&mut self.established) => self.alarmed(&alarm),
                 () = tokio::time::sleep(REKEY_PAUSE), if self.rekeying => self.rekey(),
-                Some(arrival) = arrivals.recv(), if !full => self.arrive_in_a_row(arrival, &mut arrivals),
+                Some(arrival) = arrivals.recv(), if !full => self.arrive(arrival),
             }
             self.claim_forwarding_if_due();
             if self.stopping && self.connections.is_empty() {
@@ -326,6 +333,24 @@ impl Session {
         }
     }
 
+    /// Has the RIB take in what came, behind all before it. UPDATEs of one read go together.
+    fn deliver(&mut self, delivery: Delivery) {
+        let (peer, update, arrived) = match delivery {
+            Delivery::Event(event) => return self.outbox.push_back(Input::Event(event)),
+            Delivery::Update(peer, update, arrived) => (peer, update, arrived),
+        };
+        if let Some(Input::Updates(last)) = self.outbox.back_mut()
+            && (last.peer, last.arrived) == (peer, arrived)
+        {
+            return last.updates.push(update);
+        }
+        self.outbox.push_back(Input::Updates(Updates {
+            peer,
+            updates: vec![update],
+            arrived,
+        }));
+    }
+
     fn forget_routes(&mut self) {
         let index = self.setup.index;
         self.outbox
@@ -358,7 +383,11 @@ impl Session {
 
     fn arrive(&mut self, arrival: ConnEvent) {
         match arrival {
-            ConnEvent::Frame(conn, frame, arrived) => self.framed(conn, &frame, arrived),
+            ConnEvent::Frames(conn, frames, arrived) => {
+                for frame in &frames {
+                    self.framed(conn, frame, arrived);
+                }
+            }
             ConnEvent::Malformed(conn, notification) => {
                 self.handle(Event::Malformed { conn, notification }, None);
             }
@@ -374,13 +403,13 @@ impl Session {
         }
     }
 
-    fn handle(&mut self, event: Event, delivery: Option<Input>) {
+    fn handle(&mut self, event: Event, delivery: Option<Delivery>) {
         let mut actions = Vec::new();
         self.machine.handle(Instant::now(), event, &mut actions);
         self.act(actions, delivery);
     }
 
-    fn act(&mut self, actions: Vec<Action>, mut delivery: Option<Input>) {
+    fn act(&mut self, actions: Vec<Action>, mut delivery: Option<Delivery>) {
         let reason = self.down_reason(&actions);
         for action in actions {
             match action {
@@ -392,7 +421,9 @@ impl Session {
                 }
                 Action::Up { conn, negotiated } => self.up(conn, negotiated),
                 Action::Deliver { .. } => {
-                    self.outbox.extend(delivery.take());
+                    if let Some(delivery) = delivery.take() {
+                        self.deliver(delivery);
+                    }
                 }
                 Action::Down { why, retain } => self.down(why, retain, reason.as_ref()),
                 Action::DropRetained => self.forget_routes(),

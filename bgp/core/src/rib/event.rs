@@ -133,6 +133,10 @@ pub struct Ends {
 }
 
 /// What happened.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few events are under way at a time, and a session comes up once"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The desired state changed.
@@ -165,12 +169,12 @@ pub enum Event {
         /// Its addresses from now on.
         ends: Ends,
     },
-    /// A valid UPDATE arrived.
-    Update {
+    /// Valid UPDATEs arrived.
+    Updates {
         /// Where.
         peer: PeerId,
-        /// What.
-        update: Update,
+        /// What, in the order in which they came.
+        updates: Vec<Update>,
     },
     /// The peer asks for everything of a family again (RFC 2918).
     Refresh {

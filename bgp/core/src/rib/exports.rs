@@ -13,6 +13,7 @@ use crate::policy::Decision;
 use crate::rib::accounts::{Accounts, Outcome, VaryingRef};
 use crate::rib::egress::{EgressConfig, Exported, changed, permitted};
 use crate::rib::hash::Seed;
+use crate::rib::pages::Pages;
 use crate::rib::path::PeerIndex;
 use crate::rib::paths::{PathKey, PathRef, Paths};
 use crate::types::{Family, Prefix};
@@ -49,7 +50,7 @@ struct Slot {
 /// What is told to a group.
 #[derive(Debug)]
 pub(super) struct Exports {
-    slots: Vec<Option<Slot>>,
+    slots: Pages<Option<Slot>>,
     free: Vec<ExportRef>,
     index: HashTable<ExportRef>,
     seed: Seed,
@@ -59,7 +60,7 @@ pub(super) struct Exports {
 impl Exports {
     pub(super) fn new(seed: Seed) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Pages::default(),
             free: Vec::new(),
             index: HashTable::new(),
             seed,

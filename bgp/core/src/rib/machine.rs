@@ -27,6 +27,9 @@ use crate::wire::Update;
 /// to write for each round of changes: many peers get fewer and larger rounds.
 const PAUSE_PER_PEER: Duration = Duration::from_micros(10);
 
+/// Prefixes that are looked up ahead of their turn: so few that what is found stays close by until then.
+const LOOKAHEAD: usize = 512;
+
 /// Routes of one speaker: what peers told, what was selected, what peers are told.
 #[derive(Debug)]
 pub struct Rib {
@@ -98,7 +101,7 @@ impl Rib {
             } => self.peer_up(now, peer, negotiated, ends, out),
             Event::PeerDown { peer, retain } => self.peer_down(now, peer, &retain, out),
             Event::PathDown { index } => self.path_down(index, out),
-            Event::Update { peer, update } => self.update(peer, update, out),
+            Event::Updates { peer, updates } => self.updates(peer, updates, out),
             Event::Refresh { peer, family } => self.refresh(peer, family, out),
             Event::Resend { index, family } => {
                 let session = self
@@ -159,6 +162,19 @@ impl Rib {
     /// Whether selection still waits for peers after a restart.
     pub fn deferring(&self) -> bool {
         self.deferral.is_some()
+    }
+
+    fn updates(&mut self, id: PeerId, updates: Vec<Update>, out: &mut Vec<Action>) {
+        let mut updates = updates.into_iter();
+        while !updates.as_slice().is_empty() {
+            let near = near(updates.as_slice());
+            self.table
+                .approach(near.iter().flat_map(Update::nlri).map(|nlri| &nlri.prefix));
+            let count = near.len();
+            for update in updates.by_ref().take(count) {
+                self.update(id, update, out);
+            }
+        }
     }
 
     fn update(&mut self, id: PeerId, update: Update, out: &mut Vec<Action>) {
@@ -476,4 +492,15 @@ impl Rib {
             }
         }
     }
+}
+
+/// The first of `updates`, as many as have [`LOOKAHEAD`] prefixes, and one at least.
+fn near(updates: &[Update]) -> &[Update] {
+    let mut prefixes = 0;
+    let within_reach = updates.iter().take_while(|update| {
+        let room = prefixes < LOOKAHEAD;
+        prefixes += update.nlri().count();
+        room
+    });
+    &updates[..within_reach.count()]
 }

@@ -37,6 +37,7 @@ mod journal;
 mod listing;
 mod machine;
 mod origin;
+mod pages;
 mod path;
 mod path_ids;
 mod paths;

@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 
 use crate::rib::best::Rank;
 use crate::rib::hash::Seed;
+use crate::rib::pages::Pages;
 use crate::rib::path::{Path, PeerIndex};
 
 /// Stands for a path as long as somebody holds it.
@@ -41,7 +42,7 @@ struct Slot {
 /// All paths of a RIB.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    slots: Vec<Option<Slot>>,
+    slots: Pages<Option<Slot>>,
     free: Vec<PathRef>,
     index: HashTable<PathRef>,
     /// How often each slot was given to another path: tells a handle's new meaning from its old.

@@ -2,11 +2,12 @@
 //!
 //! Owns storage. Does not own what happens when.
 //!
-//! A destination is one slot of a vector, found by hash; its number stays as long as it has paths
+//! A destination is one slot of [`Pages`], found by hash; its number stays as long as it has paths
 //! or somebody was told about it. The slot is small on purpose: a full table has a million of them,
 //! and each route passes through its slot a handful of times.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -18,6 +19,7 @@ use crate::rib::hash::Seed;
 use crate::rib::installs::{Fib, FibCounts, FibState, Installs};
 use crate::rib::journal::Journal;
 use crate::rib::origin::OriginValidity;
+use crate::rib::pages::Pages;
 use crate::rib::path::{PeerIndex, Source};
 use crate::rib::paths::{PathRef, Paths};
 use crate::types::{Family, PathId, Prefix};
@@ -58,6 +60,8 @@ pub(super) struct Marks {
 #[derive(Debug)]
 pub(super) struct Dest {
     pub(super) prefix: Prefix,
+    /// It is in the index; otherwise the slot is free.
+    live: bool,
     /// How many Adj-RIBs-Out have a word about it.
     holders: u16,
     pub(super) paths: Entries,
@@ -83,7 +87,7 @@ type Ways = SmallVec<[Forward; 4]>;
 /// The table of one RIB.
 #[derive(Debug)]
 pub(super) struct Table {
-    dests: Vec<Dest>,
+    dests: Pages<Dest>,
     free: Vec<DestId>,
     index: HashTable<DestId>,
     seed: Seed,
@@ -101,7 +105,7 @@ impl Table {
     /// An empty table. `forwarding`: there is a FIB that answers.
     pub(super) fn new(seed: Seed, forwarding: bool) -> Self {
         Self {
-            dests: Vec::new(),
+            dests: Pages::default(),
             free: Vec::new(),
             index: HashTable::new(),
             seed,
@@ -130,6 +134,14 @@ impl Table {
             .copied()
     }
 
+    /// Looks up prefixes whose turn comes soon. These lookups do not depend on each other, so that memory
+    /// is waited for once for several of them; in their turn they find all that they need close by.
+    pub(super) fn approach<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
+        for prefix in prefixes {
+            black_box(self.find(prefix));
+        }
+    }
+
     /// The destination of `prefix`, an empty one if it is new.
     pub(super) fn find_or_add(&mut self, prefix: Prefix) -> DestId {
         let hash = self.seed.hash_one(prefix);
@@ -140,8 +152,12 @@ impl Table {
         if let Some(id) = found {
             return *id;
         }
+        if self.index.len() == self.index.capacity() {
+            self.grow();
+        }
         let dest = Dest {
             prefix,
+            live: true,
             holders: 0,
             paths: Entries::default(),
             announced: None,
@@ -162,6 +178,20 @@ impl Table {
         self.index
             .insert_unique(hash, id, |id| seed.hash_one(dests[id.slot()].prefix));
         id
+    }
+
+    /// Makes the index twice as large. The slots are read in their order, where the index, left to itself,
+    /// would read them in its own: each from another corner of memory.
+    fn grow(&mut self) {
+        let hash = |dest: &Dest| self.seed.hash_one(dest.prefix);
+        let mut index = HashTable::with_capacity(2 * self.index.len());
+        for (dest, number) in self.dests.iter().zip(0..) {
+            if dest.live {
+                let rehash = |id: &DestId| hash(&self.dests[id.slot()]);
+                index.insert_unique(hash(dest), DestId(number), rehash);
+            }
+        }
+        self.index = index;
     }
 
     pub(super) fn dest(&self, id: DestId) -> &Dest {
@@ -277,6 +307,11 @@ impl Table {
 
     /// The best path to a destination, and where its packets go: nowhere where there is no way.
     fn decide(&self, id: DestId, multipath: Multipath) -> (Option<PathRef>, Option<Ways>) {
+        if let [only] = &*self.dests[id.slot()].paths
+            && self.installs.is_none()
+        {
+            return ((!only.marks.rejected).then_some(only.used), None);
+        }
         let usable = self.usable(id);
         let candidates: SmallVec<[Candidate<'_>; 4]> = usable
             .iter()
@@ -430,6 +465,7 @@ impl Table {
         let hash = self.seed.hash_one(dest.prefix);
         if let Ok(entry) = self.index.find_entry(hash, |found| *found == id) {
             entry.remove();
+            self.dests[id.slot()].live = false;
             self.free.push(id);
         }
     }

@@ -144,6 +144,14 @@ pub struct Update {
     pub end_of_rib: Option<Family>,
 }
 
+impl Update {
+    /// Everything that it names, withdrawn and announced.
+    pub fn nlri(&self) -> impl Iterator<Item = &Nlri> {
+        let withdrawn = self.withdrawn.iter().flat_map(|(_, nlri)| nlri);
+        withdrawn.chain(self.reach.iter().flat_map(|reach| &reach.nlri))
+    }
+}
+
 /// Prefixes of one family announced with one next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {

@@ -307,9 +307,9 @@ impl World {
             let UpdateOutcome::Valid(update) = wire::decode_update(&frame.body, &up.context) else {
                 panic!("{side:?} cannot read an UPDATE: {:02x?}", frame.body);
             };
-            let input = RibEvent::Update {
+            let input = RibEvent::Updates {
                 peer: up.id,
-                update,
+                updates: vec![update],
             };
             let message = Incoming::Update;
             return self.handle(side, Event::Received { conn, message }, Some(input));
@@ -467,12 +467,24 @@ impl World {
         }
     }
 
-    /// Hands a RIB an event.
+    /// Hands a RIB an event. UPDATEs join those of the same session that wait, as those of one read do.
     pub(crate) fn ask(&mut self, router: usize, event: RibEvent) {
-        if self.speakers[router].rib.is_some() {
-            self.speakers[router].inputs.push_back(event);
-            self.rouse(router);
+        let speaker = &mut self.speakers[router];
+        if speaker.rib.is_none() {
+            return;
         }
+        let event = match (speaker.inputs.back_mut(), event) {
+            (
+                Some(RibEvent::Updates { peer, updates }),
+                RibEvent::Updates {
+                    peer: next,
+                    updates: more,
+                },
+            ) if *peer == next => return updates.extend(more),
+            (_, event) => event,
+        };
+        speaker.inputs.push_back(event);
+        self.rouse(router);
     }
 
     /// The RIB's thread gets to work in a while.

@@ -245,7 +245,13 @@ impl World {
             }
         };
         let peer = up.id;
-        self.ask(router, RibEvent::Update { peer, update });
+        self.ask(
+            router,
+            RibEvent::Updates {
+                peer,
+                updates: vec![update],
+            },
+        );
         self.tell(side, Event::RequestRefresh { family });
     }
 

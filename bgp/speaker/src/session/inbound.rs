@@ -10,10 +10,9 @@ use caracal_bgp_core::wire::{
 };
 use tokio::sync::mpsc;
 
-use crate::connection::ConnEvent;
 use crate::rib_thread::Input;
 use crate::session::wire_facts::family_of;
-use crate::session::{Established, FRAME_DEPTH, OUTBOX_LIMIT, Session};
+use crate::session::{Delivery, Established, Session};
 use crate::snapshot::ErrorSnapshot;
 use crate::status::{Direction, MessageNote, UpdateNote, now_ms};
 
@@ -28,29 +27,6 @@ impl Session {
             && let Some(input) = self.outbox.pop_front()
         {
             permit.send(input);
-        }
-    }
-
-    /// Takes in what has arrived and the messages right behind it, so that a peer with much to say does not
-    /// cost a turn of the task for each; so many that orders and timers do not wait for long.
-    pub(super) fn arrive_in_a_row(
-        &mut self,
-        first: ConnEvent,
-        arrivals: &mut mpsc::Receiver<ConnEvent>,
-    ) {
-        let mut arrival = first;
-        for turn in 1.. {
-            let message = matches!(arrival, ConnEvent::Frame(..));
-            self.arrive(arrival);
-            let settled = !self.stopping && !self.connections.is_empty();
-            let room = turn < FRAME_DEPTH && self.outbox.len() < OUTBOX_LIMIT;
-            if !message || !settled || !room {
-                return;
-            }
-            let Ok(next) = arrivals.try_recv() else {
-                return;
-            };
-            arrival = next;
         }
     }
 
@@ -70,12 +46,15 @@ impl Session {
             }
         };
         self.note_received(&message, octets);
-        let input = match &message {
+        let event = match &message {
             Message::RouteRefresh(refresh) => self.refresh_event(*refresh),
             _ => None,
         };
         let message = message.into();
-        self.handle(Event::Received { conn, message }, input.map(Input::Event));
+        self.handle(
+            Event::Received { conn, message },
+            event.map(Delivery::Event),
+        );
     }
 
     fn framed_update(&mut self, conn: ConnId, frame: &Frame, arrived: Instant) {
@@ -117,13 +96,9 @@ impl Session {
         let note = MessageNote::Update(summary(&update));
         let octets = frame.body.len() + HEADER_LEN;
         self.setup.board.message(Direction::Received, octets, note);
-        let input = Input::Update {
-            peer: id,
-            update,
-            arrived,
-        };
+        let delivery = Delivery::Update(id, update, arrived);
         let message = Incoming::Update;
-        self.handle(Event::Received { conn, message }, Some(input));
+        self.handle(Event::Received { conn, message }, Some(delivery));
     }
 
     fn discarded(&self, faults: &[AttributeFault], frame: &Frame) {

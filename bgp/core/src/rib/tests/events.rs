@@ -163,9 +163,9 @@ fn events_of_an_older_session_are_ignored() {
         peer: old,
         retain: vec![],
     });
-    world.handle(Event::Update {
+    world.handle(Event::Updates {
         peer: old,
-        update: announcement(0, &[prefix(2)], &[]),
+        updates: vec![announcement(0, &[prefix(2)], &[])],
     });
     assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
 }

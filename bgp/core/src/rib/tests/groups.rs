@@ -107,9 +107,9 @@ impl Club {
     fn announce(&mut self, peer: u32, nlri: Nlri, med: u32) {
         if let Some(id) = self.sessions.get(&peer).copied() {
             self.told.insert((peer, nlri), med);
-            self.handle(Event::Update {
+            self.handle(Event::Updates {
                 peer: id,
-                update: route(peer, nlri, med),
+                updates: vec![route(peer, nlri, med)],
             });
         }
     }
@@ -121,7 +121,10 @@ impl Club {
                 withdrawn: vec![(V4, vec![nlri])],
                 ..Update::default()
             };
-            self.handle(Event::Update { peer: id, update });
+            self.handle(Event::Updates {
+                peer: id,
+                updates: vec![update],
+            });
         }
     }
 

@@ -270,7 +270,10 @@ impl World {
 
     fn tell(&mut self, peer: u32, update: Update) {
         if let Some(id) = self.sessions.get(&peer) {
-            self.handle(Event::Update { peer: *id, update });
+            self.handle(Event::Updates {
+                peer: *id,
+                updates: vec![update],
+            });
         }
     }
 
