@@ -8,6 +8,11 @@ use std::process::ExitCode;
 use caracal_lab::cli::LabCommand;
 use clap::{Parser, Subcommand};
 
+// A RIB keeps what sessions allocate and gives back much of it from another thread: the system's allocator leaves
+// as much again in holes.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// BGP-routed pod networking for Kubernetes, without encapsulation
 #[derive(Debug, Parser)]
 #[command(
