@@ -1,7 +1,7 @@
 //! What we dump as MRT, as mrtparse reads it.
 //!
-//! It takes the octets on standard input, so that nothing is left behind. Without the program a test
-//! prints SKIP; `apt-get install python3-mrtparse` or `pip install mrtparse` brings it.
+//! It takes the octets on standard input, so that nothing is left behind. Without the program, of version 2
+//! or later, a test prints SKIP; `make peers` or `pip install mrtparse` brings it.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,6 +24,15 @@ use caracal_bgp_core::types::{Asn, Family, FamilySet, NextHop, Nlri, PathId, Rou
 use caracal_bgp_core::wire::{Announcement, EncodeContext, Message};
 use common::{attributes, bgp, next_hop, open, prefix, run, update};
 
+/// Where `make peers` puts modules that distributions have in other versions.
+const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
+
+/// Ends well where the module is there in a version that these tests know.
+const HAS_MRTPARSE: &str = "
+import mrtparse, sys
+sys.exit(int(mrtparse.__version__.split('.')[0]) < 2)
+";
+
 /// Prints every record as a line of JSON.
 const MRTPARSE: &str = "
 import json, sys
@@ -39,7 +48,8 @@ fn parsed(records: &[Record]) -> Option<Vec<serde_json::Value>> {
     let has_it = |python: &&str| {
         let mut command = Command::new(python);
         let status = command
-            .args(["-c", "import mrtparse"])
+            .args(["-c", HAS_MRTPARSE])
+            .env("PYTHONPATH", MODULES)
             .stderr(Stdio::null());
         status.status().is_ok_and(|status| status.success())
     };
@@ -48,7 +58,12 @@ fn parsed(records: &[Record]) -> Option<Vec<serde_json::Value>> {
     for record in records {
         record.encode(&mut octets).unwrap();
     }
-    let text = run(Command::new(python).args(["-c", MRTPARSE]), &octets)?;
+    let text = run(
+        Command::new(python)
+            .args(["-c", MRTPARSE])
+            .env("PYTHONPATH", MODULES),
+        &octets,
+    )?;
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
     Some(lines.collect())
 }
