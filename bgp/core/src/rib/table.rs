@@ -153,7 +153,7 @@ impl Table {
             return *id;
         }
         if self.index.len() == self.index.capacity() {
-            self.grow();
+            self.rebuild_index();
         }
         let dest = Dest {
             prefix,
@@ -180,11 +180,13 @@ impl Table {
         id
     }
 
-    /// Makes the index twice as large. The slots are read in their order, where the index, left to itself,
-    /// would read them in its own: each from another corner of memory.
-    fn grow(&mut self) {
+    /// Makes the index anew, with room for at least half as many prefixes more as there are slots: however
+    /// prefixes come and go, each pays for two slots at most. The slots are read in their order, where the
+    /// index, left to itself, would read them in its own: each from another corner of memory.
+    fn rebuild_index(&mut self) {
         let hash = |dest: &Dest| self.seed.hash_one(dest.prefix);
-        let mut index = HashTable::with_capacity(2 * self.index.len());
+        let room = self.dests.len().max(2 * self.index.len());
+        let mut index = HashTable::with_capacity(room);
         for (dest, number) in self.dests.iter().zip(0..) {
             if dest.live {
                 let rehash = |id: &DestId| hash(&self.dests[id.slot()]);
@@ -307,6 +309,7 @@ impl Table {
 
     /// The best path to a destination, and where its packets go: nowhere where there is no way.
     fn decide(&self, id: DestId, multipath: Multipath) -> (Option<PathRef>, Option<Ways>) {
+        // One path and no FIB, as most routes of a reflector: there is nothing to compare.
         if let [only] = &*self.dests[id.slot()].paths
             && self.installs.is_none()
         {
@@ -493,6 +496,32 @@ fn forward(paths: &Paths, path: PathRef) -> Option<Forward> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn number(number: u32) -> Prefix {
+        Prefix::v4(std::net::Ipv4Addr::from_bits(number << 8), 24).unwrap()
+    }
+
+    #[test]
+    fn prefixes_are_found_while_others_come_and_go_and_the_index_is_seldom_made_anew() {
+        const MANY: u32 = 10_000;
+        let mut table = Table::new(Seed::new(7), false);
+        for it in 0..MANY {
+            table.find_or_add(number(it));
+        }
+        for it in 5..MANY {
+            let dest = table.find(&number(it)).unwrap();
+            table.drop_if_empty(dest);
+        }
+        table.rebuild_index();
+        assert!(table.index.capacity() - table.len() >= MANY as usize / 2);
+        for it in MANY..3 * MANY {
+            let dest = table.find_or_add(number(it));
+            assert_eq!(table.find(&number(it)), Some(dest));
+            assert!((0..5).all(|kept| table.find(&number(kept)).is_some()));
+            table.drop_if_empty(dest);
+        }
+        assert_eq!((table.len(), table.bound()), (5, MANY as usize));
+    }
 
     #[test]
     fn a_destination_takes_little() {
