@@ -25,8 +25,6 @@ use crate::status::PeerBoard;
 /// Inputs that may wait for the RIB, over all sessions: enough that a burst from several peers
 /// keeps it busy, little enough that a query in line is answered soon.
 const RIB_DEPTH: usize = 16;
-/// Events and UPDATEs taken in one go before the FIB and the peers hear of their effect.
-const BURST: usize = 2048;
 /// Prefixes per pull: enough to pack well, few enough that a keepalive does not wait long behind
 /// them.
 const PULL_BUDGET: usize = 4096;
@@ -35,6 +33,8 @@ const OUTLET_DEPTH: usize = 1;
 /// Alarms of one session that it has not heard. One of each kind and family comes, and again when
 /// its limits change.
 const ALARM_DEPTH: usize = 16;
+/// How long the thread takes inputs in before the FIB and the peers hear of their effect.
+const TAKE_TIME: Duration = Duration::from_millis(5);
 /// How long the thread serves peers before it looks at its inputs again.
 const SERVE_TIME: Duration = Duration::from_millis(5);
 
@@ -54,16 +54,6 @@ pub(crate) enum Input {
     Pull(PeerId),
     /// Anything that reads the RIB.
     Query(Question),
-}
-
-impl Input {
-    /// How much of a [`BURST`] it is.
-    fn weight(&self) -> usize {
-        match self {
-            Self::Updates(updates) => updates.updates.len(),
-            _ => 1,
-        }
-    }
 }
 
 /// UPDATEs of one session in the order in which they came.
@@ -230,13 +220,10 @@ async fn run(
         } else {
             worker.handle_timeout();
         }
-        let mut taken = 0;
-        while taken < BURST {
+        let begun = Instant::now();
+        while begun.elapsed() < TAKE_TIME {
             match inputs.try_recv() {
-                Ok(input) => {
-                    taken += input.weight();
-                    worker.take(input);
-                }
+                Ok(input) => worker.take(input),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
