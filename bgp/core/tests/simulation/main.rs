@@ -16,6 +16,7 @@ mod fabric;
 mod oracle;
 mod plan;
 mod random;
+mod rib_thread;
 mod speaker;
 mod steps;
 mod world;
