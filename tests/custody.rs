@@ -31,8 +31,8 @@ fn process_that_owns_a_lab() {
     let mut inhabitant = namespace
         .run(|| Ok(Command::new("sleep").arg("600").spawn()?))
         .unwrap();
-    let told = [inhabitant.id(), custody.janitor()].map(|id| id.to_string());
-    std::fs::write(custody.state().root().join("told"), told.join(" ")).unwrap();
+    let told = custody.state().root().join("told");
+    std::fs::write(told, inhabitant.id().to_string()).unwrap();
     inhabitant.wait().unwrap();
 }
 
@@ -52,16 +52,14 @@ impl Owner {
             .spawn()
             .unwrap();
         let told = StateDir::of(lab).root().join("told");
-        let ids = until("the lab is there", PATIENCE, || {
+        let inhabitant = until("the lab is there", PATIENCE, || {
             let text = std::fs::read_to_string(&told).map_err(|error| error.to_string())?;
-            let ids: Vec<_> = text.split(' ').filter_map(|id| id.parse().ok()).collect();
-            <[i32; 2]>::try_from(ids).map_err(|_| text)
+            text.parse().map(Pid::from_raw).map_err(|_| text)
         });
-        let [inhabitant, janitor] = ids.unwrap().map(Pid::from_raw);
         Self {
             child,
-            inhabitant,
-            janitor,
+            inhabitant: inhabitant.unwrap(),
+            janitor: janitor_of(lab),
         }
     }
 
@@ -69,6 +67,17 @@ impl Owner {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+/// The process that watches over a lab, by its command line.
+fn janitor_of(lab: &str) -> Pid {
+    let watches = |pid: &i32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.ends_with(&format!("\0lab\0janitor\0{lab}\0"))
+    };
+    let names = std::fs::read_dir("/proc").unwrap();
+    let mut pids = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Pid::from_raw(pids.find(watches).unwrap())
 }
 
 fn name(case: &str) -> Option<String> {
@@ -85,18 +94,19 @@ fn is_running(pid: Pid) -> bool {
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let checked = || condition().then_some(()).ok_or_else(|| "not so".to_owned());
+    until(what, PATIENCE, checked).unwrap();
+}
+
 #[test]
 fn a_killed_owner_leaves_nothing_behind() {
     let Some(lab) = name("killed") else { return };
     let mut owner = Owner::start(&lab);
     owner.kill();
-    until("the janitor has done its work", PATIENCE, || {
-        let left = StateDir::of(&lab).root().exists();
-        (!left && !is_running(owner.inhabitant))
-            .then_some(())
-            .ok_or_else(|| "the lab is there".to_owned())
-    })
-    .unwrap();
+    wait_until("the janitor has done its work", || {
+        !StateDir::of(&lab).root().exists() && !is_running(owner.inhabitant)
+    });
 }
 
 #[test]
@@ -133,11 +143,6 @@ fn a_late_janitor_leaves_the_next_lab_of_the_name_alone() {
     owner.kill();
     let next = Custody::take(&lab, Path::new(CARACAL)).unwrap();
     kill(owner.janitor, Signal::SIGCONT).unwrap();
-    until("the janitor has ended", PATIENCE, || {
-        (!is_running(owner.janitor))
-            .then_some(())
-            .ok_or_else(|| "it runs".to_owned())
-    })
-    .unwrap();
+    wait_until("the janitor has ended", || !is_running(owner.janitor));
     assert!(next.state().root().exists());
 }

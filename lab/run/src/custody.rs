@@ -50,11 +50,6 @@ impl Custody {
         &self.state
     }
 
-    /// The janitor's process id.
-    pub fn janitor(&self) -> u32 {
-        self.janitor.id()
-    }
-
     /// Takes the lab down.
     ///
     /// # Errors
