@@ -24,6 +24,12 @@ use crate::rib::path::{PeerIndex, Source};
 use crate::rib::paths::{PathRef, Paths};
 use crate::types::{Family, PathId, Prefix};
 
+/// Of so many slots one may be empty before other prefixes are given those that are.
+const EMPTY_SHARE: usize = 8;
+
+/// About as many prefixes are approached at a time.
+const NEARBY: usize = 1024;
+
 /// Names a destination as long as it is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct DestId(pub(super) u32);
@@ -60,8 +66,7 @@ pub(super) struct Marks {
 #[derive(Debug)]
 pub(super) struct Dest {
     pub(super) prefix: Prefix,
-    /// It is in the index; otherwise the slot is free.
-    live: bool,
+    standing: Standing,
     /// How many Adj-RIBs-Out have a word about it.
     holders: u16,
     pub(super) paths: Entries,
@@ -69,6 +74,18 @@ pub(super) struct Dest {
     pub(super) announced: Option<PathRef>,
     /// See [`Journal`].
     pub(super) journal: u32,
+}
+
+/// What a slot is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its destination is in the table.
+    Live,
+    /// Nothing is left of its destination, which still is in the index: to take it out costs as much as
+    /// to put it in, and prefixes that go mostly come back.
+    Empty,
+    /// Any prefix can have it.
+    Free,
 }
 
 /// Which selections may run.
@@ -89,6 +106,9 @@ type Ways = SmallVec<[Forward; 4]>;
 pub(super) struct Table {
     dests: Pages<Dest>,
     free: Vec<DestId>,
+    /// Slots that are [`Standing::Empty`].
+    empty: usize,
+    /// All slots that are not free.
     index: HashTable<DestId>,
     seed: Seed,
     pub(super) paths: Paths,
@@ -107,6 +127,7 @@ impl Table {
         Self {
             dests: Pages::default(),
             free: Vec::new(),
+            empty: 0,
             index: HashTable::new(),
             seed,
             paths: Paths::new(seed),
@@ -119,7 +140,7 @@ impl Table {
 
     /// Prefixes in the table.
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.index.len() - self.empty
     }
 
     /// Numbers of destinations are below this.
@@ -129,16 +150,23 @@ impl Table {
 
     pub(super) fn find(&self, prefix: &Prefix) -> Option<DestId> {
         let hash = self.seed.hash_one(prefix);
-        self.index
-            .find(hash, |id| self.dests[id.slot()].prefix == *prefix)
-            .copied()
+        let found = self
+            .index
+            .find(hash, |id| self.dests[id.slot()].prefix == *prefix)?;
+        (self.dests[found.slot()].standing == Standing::Live).then_some(*found)
     }
 
     /// Looks up prefixes whose turn comes soon. These lookups do not depend on each other, so that memory
     /// is waited for once for several of them; in their turn they find all that they need close by.
     pub(super) fn approach<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
-        for prefix in prefixes {
-            black_box(self.find(prefix));
+        // Whatever the index has under a like hash: the one that is meant, nearly always.
+        let likely = prefixes.filter_map(|prefix| {
+            let hash = self.seed.hash_one(prefix);
+            self.index.find(hash, |_| true).copied()
+        });
+        let likely: SmallVec<[DestId; NEARBY]> = likely.collect();
+        for id in likely {
+            black_box(self.dests[id.slot()].standing);
         }
     }
 
@@ -149,15 +177,21 @@ impl Table {
         let found = self
             .index
             .find(hash, |id| dests[id.slot()].prefix == prefix);
-        if let Some(id) = found {
-            return *id;
+        if let Some(id) = found.copied() {
+            let standing = &mut self.dests[id.slot()].standing;
+            self.empty -= usize::from(*standing == Standing::Empty);
+            *standing = Standing::Live;
+            return id;
+        }
+        if self.free.is_empty() && self.empty > self.dests.len() / EMPTY_SHARE {
+            self.free_the_empty();
         }
         if self.index.len() == self.index.capacity() {
             self.rebuild_index();
         }
         let dest = Dest {
             prefix,
-            live: true,
+            standing: Standing::Live,
             holders: 0,
             paths: Entries::default(),
             announced: None,
@@ -180,6 +214,22 @@ impl Table {
         id
     }
 
+    /// Takes out of the index what is empty, for other prefixes to have the slots.
+    fn free_the_empty(&mut self) {
+        for number in (0..self.dests.len()).rev() {
+            let dest = &mut self.dests[number];
+            if dest.standing != Standing::Empty {
+                continue;
+            }
+            let hash = self.seed.hash_one(dest.prefix);
+            if let Ok(entry) = self.index.find_entry(hash, |id| id.slot() == number) {
+                dest.standing = Standing::Free;
+                self.free.push(entry.remove().0);
+            }
+        }
+        self.empty = 0;
+    }
+
     /// Makes the index anew, with room for at least half as many prefixes more as there are slots: however
     /// prefixes come and go, each pays for two slots at most. The slots are read in their order, where the
     /// index, left to itself, would read them in its own: each from another corner of memory.
@@ -188,7 +238,7 @@ impl Table {
         let room = self.dests.len().max(2 * self.index.len());
         let mut index = HashTable::with_capacity(room);
         for (dest, number) in self.dests.iter().zip(0..) {
-            if dest.live {
+            if dest.standing != Standing::Free {
                 let rehash = |id: &DestId| hash(&self.dests[id.slot()]);
                 index.insert_unique(hash(dest), DestId(number), rehash);
             }
@@ -202,12 +252,15 @@ impl Table {
 
     /// Every destination, in no order that means anything.
     pub(super) fn iter(&self) -> impl Iterator<Item = (DestId, &Dest)> {
-        self.index.iter().map(|id| (*id, &self.dests[id.slot()]))
+        let slots = self.dests.iter().zip(0..);
+        slots
+            .filter(|(dest, _)| dest.standing == Standing::Live)
+            .map(|(dest, number)| (DestId(number), dest))
     }
 
     /// The destinations of the table in the order of their prefixes.
     pub(super) fn sorted(&self) -> Vec<DestId> {
-        let mut ids: Vec<DestId> = self.index.iter().copied().collect();
+        let mut ids: Vec<DestId> = self.iter().map(|(id, _)| id).collect();
         ids.sort_unstable_by_key(|id| self.dests[id.slot()].prefix);
         ids
     }
@@ -454,22 +507,18 @@ impl Table {
 
     /// Forgets a destination of which nothing is left.
     pub(super) fn drop_if_empty(&mut self, id: DestId) {
-        let dest = &self.dests[id.slot()];
-        let empty = dest.paths.is_empty()
+        let dest = &mut self.dests[id.slot()];
+        let empty = dest.standing == Standing::Live
+            && dest.paths.is_empty()
             && dest.holders == 0
             && dest.announced.is_none()
             && !self
                 .installs
                 .as_ref()
                 .is_some_and(|installs| installs.wants(id));
-        if !empty {
-            return;
-        }
-        let hash = self.seed.hash_one(dest.prefix);
-        if let Ok(entry) = self.index.find_entry(hash, |found| *found == id) {
-            entry.remove();
-            self.dests[id.slot()].live = false;
-            self.free.push(id);
+        if empty {
+            dest.standing = Standing::Empty;
+            self.empty += 1;
         }
     }
 }
@@ -521,6 +570,18 @@ mod tests {
             table.drop_if_empty(dest);
         }
         assert_eq!((table.len(), table.bound()), (5, MANY as usize));
+    }
+
+    #[test]
+    fn a_prefix_that_comes_back_has_its_slot_again_and_is_not_there_meanwhile() {
+        let mut table = Table::new(Seed::new(7), false);
+        let (one, other) = (table.find_or_add(number(1)), table.find_or_add(number(2)));
+        table.drop_if_empty(one);
+        table.drop_if_empty(one);
+        assert_eq!((table.len(), table.find(&number(1))), (1, None));
+        assert_eq!(table.sorted(), [other]);
+        assert_eq!(table.find_or_add(number(1)), one);
+        assert_eq!((table.len(), table.find(&number(1))), (2, Some(one)));
     }
 
     #[test]
