@@ -41,6 +41,11 @@ impl AdjOut {
         self.len == 0
     }
 
+    /// How many destinations something was told about.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// What was told about a destination of a family with one path each.
     pub(super) fn single(&self, dest: DestId) -> Option<ExportRef> {
         self.single.get(dest.slot()).copied().flatten()

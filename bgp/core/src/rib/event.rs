@@ -25,8 +25,9 @@ pub struct RibOptions {
     pub forwarding: bool,
     /// Decides what collides in tables of what peers send; best drawn at random.
     pub hash_seed: u64,
-    /// Changes that are kept, encoded, for the slowest of the peers that are told the same. Beyond it
-    /// that peer goes on alone: it costs the others nothing, and memory stays bounded.
+    /// Changes that are kept, encoded, for the slowest of the peers that are told the same; as many as a
+    /// quarter of what they were told if that is more. Beyond it that peer goes on alone: it costs the
+    /// others nothing, and memory stays bounded.
     pub log_limit: usize,
 }
 

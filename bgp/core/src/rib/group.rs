@@ -41,8 +41,9 @@ pub(super) struct Group {
     /// The reader of each member.
     places: BTreeMap<PeerIndex, ReaderId>,
     seed: Seed,
-    /// Changes in the chunks that a reader keeps for its slowest member. Beyond it the member has to
-    /// read on its own, so that it costs the others nothing and memory stays bounded.
+    /// Changes in the chunks that a reader keeps for its slowest member, where they are more than a quarter
+    /// of what was told. Beyond it the member has to read on its own, so that it costs the others nothing and
+    /// memory stays bounded.
     log_limit: usize,
 }
 
@@ -320,7 +321,9 @@ impl Group {
     /// Gives the members that hold up the log readers of their own.
     fn drop_laggards(&mut self, id: ReaderId, table: &mut Table) {
         while let Some(reader) = self.readers.get(&id) {
-            if reader.log_size <= self.log_limit || reader.members.len() < 2 {
+            // A reader of its own costs a copy of all that was told: that is not made for a small part of it.
+            let limit = self.log_limit.max(reader.told.len() / 4);
+            if reader.log_size <= limit || reader.members.len() < 2 {
                 return;
             }
             let laggards: Vec<PeerIndex> = reader
