@@ -230,6 +230,28 @@ pub struct PeerSnapshot {
     pub families: Vec<FamilySnapshot>,
 }
 
+impl PeerSnapshot {
+    /// In a line why the session is down, or what is unusual about one that is up; may be empty.
+    pub fn remark(&self) -> String {
+        if self.state != SessionState::Established {
+            return self.why.clone();
+        }
+        let mut remarks = Vec::new();
+        if self.draining {
+            remarks.push("draining".to_owned());
+        }
+        match self.families.iter().map(|family| family.stale).sum() {
+            0usize => {}
+            1 => remarks.push("1 stale route".to_owned()),
+            stale => remarks.push(format!("{stale} stale routes")),
+        }
+        if let Some(bfd) = self.bfd.as_ref().filter(|bfd| bfd.state != "Up") {
+            remarks.push(format!("BFD {}: {}", bfd.state, bfd.reason));
+        }
+        remarks.join(", ")
+    }
+}
+
 /// The BFD session that watches the path to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdSnapshot {

@@ -82,27 +82,8 @@ fn row(peer: &PeerSnapshot, has_counts: bool, now_ms: u64) -> Vec<String> {
         sum(|family| family.received),
         sum(|family| family.accepted),
         sum(|family| family.advertised),
-        why(peer),
+        peer.remark(),
     ]
-}
-
-/// Why a session is down; of one that is up, what is unusual.
-fn why(peer: &PeerSnapshot) -> String {
-    if !is_up(peer) {
-        return peer.why.clone();
-    }
-    let stale: usize = peer.families.iter().map(|family| family.stale).sum();
-    let mut remarks = Vec::new();
-    if peer.draining {
-        remarks.push("draining".to_owned());
-    }
-    if stale > 0 {
-        remarks.push(counted(stale, "stale route"));
-    }
-    if let Some(bfd) = peer.bfd.as_ref().filter(|bfd| bfd.state != "Up") {
-        remarks.push(format!("BFD {}: {}", bfd.state, bfd.reason));
-    }
-    remarks.join(", ")
 }
 
 fn is_up(peer: &PeerSnapshot) -> bool {
