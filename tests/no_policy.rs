@@ -86,7 +86,7 @@ fn route(net: &Net, host: &str, prefix: &str) -> Result<Option<String>, String> 
 /// Whether both sides have said all that they have to say.
 fn told_all(net: &Net, host: &str) -> Result<Value, String> {
     let answer = net.bgp(host, &["peers"])?;
-    let family = answer["peers"][0]["families"]
+    let family = answer["peers"][0]["routes"]["families"]
         .as_array()
         .and_then(|families| families.iter().find(|it| it["family"] == "ipv4-unicast"))
         .ok_or_else(|| answer.to_string())?;

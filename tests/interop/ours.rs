@@ -131,10 +131,10 @@ impl<'a> Ours<'a> {
     /// The session with the router, once it is up with End-of-RIB in all families.
     pub(crate) fn settled(&self, families: &[Family]) -> Result<PeerSnapshot, String> {
         let peer = self.peer(ROUTER)?;
-        let ended = peer.families.iter().all(|f| f.end_of_rib_received);
+        let ended = peer.families().iter().all(|f| f.end_of_rib_received);
         let carried = families
             .iter()
-            .all(|family| peer.families.iter().any(|seen| seen.family == *family));
+            .all(|family| peer.families().iter().any(|seen| seen.family == *family));
         if peer.state == SessionState::Established && carried && ended {
             return Ok(peer);
         }

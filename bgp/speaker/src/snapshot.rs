@@ -24,7 +24,8 @@ pub struct SpeakerSnapshot {
     /// Its BGP identifier.
     #[serde(with = "text")]
     pub router_id: RouterId,
-    /// The table. Absent when the RIB was too busy to say; then sessions show no families either.
+    /// The table. Absent when the RIB was too busy to say; then of the sessions' routes nothing is known
+    /// either.
     pub rib: Option<RibSnapshot>,
     /// What it takes to bring routes into the kernel; absent where nothing is forwarded.
     pub forwarding: Option<ForwardingSnapshot>,
@@ -221,16 +222,19 @@ pub struct PeerSnapshot {
     pub terms: Option<TermsSnapshot>,
     /// What BFD says of the path, once it has said anything.
     pub bfd: Option<BfdSnapshot>,
-    /// Changes of routes that it has not been told yet, before policy; the whole table for one that is
-    /// told everything anew.
-    pub untold: usize,
     /// Messages, errors and flaps since start.
     pub counters: CounterSnapshot,
-    /// Per negotiated family.
-    pub families: Vec<FamilySnapshot>,
+    /// How its routes stand; absent when the RIB was too busy to say.
+    pub routes: Option<PeerRoutesSnapshot>,
 }
 
 impl PeerSnapshot {
+    /// What is known of each negotiated family: nothing when the RIB was too busy to say.
+    pub fn families(&self) -> &[FamilySnapshot] {
+        let routes = self.routes.as_ref();
+        routes.map_or(&[], |routes| &routes.families)
+    }
+
     /// In a line why the session is down, or what is unusual about one that is up; may be empty.
     pub fn remark(&self) -> String {
         if self.state != SessionState::Established {
@@ -240,7 +244,7 @@ impl PeerSnapshot {
         if self.draining {
             remarks.push("draining".to_owned());
         }
-        match self.families.iter().map(|family| family.stale).sum() {
+        match self.families().iter().map(|family| family.stale).sum() {
             0usize => {}
             1 => remarks.push("1 stale route".to_owned()),
             stale => remarks.push(format!("{stale} stale routes")),
@@ -250,6 +254,16 @@ impl PeerSnapshot {
         }
         remarks.join(", ")
     }
+}
+
+/// How the routes of a session stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRoutesSnapshot {
+    /// Changes of routes that the peer has not been told yet, before policy; the whole table for one
+    /// that is told everything anew.
+    pub untold: usize,
+    /// Per negotiated family.
+    pub families: Vec<FamilySnapshot>,
 }
 
 /// The BFD session that watches the path to a peer.

@@ -323,9 +323,9 @@ async fn route(handle: &SpeakerHandle, prefix: &str) -> Option<RouteSnapshot> {
 async fn exchanged(lab: &Lab, handle: &SpeakerHandle) {
     let up = |peer: &PeerSnapshot| {
         peer.state == SessionState::Established
-            && peer.families.len() == Family::ALL.len()
+            && peer.families().len() == Family::ALL.len()
             && peer
-                .families
+                .families()
                 .iter()
                 .all(|family| family.end_of_rib_received)
     };

@@ -49,12 +49,10 @@ impl Account {
             Some(rib) => count(&rib.fib),
             None => {
                 let before = self.speaker.iter().flat_map(|speaker| &speaker.peers);
-                let mut families: BTreeMap<_, _> =
-                    before.map(|peer| (&peer.name, &peer.families)).collect();
+                let mut known: BTreeMap<_, _> =
+                    before.map(|peer| (&peer.name, &peer.routes)).collect();
                 for peer in &mut speaker.peers {
-                    if let Some(families) = families.remove(&peer.name) {
-                        peer.families.clone_from(families);
-                    }
+                    peer.routes = known.remove(&peer.name).cloned().flatten();
                 }
                 self.routes
             }

@@ -201,7 +201,7 @@ fn session(peer: &PeerSnapshot) -> SessionStatus {
         reason: (!up).then(|| reason(peer)).flatten().map(str::to_owned),
         message: (!up && !peer.why.is_empty()).then(|| peer.why.chars().take(1024).collect()),
         families: peer
-            .families
+            .families()
             .iter()
             .map(|family| match family.family {
                 BgpFamily::Ipv4Unicast => Family::Ipv4Unicast,
@@ -231,7 +231,9 @@ fn reason(peer: &PeerSnapshot) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use caracal_bgp_core::types::{Asn, RouterId};
-    use caracal_bgp_speaker::snapshot::{FamilySnapshot, FibCountSnapshot, RibSnapshot};
+    use caracal_bgp_speaker::snapshot::{
+        FamilySnapshot, FibCountSnapshot, PeerRoutesSnapshot, RibSnapshot,
+    };
     use caracal_bgp_speaker::status::CounterSnapshot;
     use caracal_resolve::ObjectRef;
 
@@ -262,9 +264,8 @@ mod tests {
             established_count: 0,
             terms: None,
             bfd: None,
-            untold: 0,
             counters: CounterSnapshot::default(),
-            families: Vec::new(),
+            routes: None,
         }
     }
 
@@ -289,15 +290,18 @@ mod tests {
     #[test]
     fn what_a_busy_rib_did_not_count_is_as_it_was() {
         let mut known = peer(Speaking::Established, 1, "");
-        known.families = vec![FamilySnapshot {
-            family: BgpFamily::Ipv6Unicast,
-            received: 3,
-            accepted: 3,
-            stale: 0,
-            advertised: 1,
-            end_of_rib_received: true,
-            end_of_rib_sent: true,
-        }];
+        known.routes = Some(PeerRoutesSnapshot {
+            untold: 0,
+            families: vec![FamilySnapshot {
+                family: BgpFamily::Ipv6Unicast,
+                received: 3,
+                accepted: 3,
+                stale: 0,
+                advertised: 1,
+                end_of_rib_received: true,
+                end_of_rib_sent: true,
+            }],
+        });
         let mut speaker = facts(known.clone()).speaker.unwrap();
         speaker.rib = Some(RibSnapshot {
             fib: vec![FibCountSnapshot {
@@ -312,7 +316,7 @@ mod tests {
         let counted = Account::default().followed_by(speaker.clone());
         assert_eq!(counted.routes.ipv6, 3);
         speaker.rib = None;
-        speaker.peers[0].families.clear();
+        speaker.peers[0].routes = None;
         let busy = counted.followed_by(speaker);
         assert_eq!(busy.routes, counted.routes);
         assert_eq!(busy.speaker.unwrap().peers, [known]);

@@ -15,13 +15,12 @@ const HEADER: [&str; 9] = [
     "PEER", "ADDRESS", "AS", "STATE", "UPTIME", "RCVD", "ACPT", "ADV", "WHY",
 ];
 
+/// Where figures are missing.
+const BUSY: &str = "\nhint: the routing table was too busy to be counted; ask again\n";
+
 /// All sessions of a speaker, a line each.
 pub(super) fn all(speaker: &SpeakerSnapshot, now_ms: u64) -> String {
-    let rows: Vec<Vec<String>> = speaker
-        .peers
-        .iter()
-        .map(|peer| row(peer, speaker.rib.is_some(), now_ms))
-        .collect();
+    let rows: Vec<Vec<String>> = speaker.peers.iter().map(|peer| row(peer, now_ms)).collect();
     let up = speaker.peers.iter().filter(|peer| is_up(peer)).count();
     let mut text = table::render(&HEADER, &rows);
     let count = counted(speaker.peers.len(), "session");
@@ -35,7 +34,7 @@ pub(super) fn all(speaker: &SpeakerSnapshot, now_ms: u64) -> String {
         text.push_str(&format!("BMP station {}\n", told(station, now_ms)));
     }
     let Some(rib) = &speaker.rib else {
-        text.push_str("\nhint: the routing table was too busy to be counted; ask again\n");
+        text.push_str(BUSY);
         return text;
     };
     if rib.deferring {
@@ -64,11 +63,10 @@ fn told(station: &StationSnapshot, now_ms: u64) -> String {
     }
 }
 
-/// `has_counts` tells whether routes have been counted.
-fn row(peer: &PeerSnapshot, has_counts: bool, now_ms: u64) -> Vec<String> {
+fn row(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
     let sum = |count: fn(&FamilySnapshot) -> usize| {
-        let sum = peer.families.iter().map(count).sum::<usize>();
-        known(has_counts.then_some(sum))
+        let routes = peer.routes.as_ref();
+        known(routes.map(|routes| routes.families.iter().map(count).sum::<usize>()))
     };
     vec![
         peer.name.clone(),
@@ -117,8 +115,12 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     if peer.draining {
         facts.add("draining", "traffic is turned away".to_owned());
     }
-    if is_up(peer) && peer.untold > 0 {
-        facts.add("still to tell", counted(peer.untold, "change"));
+    match &peer.routes {
+        None => facts.add("routes", "not known".to_owned()),
+        Some(routes) if is_up(peer) && routes.untold > 0 => {
+            facts.add("still to tell", counted(routes.untold, "change"));
+        }
+        Some(_) => {}
     }
     if let Some(bfd) = &peer.bfd {
         let since = ago(bfd.since_ms, now_ms);
@@ -137,7 +139,7 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     let mut text = table::render(&["", ""], &facts.0);
     // The head of that table is empty.
     text.drain(..=text.find('\n').unwrap_or(0));
-    if !peer.families.is_empty() {
+    if !peer.families().is_empty() {
         text.push('\n');
         text.push_str(&families(peer));
     }
@@ -146,6 +148,9 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     if !detail.rejected.is_empty() {
         text.push('\n');
         text.push_str(&rejected(detail));
+    }
+    if peer.routes.is_none() {
+        text.push_str(BUSY);
     }
     text
 }
@@ -259,7 +264,7 @@ fn agreed(terms: &TermsSnapshot, facts: &mut Facts) {
 fn families(peer: &PeerSnapshot) -> String {
     let end = |seen: bool| if seen { "yes" } else { "not yet" }.to_owned();
     let rows: Vec<Vec<String>> = peer
-        .families
+        .families()
         .iter()
         .map(|family| {
             vec![

@@ -7,9 +7,9 @@ use caracal_bgp_core::types::{Asn, Family, RouterId};
 use caracal_bgp_speaker::api::RoutesView;
 use caracal_bgp_speaker::snapshot::{
     BfdSnapshot, ErrorSnapshot, Explanation, FamilySnapshot, FibCountSnapshot, FibSnapshot,
-    PathSnapshot, PeerDetail, PeerSnapshot, PolicyTrace, RangeSnapshot, RejectedSnapshot,
-    RibSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot, StationSnapshot, TermsSnapshot,
-    ToldSnapshot,
+    PathSnapshot, PeerDetail, PeerRoutesSnapshot, PeerSnapshot, PolicyTrace, RangeSnapshot,
+    RejectedSnapshot, RibSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot, StationSnapshot,
+    TermsSnapshot, ToldSnapshot,
 };
 use caracal_bgp_speaker::status::{
     CounterSnapshot, Direction, EventRecord, FlapReason, HistorySnapshot, MessageCounts,
@@ -50,9 +50,8 @@ fn peer(name: &str, asn: u32) -> PeerSnapshot {
         established_count: 0,
         terms: None,
         bfd: None,
-        untold: 0,
         counters: CounterSnapshot::default(),
-        families: Vec::new(),
+        routes: Some(PeerRoutesSnapshot::default()),
     }
 }
 
@@ -74,10 +73,13 @@ fn up(name: &str) -> PeerSnapshot {
         since_ms: NOW - 76 * 60 * MINUTE,
         established_count: 2,
         why: String::new(),
-        families: vec![
-            family(Family::Ipv4Unicast, 14, 12),
-            family(Family::Ipv6Unicast, 3, 3),
-        ],
+        routes: Some(PeerRoutesSnapshot {
+            untold: 0,
+            families: vec![
+                family(Family::Ipv4Unicast, 14, 12),
+                family(Family::Ipv6Unicast, 3, 3),
+            ],
+        }),
         ..peer(name, 65_001)
     }
 }
@@ -97,7 +99,7 @@ fn station(address: &str) -> StationSnapshot {
 #[test]
 fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     let mut stale = up("tor3");
-    stale.families[0].stale = 5;
+    stale.routes.as_mut().unwrap().families[0].stale = 5;
     stale.draining = true;
     let mut dead_path = up("tor4");
     dead_path.bfd = Some(BfdSnapshot {
@@ -156,7 +158,7 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     // What was not counted is not shown as zero.
     speaker.rib = None;
     speaker.peers.truncate(1);
-    speaker.peers[0].families.clear();
+    speaker.peers[0].routes = None;
     let text = peers::all(&speaker, NOW);
     let row = text.lines().find(|line| line.contains("tor1"));
     let cells: Vec<&str> = row.unwrap().split_whitespace().collect();
@@ -199,7 +201,7 @@ fn one_session_is_told_in_full() {
         detected_us: Some(931_400),
         ..BfdSnapshot::default()
     });
-    peer.untold = 120;
+    peer.routes.as_mut().unwrap().untold = 120;
     let counts = |update| MessageCounts {
         open: 2,
         update,
@@ -235,6 +237,23 @@ fn one_session_is_told_in_full() {
         ],
     };
     assert_snapshot!("peer", peers::one(&detail, NOW));
+}
+
+#[test]
+fn figures_of_a_session_that_are_not_known_are_not_shown_as_none() {
+    let detail = PeerDetail {
+        peer: PeerSnapshot {
+            routes: None,
+            ..up("tor1")
+        },
+        rejected: Vec::new(),
+    };
+    let text = peers::one(&detail, NOW);
+    let fact = text.lines().find(|line| line.starts_with("routes "));
+    assert!(fact.unwrap().ends_with("  not known"), "{text}");
+    assert!(!text.contains("FAMILY"), "{text}");
+    let hint = "hint: the routing table was too busy to be counted; ask again\n";
+    assert!(text.ends_with(hint), "{text}");
 }
 
 #[test]

@@ -136,7 +136,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Routes of a peer: received, accepted, rejected, stale, advertised",
         read: Read::Gauge(|speaker| {
             let of = |peer: &PeerSnapshot| -> Vec<Sample> {
-                let families = peer.families.iter();
+                let families = peer.families().iter();
                 families.flat_map(|family| stages(peer, family)).collect()
             };
             speaker.peers.iter().flat_map(of).collect()
@@ -148,7 +148,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Whether End-of-RIB has passed in this session: until then a table is not whole",
         read: Read::Gauge(|speaker| {
             let of = |peer: &PeerSnapshot| -> Vec<Sample> {
-                let families = peer.families.iter();
+                let families = peer.families().iter();
                 families
                     .flat_map(|family| {
                         let sample = |direction: &str, seen| {
@@ -169,9 +169,11 @@ pub(super) const METRICS: &[Metric] = &[
         name: "caracal_bgp_untold_changes",
         labels: &["peer"],
         help: "Changes of routes that the peer has not been told yet, before policy",
-        read: Read::Gauge(|speaker| match &speaker.rib {
-            Some(_) => each(speaker, |peer| is_up(peer).then_some(peer.untold as u64)),
-            None => Vec::new(),
+        read: Read::Gauge(|speaker| {
+            each(speaker, |peer| {
+                let routes = peer.routes.as_ref().filter(|_| is_up(peer))?;
+                Some(routes.untold as u64)
+            })
         }),
     },
     Metric {

@@ -9,7 +9,8 @@ use super::*;
 use crate::fib::{Drift, FibWork, WriteOutcome};
 use crate::snapshot::{
     BfdSnapshot, ChannelSnapshot, FamilySnapshot, FibCountSnapshot, ForwardingSnapshot,
-    PeerSnapshot, RangeSnapshot, RibSnapshot, SessionState, UpdateToFibSnapshot,
+    PeerRoutesSnapshot, PeerSnapshot, RangeSnapshot, RibSnapshot, SessionState,
+    UpdateToFibSnapshot,
 };
 use crate::status::{
     CounterSnapshot, Direction, FlapReason, Histogram, MessageCounts, NotificationCount,
@@ -63,7 +64,6 @@ fn everything() -> SpeakerSnapshot {
             detected_us: Some(150_250),
             ..BfdSnapshot::default()
         }),
-        untold: 11,
         counters: CounterSnapshot {
             received: MessageCounts {
                 update: 7,
@@ -80,15 +80,18 @@ fn everything() -> SpeakerSnapshot {
             treated_as_withdraw: 5,
             ..CounterSnapshot::default()
         },
-        families: vec![FamilySnapshot {
-            family: Family::Ipv4Unicast,
-            received: 10,
-            accepted: 8,
-            stale: 1,
-            advertised: 4,
-            end_of_rib_received: true,
-            end_of_rib_sent: false,
-        }],
+        routes: Some(PeerRoutesSnapshot {
+            untold: 11,
+            families: vec![FamilySnapshot {
+                family: Family::Ipv4Unicast,
+                received: 10,
+                accepted: 8,
+                stale: 1,
+                advertised: 4,
+                end_of_rib_received: true,
+                end_of_rib_sent: false,
+            }],
+        }),
     };
     SpeakerSnapshot {
         asn: Asn(65_000),

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use crate::config::{Endpoint, PeerConfig, PeerName};
 use crate::explain::{self, Account};
 use crate::snapshot::{
-    ChannelSnapshot, Explanation, FibCountSnapshot, ForwardingSnapshot, RangeSnapshot, RibSnapshot,
-    SpeakerSnapshot,
+    ChannelSnapshot, Explanation, FibCountSnapshot, ForwardingSnapshot, PeerRoutesSnapshot,
+    RangeSnapshot, RibSnapshot, SpeakerSnapshot,
 };
 use crate::speaker::Supervisor;
 use crate::translate::families;
@@ -47,16 +47,18 @@ impl Supervisor {
         tokio::spawn(async move {
             let counts = rib.query(|rib| (rib.peers(), rib.untold(), rib_snapshot(rib)));
             let counts = tokio::time::timeout(COUNT_PATIENCE, counts).await;
-            let (mut views, untold, rib) = match counts.ok().flatten() {
-                Some((views, untold, rib)) => (views, untold, Some(rib)),
-                None => Default::default(),
+            let (mut views, rib) = match counts.ok().flatten() {
+                Some((views, untold, rib)) => (Some((views, untold)), Some(rib)),
+                None => (None, None),
             };
             let peers = peers
                 .into_iter()
                 .map(|(name, index, config, range)| {
-                    let families = families(views.remove(&index).unwrap_or_default());
-                    let untold = untold.get(&index).copied().unwrap_or(0);
-                    board.snapshot(&name, &config, asn, range, (families, untold))
+                    let routes = views.as_mut().map(|(views, untold)| PeerRoutesSnapshot {
+                        untold: untold.get(&index).copied().unwrap_or(0),
+                        families: families(views.remove(&index).unwrap_or_default()),
+                    });
+                    board.snapshot(&name, &config, asn, range, routes)
                 })
                 .collect();
             // Whoever asked may have given up.

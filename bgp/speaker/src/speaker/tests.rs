@@ -182,9 +182,9 @@ async fn both_families_cross_one_session_and_are_withdrawn() {
         reachable(&a, own(2, family)).await;
     }
     let ended = |peer: &PeerSnapshot| {
-        !peer.families.is_empty()
+        !peer.families().is_empty()
             && peer
-                .families
+                .families()
                 .iter()
                 .all(|f| f.end_of_rib_received && f.end_of_rib_sent)
     };

@@ -6,7 +6,7 @@ use caracal_bgp_core::fsm::Negotiated;
 use caracal_bgp_core::types::Asn;
 
 use crate::config::{Activation, PeerAs, PeerConfig, PeerName};
-use crate::snapshot::{FamilySnapshot, PeerSnapshot, TermsSnapshot};
+use crate::snapshot::{PeerRoutesSnapshot, PeerSnapshot, TermsSnapshot};
 use crate::status::board::Board;
 
 impl Board {
@@ -17,7 +17,7 @@ impl Board {
         config: &PeerConfig,
         local: Asn,
         range: Option<String>,
-        (families, untold): (Vec<FamilySnapshot>, usize),
+        routes: Option<PeerRoutesSnapshot>,
     ) -> PeerSnapshot {
         let board = self.get(name);
         let counters = board.as_ref().map(|board| board.counters.snapshot());
@@ -51,9 +51,8 @@ impl Board {
             established_count: status.established_count,
             terms: negotiated.map(terms),
             bfd: status.bfd,
-            untold,
             counters: counters.unwrap_or_default(),
-            families,
+            routes,
         }
     }
 }

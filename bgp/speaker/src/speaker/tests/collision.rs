@@ -19,7 +19,7 @@ async fn simultaneous_dials_end_in_one_session() {
         lab.add_peer(&mut b, &a);
         let (a, b) = tokio::join!(start(a), start(b));
         let ended = |peer: &PeerSnapshot| {
-            !peer.families.is_empty() && peer.families.iter().all(|f| f.end_of_rib_received)
+            !peer.families().is_empty() && peer.families().iter().all(|f| f.end_of_rib_received)
         };
         until("a full session", || peer(&a, 2), ended).await;
         until("a full session", || peer(&b, 1), ended).await;

@@ -146,7 +146,7 @@ async fn three(
     reachable(&a, own(3, Family::Ipv6Unicast)).await;
     reachable(&a, own(2, Family::Ipv6Unicast)).await;
     let complete = |peer: &PeerSnapshot| {
-        let families = &peer.families;
+        let families = peer.families();
         !families.is_empty() && families.iter().all(|family| family.end_of_rib_received)
     };
     for other in [2, 3] {

@@ -88,7 +88,7 @@ async fn pair(directory: &std::path::Path) -> (SpeakerHandle, SpeakerHandle, std
     let b = Speaker::start(b, None, options).await.unwrap();
     let a = start(a).await;
     let all = |peer: &PeerSnapshot| {
-        let mut families = peer.families.iter();
+        let mut families = peer.families().iter();
         families.any(|family| family.received == MANY as usize + 1)
     };
     until("all routes", || peer(&b, 1), all).await;
@@ -125,7 +125,7 @@ async fn listings_come_in_pages_by_what_a_peer_told_was_told_and_was_not() {
     let (rejected, _) = client.list(RoutesView::Rejected, Some("s1"), inside).await;
     assert_eq!(rejected.len(), 1);
 
-    let told = |b: SpeakerHandle| async move { peer(&b, 1).await.families };
+    let told = |b: SpeakerHandle| async move { peer(&b, 1).await.families().to_vec() };
     let one = |families: &Vec<crate::snapshot::FamilySnapshot>| {
         families.iter().all(|family| family.end_of_rib_sent)
     };
@@ -201,6 +201,25 @@ async fn who_does_not_read_a_listing_holds_up_nobody() {
         tokio::time::timeout(DEADLINE, end).await.is_ok(),
         "the end waits for those who do not read"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_busy_rib_does_not_say_is_not_shown_as_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_a, b, _) = pair(directory.path()).await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    // Ends when `release` goes, at the latest with the test.
+    let hold = move |_: &caracal_bgp_core::rib::Rib| {
+        let _ = held.recv();
+    };
+    b.with_rib(hold).await;
+    let snapshot = b.snapshot().await.unwrap();
+    assert_eq!(snapshot.peers[0].state, SessionState::Established);
+    assert_eq!(snapshot.peers[0].routes, None);
+    assert!(snapshot.rib.is_none() && snapshot.peers[0].families().is_empty());
+    drop(release);
+    let known = |peer: &PeerSnapshot| peer.routes.is_some();
+    until("figures again", || peer(&b, 1), known).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
