@@ -14,7 +14,7 @@ use crate::error::Error;
 pub use crate::export::{Dump, DumpPart, DumpStream};
 pub use crate::snapshot::{
     ErrorSnapshot, Explanation, FamilySnapshot, FibSnapshot, PathSnapshot, PeerDetail,
-    PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
+    PeerSnapshot, RejectedSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
 };
 use crate::status::HistorySnapshot;
 
@@ -121,6 +121,7 @@ pub(crate) enum Request {
     Snapshot(oneshot::Sender<SpeakerSnapshot>),
     List(RouteQuery, oneshot::Sender<Option<Pages>>),
     Peer(PeerName, oneshot::Sender<Option<PeerDetail>>),
+    Rejected(oneshot::Sender<Vec<(PeerName, RejectedSnapshot)>>),
     Explain(Prefix, oneshot::Sender<Explanation>),
     History(PeerName, oneshot::Sender<Option<HistorySnapshot>>),
     Dump(Dump, oneshot::Sender<DumpStream>),
@@ -189,6 +190,15 @@ impl SpeakerHandle {
         self.ask(|answer| Request::Peer(peer, answer)).await
     }
 
+    /// What is rejected of all peers, by peer and reason, the most frequent first. Goes through the whole
+    /// table and judges every rejected route again, a stretch at a time.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn rejected(&self) -> Result<Vec<(PeerName, RejectedSnapshot)>, Error> {
+        self.ask(Request::Rejected).await
+    }
+
     /// Why packets to `prefix` go where they go.
     ///
     /// # Errors
@@ -222,8 +232,8 @@ impl SpeakerHandle {
         self.ask(|answer| Request::Clear(peer, clear, answer)).await
     }
 
-    /// A counter that grows whenever a session changes state or the RIB or FIB settles after
-    /// changes; wait on it, then take a new snapshot.
+    /// A counter that grows whenever a session changes state, the RIB or FIB settles after changes, or
+    /// there is a new configuration; wait on it, then take a new snapshot.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }

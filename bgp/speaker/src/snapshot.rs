@@ -153,10 +153,10 @@ pub struct RejectedSnapshot {
     pub rule: Option<String>,
     /// How many.
     pub count: usize,
-    /// One of them.
-    #[serde(with = "text")]
-    pub example: Prefix,
-    /// Why that one is, for people.
+    /// The first of their prefixes in their order, a few, and never none.
+    #[serde(with = "texts")]
+    pub examples: Vec<Prefix>,
+    /// Why the first one is, for people.
     pub why: String,
 }
 
@@ -402,6 +402,31 @@ mod text {
         String::deserialize(deserializer)?
             .parse()
             .map_err(de::Error::custom)
+    }
+}
+
+/// The same of several.
+mod texts {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        values: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(deserializer)?.into_iter();
+        let values = texts.map(|text| text.parse().map_err(de::Error::custom));
+        values.collect()
     }
 }
 

@@ -279,12 +279,15 @@ impl Supervisor {
         match request {
             Request::Apply(config, done) => {
                 let result = self.apply(*config).await;
+                // It may give other reasons for what is as before.
+                self.board.tell_watchers();
                 // Whoever asked may have given up; what was asked has happened.
                 let _ = done.send(result);
             }
             Request::Snapshot(answer) => self.snapshot(answer),
             Request::List(query, answer) => self.list(query, answer),
             Request::Peer(name, answer) => self.peer_detail(&name, answer),
+            Request::Rejected(answer) => self.rejected(answer),
             Request::Explain(prefix, answer) => self.explain(prefix, answer),
             Request::History(peer, answer) => {
                 let _ = answer.send(self.board.get(&peer).map(|board| board.history()));

@@ -345,7 +345,7 @@ fn rejected(detail: &PeerDetail) -> String {
                 rejected.count.to_string(),
                 rejected.reason.clone(),
                 known(rejected.rule.as_deref()),
-                rejected.example.to_string(),
+                known(rejected.examples.first()),
                 rejected.why.clone(),
             ]
         })

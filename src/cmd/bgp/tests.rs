@@ -221,7 +221,7 @@ fn one_session_is_told_in_full() {
         reason: reason.to_owned(),
         rule: rule.map(str::to_owned),
         count,
-        example: "10.99.0.0/16".parse().unwrap(),
+        examples: vec!["10.99.0.0/16".parse().unwrap()],
         why: why.to_owned(),
     };
     let detail = PeerDetail {

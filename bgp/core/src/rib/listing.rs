@@ -60,20 +60,53 @@ pub struct ReceivedPath {
     pub lost_at: Option<Step>,
 }
 
-/// How many routes of one peer are rejected for one reason.
+/// How many routes of one peer are rejected for one reason, and some of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// How many.
     pub count: usize,
-    /// One of them.
-    pub example: Prefix,
-    /// Why that one is, for people.
+    /// The first of their prefixes in their order, at most [`Rejected::EXAMPLES`] and never none.
+    pub examples: Vec<Prefix>,
+    /// Why the first one is, for people.
     pub why: String,
 }
 
-/// What is rejected of one peer, by reason. There are as many reasons as kinds of them and rules of
+impl Rejected {
+    /// So many prefixes are named at most.
+    pub const EXAMPLES: usize = 8;
+
+    /// Takes in those of another stretch, rejected for the same reason.
+    pub fn join(&mut self, other: Self) {
+        self.count += other.count;
+        if other.examples.first() < self.examples.first() {
+            self.why = other.why;
+        }
+        self.examples.extend(other.examples);
+        self.examples.sort_unstable();
+        // Stretches are of different moments, and a peer may tell several paths.
+        self.examples.dedup();
+        self.examples.truncate(Self::EXAMPLES);
+    }
+
+    /// Takes in one more; `why` it is rejected matters if it is the first in the order.
+    fn note(&mut self, prefix: Prefix, why: impl FnOnce() -> String) {
+        self.count += 1;
+        let Err(place) = self.examples.binary_search(&prefix) else {
+            return;
+        };
+        if place == 0 {
+            self.why = why();
+        }
+        if place < Self::EXAMPLES {
+            self.examples.truncate(Self::EXAMPLES - 1);
+            self.examples.insert(place, prefix);
+        }
+    }
+}
+
+/// What is rejected, by peer and reason. There are as many reasons as kinds of them and rules of
 /// policies, however many routes.
-pub type Rejections = BTreeMap<Reason, Rejected>;
+pub type Rejections = BTreeMap<(PeerIndex, Reason), Rejected>;
 
 /// Why a route is rejected, without what is different for each route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,18 +210,25 @@ impl Rib {
             .collect()
     }
 
-    /// What is rejected of `peer` in one stretch of the table, and where to go on. Only its routes are
-    /// judged.
-    pub fn rejections(&self, peer: PeerIndex, from: Cursor) -> (Rejections, Option<Cursor>) {
+    /// What is rejected in one stretch of the table, and where to go on: of one peer, or of all of them
+    /// at the price of one walk. Every rejected route is judged again.
+    pub fn rejections(&self, of: Option<PeerIndex>, from: Cursor) -> (Rejections, Option<Cursor>) {
         let (stretch, next) = self.stretch(from, STRETCH);
         let mut rejections = Rejections::new();
-        let Some(theirs) = self.peers.get(&peer).map(|peer| &peer.dests) else {
-            return (rejections, None);
+        let theirs = of.map(|peer| self.peers.get(&peer).map(|peer| &peer.dests));
+        let asked = |id: &DestId| match theirs {
+            Some(theirs) => theirs.is_some_and(|theirs| theirs.has(*id)),
+            None => true,
         };
-        let told = stretch.map(DestId).filter(|id| theirs.has(*id));
-        for dest in told.map(|id| self.table.dest(id)) {
-            let rejected = dest.paths.iter().filter(|entry| entry.marks.rejected);
-            for entry in rejected.filter(|it| self.table.paths.peer(it.told) == Some(peer)) {
+        let asked = stretch.map(DestId).filter(asked);
+        for dest in asked.map(|id| self.table.dest(id)) {
+            for entry in dest.paths.iter().filter(|entry| entry.marks.rejected) {
+                let Some(peer) = self.table.paths.peer(entry.told) else {
+                    continue;
+                };
+                if of.is_some_and(|of| of != peer) {
+                    continue;
+                }
                 let told = self.table.paths.get(entry.told);
                 let Some(rejection) = self.judge(told, &dest.prefix) else {
                     continue;
@@ -197,13 +237,12 @@ impl Rib {
                     word: rejection.word(),
                     rule: rejection.rule().map(str::to_owned),
                 };
-                let found = rejections.entry(reason);
-                let found = found.or_insert_with(|| Rejected {
+                let found = rejections.entry((peer, reason)).or_insert(Rejected {
                     count: 0,
-                    example: dest.prefix,
-                    why: rejection.to_string(),
+                    examples: Vec::new(),
+                    why: String::new(),
                 });
-                found.count += 1;
+                found.note(dest.prefix, || rejection.to_string());
             }
         }
         (rejections, next)

@@ -4,7 +4,8 @@
 //! other work in between, and for the next only when the last has been taken; what is held is one
 //! list of prefixes and two pages. Does not own what is said of a route.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use caracal_bgp_core::rib::{Cursor, Listed, PeerIndex, Rejections, Rib};
@@ -116,36 +117,68 @@ impl Supervisor {
             };
             let mut peers = snapshot.peers.into_iter();
             let peer = peers.find(|peer| peer.name == name);
-            let rejected = rejections(&rib, index).await;
-            let detail = peer.zip(rejected);
-            let _ = answer.send(detail.map(|(peer, rejected)| PeerDetail { peer, rejected }));
+            let rejected = rejections(&rib, Some(index)).await;
+            let detail = peer.zip(rejected).map(|(peer, rejected)| {
+                let rejected = by_frequency(rejected).into_iter();
+                let rejected = rejected.map(|(_, rejected)| rejected).collect();
+                PeerDetail { peer, rejected }
+            });
+            let _ = answer.send(detail);
+        });
+    }
+
+    /// Answers with what is rejected of all peers.
+    pub(super) fn rejected(&self, answer: oneshot::Sender<Vec<(PeerName, RejectedSnapshot)>>) {
+        let rib = self.rib.clone();
+        let names = self.peers.by_index();
+        // Not one of the listings: it waits for no reader, and so not for theirs either.
+        tokio::spawn(async move {
+            // No answer when the RIB has ended.
+            let Some(rejections) = rejections(&rib, None).await else {
+                return;
+            };
+            let named = by_frequency(rejections).into_iter();
+            // A peer that was removed may show until the RIB has taken that in.
+            let named =
+                named.filter_map(|(peer, rejected)| Some((names.get(&peer)?.clone(), rejected)));
+            let _ = answer.send(named.collect());
         });
     }
 }
 
-/// The routes of a peer that are rejected, by reason; nothing when the RIB has ended.
-async fn rejections(rib: &RibHandle, peer: PeerIndex) -> Option<Vec<RejectedSnapshot>> {
-    let mut by_reason: BTreeMap<_, RejectedSnapshot> = BTreeMap::new();
+/// Routes that are rejected, by peer and reason: of one peer, or of all. Nothing when the RIB has ended.
+async fn rejections(rib: &RibHandle, of: Option<PeerIndex>) -> Option<Rejections> {
+    let mut rejections = Rejections::new();
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
-        let stretch = rib.query(move |rib| rib.rejections(peer, from));
-        let (found, next): (Rejections, _) = stretch.await?;
-        for (reason, rejected) in found {
-            let known = by_reason.entry(reason.clone());
-            let known = known.or_insert_with(|| RejectedSnapshot {
-                reason: reason.word.to_owned(),
-                rule: reason.rule,
-                count: 0,
-                example: rejected.example,
-                why: rejected.why,
-            });
-            known.count += rejected.count;
+        let stretch = rib.query(move |rib| rib.rejections(of, from));
+        let (found, next) = stretch.await?;
+        for (why, more) in found {
+            match rejections.entry(why) {
+                Entry::Vacant(first) => drop(first.insert(more)),
+                Entry::Occupied(known) => known.into_mut().join(more),
+            }
         }
         cursor = next;
     }
-    let mut rejected: Vec<RejectedSnapshot> = by_reason.into_values().collect();
-    rejected.sort_by_key(|rejected| std::cmp::Reverse(rejected.count));
-    Some(rejected)
+    Some(rejections)
+}
+
+/// Rejections for people, the most frequent first.
+fn by_frequency(rejections: Rejections) -> Vec<(PeerIndex, RejectedSnapshot)> {
+    let rejected = rejections.into_iter().map(|((peer, reason), rejected)| {
+        let rejected = RejectedSnapshot {
+            reason: reason.word.to_owned(),
+            rule: reason.rule,
+            count: rejected.count,
+            examples: rejected.examples,
+            why: rejected.why,
+        };
+        (peer, rejected)
+    });
+    let mut rejected: Vec<_> = rejected.collect();
+    rejected.sort_by_key(|(_, rejected)| Reverse(rejected.count));
+    rejected
 }
 
 struct Question {

@@ -100,6 +100,11 @@ impl Board {
     /// Forgets `peer`.
     pub(crate) fn remove(&self, peer: &PeerName) {
         lock(&self.peers).remove(peer);
+        self.tell_watchers();
+    }
+
+    /// Has watchers look again.
+    pub(crate) fn tell_watchers(&self) {
         self.changes.send_modify(|revision| *revision += 1);
     }
 

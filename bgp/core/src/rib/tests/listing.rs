@@ -103,29 +103,64 @@ fn rejected_routes_are_counted_by_peer_and_reason() {
     for peer in [0, 1] {
         world.up(peer);
     }
-    world.tell(0, announcement(0, &[prefix(0), prefix(1)], &[65_000]));
+    world.tell(0, announcement(0, &[prefix(1), prefix(0)], &[65_000]));
     world.tell(0, announcement(0, &[prefix(255)], &[9]));
     world.tell(1, announcement(1, &[prefix(0)], &[65_000]));
-    let of = |peer| {
-        let (rejections, next) = world.rib.rejections(PeerIndex(peer), Cursor::default());
+    let of = |peer: Option<u32>| {
+        let of = peer.map(PeerIndex);
+        let (rejections, next) = world.rib.rejections(of, Cursor::default());
         assert_eq!(next, None);
         rejections
     };
     let counts = |peer| -> Vec<_> {
         let rejections = of(peer).into_iter();
         rejections
-            .map(|(reason, rejected)| (reason.word, rejected.count))
+            .map(|((peer, reason), rejected)| (peer.0, reason.word, rejected.count))
             .collect()
     };
-    assert_eq!(counts(0), [("as-loop", 2), ("protected", 1)]);
-    assert_eq!(counts(1), [("as-loop", 1)]);
-    assert_eq!(counts(7), [], "nobody");
-    let of_zero = of(0);
-    let protected = of_zero.values().find(|it| it.example == prefix(255));
-    assert_eq!(
-        protected.unwrap().why,
-        "it lies in 10.255.0.0/16, which is ours alone"
+    let (of_zero, of_one) = (
+        [(0, "as-loop", 2), (0, "protected", 1)],
+        [(1, "as-loop", 1)],
     );
+    assert_eq!(counts(Some(0)), of_zero);
+    assert_eq!(counts(Some(1)), of_one);
+    assert_eq!(counts(Some(7)), [], "nobody");
+    assert_eq!(counts(None), [&of_zero[..], &of_one].concat());
+    let of_zero = of(Some(0));
+    let examples: Vec<_> = of_zero.values().map(|it| &it.examples[..]).collect();
+    assert_eq!(examples, [&[prefix(0), prefix(1)][..], &[prefix(255)]]);
+    let why: Vec<_> = of_zero.values().map(|it| &*it.why).collect();
+    assert_eq!(
+        why,
+        [
+            "our AS is in its path",
+            "it lies in 10.255.0.0/16, which is ours alone"
+        ]
+    );
+}
+
+#[test]
+fn of_many_rejected_routes_the_first_are_named_in_whatever_order_they_come() {
+    let mut world = World::new(config(), None);
+    world.up(0);
+    for index in [9, 3, 8, 0, 5, 2, 7, 1, 6, 4, 10] {
+        world.tell(0, announcement(0, &[prefix(index)], &[65_000]));
+    }
+    let (rejections, _) = world.rib.rejections(None, Cursor::default());
+    let [rejected] = &rejections.into_values().collect::<Vec<_>>()[..] else {
+        panic!("one reason");
+    };
+    let first: Vec<_> = (0..8).map(prefix).collect();
+    assert_eq!((rejected.count, &rejected.examples), (11, &first));
+
+    let part = |count, examples: &[u8], why: &str| Rejected {
+        count,
+        examples: examples.iter().copied().map(prefix).collect(),
+        why: why.to_owned(),
+    };
+    let mut joined = part(5, &[2, 4, 6, 8, 10], "the second");
+    joined.join(part(6, &[1, 2, 3, 5, 7, 9], "the first"));
+    assert_eq!(joined, part(11, &[1, 2, 3, 4, 5, 6, 7, 8], "the first"));
 }
 
 #[test]

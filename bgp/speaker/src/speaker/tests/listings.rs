@@ -160,6 +160,11 @@ async fn listings_come_in_pages_by_what_a_peer_told_was_told_and_was_not() {
         (&*rejected.reason, rejected.rule.as_deref(), rejected.count),
         ("policy", Some("no-lab"), 256)
     );
+    let first: Vec<Prefix> = (256..264).map(long).collect();
+    assert_eq!(rejected.examples, first);
+    let all = b.rejected().await.unwrap();
+    assert_eq!(all, [(name(1), rejected.clone())]);
+    assert_eq!(a.rejected().await.unwrap(), [], "nothing is rejected there");
     for speaker in [a, b] {
         speaker.shutdown(How::GracefulRestart).await;
     }
