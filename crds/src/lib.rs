@@ -66,8 +66,9 @@ pub use ip_pool::{
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use node_network_status::{
-    BlockSummary, DataplaneSummary, NodeNetworkStatus, NodeNetworkStatusSpec,
-    NodeNetworkStatusStatus, RouteCounts, SessionState, SessionStatus,
+    BlockSummary, DataplaneSummary, ErrorDirection, NodeNetworkStatus, NodeNetworkStatusSpec,
+    NodeNetworkStatusStatus, PrefixCounts, RejectedRoutes, RouteCounts, SessionError, SessionState,
+    SessionStatus,
 };
 
 /// API group of every resource of this crate.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnetwork::IpNetwork;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::{BlockPhase, Condition, Family, Time, schema};
 
 /// One per node, of the node's name, written by its agent on change and never more than every few
-/// seconds.
+/// seconds; where only counts change, less and less often while they go on changing.
+///
+/// What it holds is bounded: an API server takes no object of more than a mebibyte and a half.
 #[derive(
     CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
@@ -64,10 +67,20 @@ pub struct NodeNetworkStatusStatus {
     #[schemars(length(max = 16))]
     pub sessions_established: Option<String>,
 
-    /// Every session that the node should have, by peer name.
+    /// Every session that the node should have, by peer name. Of more than there is room for, those
+    /// that are down come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub sessions: Vec<SessionStatus>,
+
+    /// How many sessions there was no room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_left_out: Option<u32>,
+
+    /// Routes that must not be used, by session and reason, the most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub rejected: Vec<RejectedRoutes>,
 
     /// Routes in the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +95,7 @@ pub struct NodeNetworkStatusStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataplane: Option<DataplaneSummary>,
 
-    /// `SessionsEstablished`, `RoutesProgrammed`, `PolicyProgrammed`, `AddressesAvailable`.
+    /// `SessionsEstablished`, `RoutesProgrammed`, `PolicyProgrammed`, `AddressesAvailable`, `Accepted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
@@ -92,8 +105,9 @@ pub struct NodeNetworkStatusStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionStatus {
-    /// Name of the BGPPeer, or of the node for a mesh session.
-    #[schemars(length(max = 253))]
+    /// What the node calls it: the name of the BGPPeer, with `/` and the address or node where the
+    /// BGPPeer is of several, or `mesh:` and the name of a node.
+    #[schemars(length(max = 512))]
     pub name: String,
 
     /// Address of the peer, once it is known.
@@ -108,7 +122,8 @@ pub struct SessionStatus {
     /// State of the session.
     pub state: SessionState,
 
-    /// When it entered this state.
+    /// Since when it is established, or is not: what comes and goes between two attempts does not
+    /// count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 
@@ -117,15 +132,81 @@ pub struct SessionStatus {
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
 
-    /// The same for people, with codes and addresses.
+    /// The same for people, with codes and addresses. Of one that is established, what is unusual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
+
+    /// The last NOTIFICATION, of both directions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<SessionError>,
 
     /// Families in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub families: Vec<Family>,
+
+    /// Routes of all families, once they have been counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<PrefixCounts>,
+}
+
+/// A NOTIFICATION that ended a session or an attempt at one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionError {
+    /// Who sent it.
+    pub direction: ErrorDirection,
+    /// When. Of several alike, with no session between them, the first.
+    pub time: Time,
+    /// Code, subcode and what the sender adds, in words.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// Who sent a NOTIFICATION.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ErrorDirection {
+    /// The node.
+    Sent,
+    /// The peer.
+    Received,
+}
+
+/// Routes of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefixCounts {
+    /// Told by the peer.
+    pub received: u32,
+    /// Those of them that may be used.
+    pub accepted: u32,
+    /// Told to the peer.
+    pub advertised: u32,
+}
+
+/// Routes of a session that must not be used, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedRoutes {
+    /// Name of the session.
+    #[schemars(length(max = 512))]
+    pub session: String,
+    /// The kind of reason, in one word that never changes: `as-loop`, `policy` and others.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// The rule of the import policy that says no, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub rule: Option<String>,
+    /// How many there are.
+    pub count: u32,
+    /// The first of them in the order of prefixes.
+    #[schemars(schema_with = "schema::cidrs::<1, 8>")]
+    pub prefixes: Vec<IpNetwork>,
+    /// Why the first one is, for people.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// State of a session (RFC 4271 §8.2.2).

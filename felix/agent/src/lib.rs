@@ -14,6 +14,7 @@
 //!                   snapshot, address log (tmpfs)
 //! ```
 
+mod account;
 mod addresses;
 mod agent;
 mod client;

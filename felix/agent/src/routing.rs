@@ -1,8 +1,8 @@
 //! From resources to routes: the speaker and the kernel's side of it.
 //!
-//! Owns starting the speaker with what the resources mean, telling it when they change, and the
-//! account of what it does. Does not own the meaning of resources (see [`caracal_resolve`]), nor
-//! any route.
+//! Owns starting the speaker with what the resources mean and telling it when they change. Does not
+//! own the meaning of resources (see [`caracal_resolve`]), the account of what the speaker does (see
+//! [`crate::account`]), nor any route.
 //!
 //! The speaker starts once the node's own object and every BGP resource are known. It is then told
 //! that it restarts if an earlier agent's routes are still in the kernel: peers keep what they
@@ -11,58 +11,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use caracal_bgp_core::types::{Family, Prefix};
+use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::handle::BfdOptions;
-use caracal_bgp_speaker::snapshot::FibCountSnapshot;
-use caracal_bgp_speaker::{
-    Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions, SpeakerSnapshot,
-};
-use caracal_crds::{BlockPhase, IpBlock, RouteCounts};
+use caracal_bgp_speaker::{Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions};
+use caracal_crds::{BlockPhase, IpBlock};
 use caracal_fib::{FibControl, FibOptions, KernelFib, Netns, PreferredSource};
 use caracal_resolve::{Finding, Inputs, KernelFeatures, Resolved, Secrets, resolve};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::account::{self, Account};
 use crate::config::Config;
 use crate::error::Error;
 use crate::world::World;
-
-/// Pause between two accounts of the speaker: a table that converges changes all the time.
-const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the speaker does, for the node's status.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Account {
-    /// The speaker and its sessions; none before it runs.
-    pub(crate) speaker: Option<SpeakerSnapshot>,
-    /// Its routes in the kernel.
-    pub(crate) routes: RouteCounts,
-}
-
-impl Account {
-    /// With the speaker as it is now. What it could not count, because its RIB was too busy, is as it was.
-    pub(crate) fn followed_by(&self, mut speaker: SpeakerSnapshot) -> Self {
-        let routes = match &speaker.rib {
-            Some(rib) => count(&rib.fib),
-            None => {
-                let before = self.speaker.iter().flat_map(|speaker| &speaker.peers);
-                let mut known: BTreeMap<_, _> =
-                    before.map(|peer| (&peer.name, &peer.routes)).collect();
-                for peer in &mut speaker.peers {
-                    peer.routes = known.remove(&peer.name).cloned().flatten();
-                }
-                self.routes
-            }
-        };
-        Self {
-            speaker: Some(speaker),
-            routes,
-        }
-    }
-}
 
 /// The speaker, once it runs.
 pub(crate) struct Routing {
@@ -255,7 +218,7 @@ impl Routing {
             "speaker started"
         );
         let (sender, account) = watch::channel(Account::default());
-        let accountant = tokio::spawn(keep_account(handle.clone(), sender));
+        let accountant = tokio::spawn(account::keep(handle.clone(), sender));
         self.running = Some(Running {
             handle,
             control,
@@ -327,37 +290,4 @@ fn blackholes(resolved: &Resolved) -> BTreeSet<Prefix> {
 fn source(resolved: &Resolved) -> PreferredSource {
     let caracal_resolve::PreferredSource { v4, v6 } = resolved.preferred_source;
     PreferredSource { v4, v6 }
-}
-
-async fn keep_account(handle: SpeakerHandle, account: watch::Sender<Account>) {
-    let mut changes = handle.changes();
-    loop {
-        changes.borrow_and_update();
-        let Ok(speaker) = handle.snapshot().await else {
-            return;
-        };
-        let next = account.borrow().followed_by(speaker);
-        account.send_if_modified(|current| {
-            let modified = *current != next;
-            *current = next;
-            modified
-        });
-        if changes.changed().await.is_err() {
-            return;
-        }
-        tokio::time::sleep(ACCOUNT_INTERVAL).await;
-    }
-}
-
-fn count(fib: &[FibCountSnapshot]) -> RouteCounts {
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let mut counts = RouteCounts::default();
-    for family in fib {
-        match family.family {
-            Family::Ipv4Unicast => counts.ipv4 = number(family.installed),
-            Family::Ipv6Unicast => counts.ipv6 = number(family.installed),
-        }
-        counts.failed = counts.failed.saturating_add(number(family.failed));
-    }
-    counts
 }

@@ -9,8 +9,7 @@ use tokio::sync::watch;
 use super::Core;
 use crate::pacing::Pacing;
 use crate::publish::Wanted;
-use crate::routing::Account;
-use crate::status::{Facts, summarise};
+use crate::status::{Facts, differ_in_counts_alone, summarise};
 
 /// At least this long between two writes of one node's status, plus the jitter: a flapping session
 /// of 5,000 nodes must not become a load on the API server.
@@ -61,6 +60,8 @@ impl Core {
         let status = summarise(&self.facts(), &self.reporter.said, Timestamp::now());
         if status == self.reporter.said {
             self.reporter.pacing.settled();
+        } else if differ_in_counts_alone(&status, &self.reporter.said) {
+            self.reporter.pacing.drifted();
         } else {
             self.reporter.pacing.changed();
         }
@@ -96,10 +97,8 @@ impl Core {
         let plan = self.policy.plan();
         let identities: std::collections::BTreeSet<_> = plan.identities.values().collect();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let Account { speaker, routes } = self.routing.account();
         Facts {
-            speaker,
-            routes,
+            account: self.routing.account(),
             findings: self.routing.findings().map(<[_]>::to_vec),
             blocks: self.addresses.phases(),
             dataplane: DataplaneSummary {

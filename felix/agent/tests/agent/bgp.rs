@@ -1,7 +1,7 @@
 //! A node's agent and a router: routes both ways, and a kill that moves no route.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::router::{REMOTE, Router};
 use crate::common::{Rig, can_run, until};
@@ -128,5 +128,64 @@ fn a_block_is_withdrawn_before_it_is_released_and_the_next_grant_of_its_name_sta
 
     rig.api.drain_block(0);
     phase(BlockPhase::Released);
+    rig.stop_agent();
+}
+
+/// What the node says of its session's routes: how many the peer tells, how many of them may be used,
+/// which may not.
+fn reported(rig: &Rig) -> Option<(u32, u32, Vec<String>)> {
+    let status = rig.api.node_status()?.status?;
+    let prefixes = status.sessions.first()?.prefixes?;
+    let rejected = status.rejected.iter().flat_map(|it| &it.prefixes);
+    let rejected = rejected.map(ToString::to_string).collect();
+    Some((prefixes.received, prefixes.accepted, rejected))
+}
+
+#[test]
+fn routes_that_never_rest_are_few_writes_and_the_last_ones_are_reported() {
+    /// Two writes fit: at once and after the interval of five to six seconds. The next counts wait for
+    /// twice as long.
+    const RESTLESS: Duration = Duration::from_secs(14);
+    if !can_run() {
+        return;
+    }
+    let (mut rig, router) = node_and_router();
+    let patience = Duration::from_secs(60);
+    let is_reported = |received, accepted, rejected: &[&str]| {
+        until("the routes are reported", patience, || {
+            match reported(&rig) {
+                Some((told, used, not_used))
+                    if (told, used) == (received, accepted) && not_used == rejected =>
+                {
+                    Ok(())
+                }
+                other => Err((other, rig.log())),
+            }
+        });
+    };
+    is_reported(1, 1, &[]);
+    rig.reported();
+    let before = rig.api.writes();
+    let began = Instant::now();
+    let prefixes: Vec<String> = (0..8).map(|third| format!("10.99.{third}.0/24")).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    for turn in 0.. {
+        if began.elapsed() > RESTLESS {
+            break;
+        }
+        let announced = &prefixes[..=turn % prefixes.len()];
+        router.apply(announced, |_| {});
+        until("the node follows", patience, || {
+            let routes = rig.on_node(&["ip", "route", "show", "root", "10.99.0.0/16"]);
+            let same = routes.lines().count() == announced.len();
+            if same { Ok(()) } else { Err(routes) }
+        });
+    }
+    let writes = rig.api.writes() - before;
+    assert!((1..=2).contains(&writes), "{writes} writes\n{}", rig.log());
+
+    // 10.250.0.1 is the node's: a route to it is not taken from elsewhere.
+    router.apply(&["10.99.0.0/24", "10.99.1.0/24", "10.250.0.1/32"], |_| {});
+    is_reported(3, 2, &["10.250.0.1/32"]);
     rig.stop_agent();
 }

@@ -207,10 +207,19 @@ impl Rig {
 
     /// Waits until the kernel has not changed for a second and the agent has said so.
     pub fn settled(&self) {
-        let mut last = (self.kernel_state(), self.api.writes());
+        Self::rests("the node", || (self.kernel_state(), self.api.writes()));
+    }
+
+    /// Waits until the agent has said all that it has to say.
+    pub fn reported(&self) {
+        Self::rests("the agent", || self.api.writes());
+    }
+
+    fn rests<T: PartialEq>(what: &str, look: impl Fn() -> T) {
+        let mut last = look();
         let mut since = Instant::now();
-        until("the node settles", Duration::from_secs(20), || {
-            let now = (self.kernel_state(), self.api.writes());
+        until(&format!("{what} rests"), Duration::from_secs(20), || {
+            let now = look();
             if now != last {
                 last = now;
                 since = Instant::now();
