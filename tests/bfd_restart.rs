@@ -13,13 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use caracal_apiserver::{ApiServer, Listen, Options, kubeconfig};
-use caracal_lab::cluster::api::ApiHandle;
-use caracal_lab::namespace::Namespace;
 use caracal_lab::process::until;
 use common::is_root;
 use common::manifests::{Deployed, allow};
 use common::net::{Net, caracal};
+use common::server::{Server, ours};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -118,7 +116,7 @@ impl Drop for Contained {
 struct Rig {
     net: Net,
     cgroups: PathBuf,
-    server: ApiServer,
+    server: Server,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -279,67 +277,40 @@ protocol bgp node {{
 }
 
 /// An API server that the node reaches over its only link, with what the cluster would have.
-fn serve(net: &Net, runtime: &tokio::runtime::Runtime) -> ApiServer {
-    let bind = |address: &str| std::net::TcpListener::bind(address);
-    let local = bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", local.local_addr().unwrap());
-    let tor = Namespace::at(&Path::new("/run/netns").join(net.namespace("tor")));
-    let inside = tor.run(|| Ok(bind("10.0.0.1:8080")?)).unwrap();
-    let options = Options {
-        listen: vec![Listen::Listener(local), Listen::Listener(inside)],
-        ..Options::default()
-    };
-    let server = runtime.block_on(ApiServer::start(options)).unwrap();
-    let file = net.folder("node").join("kubeconfig");
-    std::fs::write(file, kubeconfig("http://10.0.0.1:8080")).unwrap();
-
-    let api = ApiHandle::new(&url, runtime.handle().clone()).unwrap();
-    for definition in caracal_crds::all() {
-        api.create(&serde_json::to_value(definition).unwrap())
-            .unwrap();
-    }
-    let ours = |kind: &str, name: &str, spec: Value| {
-        json!({
-            "apiVersion": "caracal.dev/v1alpha1", "kind": kind,
-            "metadata": {"name": name}, "spec": spec,
-        })
-    };
-    let create = |object: Value| {
-        // A new kind takes a moment to be served.
-        let created = || api.create(&object).map_err(|error| format!("{error:#}"));
-        until("the object created", PATIENCE, created).unwrap();
-    };
-    create(json!({
+fn serve(net: &Net, runtime: &tokio::runtime::Runtime) -> Server {
+    let server = Server::start(net, "tor", "10.0.0.1:8080", runtime.handle());
+    server.let_in(net, "node", "10.0.0.1:8080");
+    server.create(&json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
         "status": {"addresses": [{"type": "InternalIP", "address": "10.250.0.1"}]},
     }));
-    let nodes = api.list("v1", "Node").unwrap();
+    let nodes = server.api.list("v1", "Node").unwrap();
     let uid = nodes[0].metadata.uid.clone().unwrap();
-    create(ours(
+    server.create(&ours(
         "IPPool",
         "default",
-        json!({"subnets": [{"ipv4": "10.64.0.0/20"}]}),
+        &json!({"subnets": [{"ipv4": "10.64.0.0/20"}]}),
     ));
-    create(ours(
+    server.create(&ours(
         "IPBlock",
         "default-0",
-        json!({
+        &json!({
             "pool": "default", "index": 0, "nodeName": "n1", "nodeUID": uid, "epoch": 1,
             "ipv4": ANNOUNCED[0],
         }),
     ));
-    create(ours(
+    server.create(&ours(
         "BGPConfiguration",
         "default",
-        json!({
+        &json!({
             "asNumber": 65000, "nodeToNodeMeshEnabled": false,
             "gracefulRestart": {"restartTime": "120s"},
         }),
     ));
-    create(ours(
+    server.create(&ours(
         "BGPPeer",
         "tor",
-        json!({
+        &json!({
             "peerIP": "10.0.0.1", "asNumber": 65001,
             "bfd": {
                 "minimumTransmitInterval": "200ms", "minimumReceiveInterval": "200ms",

@@ -4,6 +4,7 @@
 
 pub(crate) mod manifests;
 pub(crate) mod net;
+pub(crate) mod server;
 
 use std::path::Path;
 use std::process::Command;
