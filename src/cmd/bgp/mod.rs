@@ -1,10 +1,11 @@
-//! `caracal bgp`: sessions and routes of the local speaker, or the sessions of a whole cluster.
+//! `caracal bgp`: sessions and routes of the local speaker, or what the nodes of a cluster report of theirs.
 //!
 //! Owns arguments and who is asked. Screens are functions of what was answered, one module each.
 
 mod client;
 mod cluster;
 mod dump;
+mod elsewhere;
 mod explain;
 mod history;
 mod lint;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::api::{ClearHow, Request, RoutesView};
 use caracal_bgp_speaker::snapshot::{Explanation, PeerDetail, SpeakerSnapshot};
 use caracal_bgp_speaker::status::HistorySnapshot;
@@ -27,6 +29,8 @@ use serde::Serialize;
 
 use super::Unreachable;
 use client::Client;
+use cluster::Cluster;
+use cluster::rejected::{Rejections, Wanted};
 
 /// Some of those who were to be asked did not answer.
 const PARTIAL: u8 = 4;
@@ -37,35 +41,31 @@ pub(crate) enum BgpCommand {
     Peers {
         #[command(flatten)]
         common: Common,
-        /// Everything about one peer of the local speaker
-        #[arg(conflicts_with = "all_nodes")]
+        #[command(flatten)]
+        nodes: Nodes,
+        /// Everything about one peer
         peer: Option<String>,
-        /// Sessions of all nodes as they report them; so too where there is no local speaker
-        #[arg(short = 'A', long)]
-        all_nodes: bool,
-        /// Of all nodes, only this one
-        #[arg(long, requires = "all_nodes")]
-        node: Option<String>,
-        /// Credentials for the cluster's view
-        #[arg(long, env = "KUBECONFIG")]
-        kubeconfig: Option<PathBuf>,
     },
-    /// Routes of the local speaker
+    /// Routes of the local speaker, or those that nodes report to reject
     Routes {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         view: View,
+        #[command(flatten)]
+        nodes: Nodes,
         /// Only this prefix and what lies inside it
         prefix: Option<String>,
         /// Stop after so many prefixes
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["all_nodes", "node"])]
         limit: Option<usize>,
     },
     /// Why packets to an address or prefix go where they go, and who is told
     Explain {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        nodes: Nodes,
         /// An address or prefix
         prefix: String,
     },
@@ -73,6 +73,8 @@ pub(crate) enum BgpCommand {
     History {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        elsewhere: Elsewhere,
         /// Its name
         peer: String,
         /// Only what happened to the session
@@ -86,6 +88,8 @@ pub(crate) enum BgpCommand {
     Clear {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        elsewhere: Elsewhere,
         /// Its name
         #[arg(required_unless_present = "all")]
         peer: Option<String>,
@@ -119,6 +123,53 @@ pub(crate) struct Common {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
+}
+
+/// Nodes whose report is shown instead of what the local speaker answers.
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    /// What all nodes report in their NodeNetworkStatus
+    #[arg(short = 'A', long)]
+    all_nodes: bool,
+    /// Of all nodes, only this one
+    #[arg(long)]
+    node: Option<String>,
+    /// Credentials for the cluster; looked for where they usually are when absent
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Nodes {
+    fn read(&self) -> anyhow::Result<Cluster> {
+        cluster::read(self.kubeconfig.as_deref(), self.node.as_deref())
+    }
+
+    /// Says how to ask a node whose report is not what is asked for.
+    fn refuse(&self, why: &str) -> anyhow::Error {
+        elsewhere::refuse(why, self.node.as_deref(), &words())
+    }
+}
+
+/// Nodes that report nothing of what is asked for.
+#[derive(Debug, Args)]
+pub(crate) struct Elsewhere {
+    /// Say how to ask the speakers of all nodes
+    #[arg(short = 'A', long)]
+    all_nodes: bool,
+    /// Say how to ask the speaker of this node
+    #[arg(long)]
+    node: Option<String>,
+}
+
+impl Elsewhere {
+    /// # Errors
+    /// Where another than the local speaker is to be asked; `why` nobody else can answer.
+    fn refuse(&self, why: &str) -> anyhow::Result<()> {
+        match self.all_nodes || self.node.is_some() {
+            true => Err(elsewhere::refuse(why, self.node.as_deref(), &words())),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Which routes; the table without any of these.
@@ -185,43 +236,19 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
     match command {
         BgpCommand::Peers {
             common,
-            peer: Some(peer),
-            ..
-        } => {
-            let detail: PeerDetail = common.client()?.ask(&Request::Peer { peer })?;
-            show(&common, &detail, |detail| peers::one(detail, now_ms()))
-        }
-        BgpCommand::Peers {
-            common,
-            all_nodes,
-            node,
-            kubeconfig,
-            ..
-        } => {
-            if !all_nodes && common.socket().exists() {
-                let speaker: SpeakerSnapshot = common.client()?.ask(&Request::Peers)?;
-                return show(&common, &speaker, |speaker| peers::all(speaker, now_ms()));
-            }
-            let Some(kubeconfig) = kubeconfig else {
-                let nowhere = anyhow!("no cluster to ask\nhint: set --run-dir or --kubeconfig");
-                let nobody = format!("there is no speaker at {}", common.socket().display());
-                return Err(nowhere).context(Unreachable(nobody));
-            };
-            let cluster = cluster::read(&kubeconfig, node.as_deref())?;
-            show(&common, &cluster, |cluster| {
-                cluster::peers(cluster, now_ms())
-            })?;
-            Ok(match cluster.silent.is_empty() {
-                true => ExitCode::SUCCESS,
-                false => ExitCode::from(PARTIAL),
-            })
-        }
+            nodes,
+            peer,
+        } => sessions(&common, &nodes, peer),
         BgpCommand::Routes {
             common,
             view,
+            nodes,
             prefix,
             limit,
         } => {
+            if nodes.all_nodes || nodes.node.is_some() {
+                return rejected(&common, &nodes, view, prefix);
+            }
             let (view, peer) = view.question();
             let request = Request::Routes { view, peer, prefix };
             let mut client = common.client()?;
@@ -231,16 +258,34 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
                 Output::Json => routes::json(&mut client, &request, limit, out),
             })
         }
-        BgpCommand::Explain { common, prefix } => {
+        BgpCommand::Explain {
+            common,
+            nodes,
+            prefix,
+        } => {
+            if nodes.all_nodes {
+                let wanted = Wanted::Covering(prefix.parse()?);
+                let cluster = nodes.read()?;
+                return name_rejected(&common, &nodes, &cluster, wanted);
+            }
+            if nodes.node.is_some() {
+                let why = "nodes report what they reject (--all-nodes), but no decisions: ask the node's own \
+                           speaker";
+                return Err(nodes.refuse(why));
+            }
             let explanation: Explanation = common.client()?.ask(&Request::Explain { prefix })?;
             show(&common, &explanation, explain::screen)
         }
         BgpCommand::History {
             common,
+            elsewhere,
             peer,
             events,
             messages,
         } => {
+            elsewhere.refuse(
+                "nodes do not report what has happened with a peer: ask the node's own speaker",
+            )?;
             let mut history: HistorySnapshot = common.client()?.ask(&Request::History { peer })?;
             if events {
                 history.messages.clear();
@@ -252,6 +297,7 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
         }
         BgpCommand::Clear {
             common,
+            elsewhere,
             peer,
             inbound,
             out,
@@ -259,6 +305,7 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
             message,
             ..
         } => {
+            elsewhere.refuse("sessions are cleared by nobody but the node's own speaker")?;
             let hows: &[ClearHow] = match (inbound, out, hard) {
                 (true, _, _) => &[ClearHow::In],
                 (_, true, _) => &[ClearHow::Out],
@@ -283,6 +330,102 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
         BgpCommand::Dump(arguments) => dump::run(&arguments),
         BgpCommand::Lint(arguments) => lint::run(&arguments),
     }
+}
+
+/// Sessions of the local speaker or, where that is asked for or there is none, of a cluster.
+fn sessions(common: &Common, nodes: &Nodes, peer: Option<String>) -> anyhow::Result<ExitCode> {
+    let cluster = nodes.all_nodes || nodes.node.is_some();
+    match peer {
+        Some(peer) if cluster => {
+            let cluster = nodes.read()?.of_peer(&peer);
+            let cluster = cluster.ok_or_else(|| anyhow!("no peer is called {peer:?}"))?;
+            report(common, &cluster, &cluster, |cluster| {
+                cluster::peers::one(cluster, now_ms())
+            })
+        }
+        Some(peer) => {
+            let detail: PeerDetail = common.client()?.ask(&Request::Peer { peer })?;
+            show(common, &detail, |detail| peers::one(detail, now_ms()))
+        }
+        None if !cluster && common.socket().exists() => {
+            let speaker: SpeakerSnapshot = common.client()?.ask(&Request::Peers)?;
+            show(common, &speaker, |speaker| peers::all(speaker, now_ms()))
+        }
+        None if !cluster && nodes.kubeconfig.is_none() => {
+            let nowhere = anyhow!("no cluster to ask\nhint: set --run-dir or --kubeconfig");
+            let nobody = format!("there is no speaker at {}", common.socket().display());
+            Err(nowhere).context(Unreachable(nobody))
+        }
+        None => {
+            let cluster = nodes.read()?;
+            report(common, &cluster, &cluster, |cluster| {
+                cluster::peers::all(cluster, now_ms())
+            })
+        }
+    }
+}
+
+/// What nodes report of their routes, which is those that they reject.
+fn rejected(
+    common: &Common,
+    nodes: &Nodes,
+    view: View,
+    prefix: Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let (RoutesView::Rejected, peer) = view.question() else {
+        let why = "nodes report no routes but those that they reject (--rejected): ask the node's own \
+                   speaker";
+        return Err(nodes.refuse(why));
+    };
+    let prefix: Option<Prefix> = prefix.as_deref().map(str::parse).transpose()?;
+    let mut cluster = nodes.read()?;
+    if let Some(peer) = peer {
+        let of_peer = cluster.of_peer(&peer);
+        cluster = of_peer.ok_or_else(|| anyhow!("no peer is called {peer:?}"))?;
+    }
+    match prefix {
+        Some(prefix) => name_rejected(common, nodes, &cluster, Wanted::Inside(prefix)),
+        None => report(
+            common,
+            &cluster,
+            &Rejections::of(&cluster),
+            Rejections::summary,
+        ),
+    }
+}
+
+fn name_rejected(
+    common: &Common,
+    nodes: &Nodes,
+    cluster: &Cluster,
+    wanted: Wanted,
+) -> anyhow::Result<ExitCode> {
+    let rejections = Rejections::of(cluster).naming(wanted);
+    let command = elsewhere::command(nodes.node.as_deref(), &words());
+    let more = format!("to ask a node itself: {command}");
+    report(common, cluster, &rejections, |it| it.named(wanted, &more))
+}
+
+/// Shows what a cluster reports, and by the exit code whether all of it has.
+fn report<T: Serialize>(
+    common: &Common,
+    cluster: &Cluster,
+    value: &T,
+    text: impl Fn(&T) -> String,
+) -> anyhow::Result<ExitCode> {
+    let shown = show(common, value, text)?;
+    Ok(match cluster.is_whole() {
+        true => shown,
+        false => ExitCode::from(PARTIAL),
+    })
+}
+
+/// What was asked of `caracal bgp`, for who is to ask it elsewhere.
+fn words() -> Vec<String> {
+    let words = std::env::args_os().skip(2);
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
 }
 
 fn now_ms() -> u64 {

@@ -15,12 +15,10 @@ use caracal_bgp_speaker::status::{
     CounterSnapshot, Direction, EventRecord, FlapReason, HistorySnapshot, MessageCounts,
     MessageRecord,
 };
-use caracal_crds::{NodeNetworkStatus, Time};
 use insta::assert_snapshot;
 
-use super::cluster::Cluster;
 use super::routes::Screen;
-use super::{cluster, explain, history, peers};
+use super::{explain, history, peers};
 
 /// 2026-11-25 12:00:00 UTC.
 const NOW: u64 = 1_795_608_000_000;
@@ -501,42 +499,4 @@ fn history_puts_events_and_messages_in_the_order_of_time() {
         history::screen(&HistorySnapshot::default()),
         "nothing has happened\n"
     );
-}
-
-#[test]
-fn a_cluster_shows_all_nodes_and_which_are_silent_or_nearly_isolated() {
-    let status = |node: &str, sessions: serde_json::Value| -> NodeNetworkStatus {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "caracal.dev/v1alpha1",
-            "kind": "NodeNetworkStatus",
-            "metadata": {"name": node},
-            "spec": {"nodeName": node},
-            "status": {"sessions": sessions},
-        }))
-        .unwrap()
-    };
-    let since = i64::try_from(NOW - 3 * 60 * MINUTE).unwrap();
-    let since = Time(jiff::Timestamp::from_millisecond(since).unwrap());
-    let up = |name: &str| {
-        serde_json::json!({
-            "name": name, "peerIP": "10.0.1.1", "asNumber": 65001,
-            "state": "Established", "since": since,
-        })
-    };
-    let down = |name: &str| {
-        serde_json::json!({
-            "name": name, "state": "Active", "reason": "ConnectTimeout",
-            "message": "connection timed out",
-        })
-    };
-    let statuses = vec![
-        status("n2", serde_json::json!([up("tor1"), down("tor2")])),
-        status("n1", serde_json::json!([up("tor1"), up("tor2")])),
-        status("n3", serde_json::json!([down("tor1")])),
-    ];
-    let nodes = ["n1", "n2", "n3", "n4"].map(str::to_owned);
-    let all = Cluster::new(statuses.clone(), nodes.clone().into_iter(), None);
-    assert_snapshot!("cluster", cluster::peers(&all, NOW));
-    let one = Cluster::new(statuses, nodes.into_iter(), Some("n1"));
-    assert_eq!((one.statuses.len(), one.silent.len()), (1, 0));
 }
