@@ -46,7 +46,7 @@ lint:
 	$(CARGO) clippy --profile quick --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
-PEERS := nftables bird2 frr gobgpd openbgpd exabgp iproute2 iputils-ping procps tshark python3-pip
+PEERS := nftables bird2 frr gobgpd openbgpd exabgp iproute2 iputils-ping procps tshark curl python3-pip
 peers:
 	tests/peers.sh $(PEERS)
 	tests/python.sh target/python mrtparse==2.2.0

@@ -72,6 +72,11 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "rules do not know where they come from",
     ),
     (
+        "caracal-metrics",
+        &["kube", "k8s-openapi", "caracal-bgp-core", "caracal-crds"],
+        "whoever has something to count can use it, the speaker among them",
+    ),
+    (
         "caracal-cni",
         &["tokio", "kube", "k8s-openapi", "caracal-agent"],
         "the plugin is small and static, and only speaks to the agent",

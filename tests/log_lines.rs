@@ -1,5 +1,5 @@
-//! The table of log lines in docs/operating-bgp.md is what the speaker and its side of the kernel write:
-//! people search for these words, and programs for these keys.
+//! The table of log lines in docs/operating-bgp.md is what the speaker, its services and its side of the
+//! kernel write: people search for these words, and programs for these keys.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::path::Path;
 const DOCUMENT: &str = include_str!("../docs/operating-bgp.md");
 
 /// Where they are written.
-const SOURCES: [&str; 2] = ["bgp/speaker/src", "felix/fib/src/kernel"];
+const SOURCES: [&str; 3] = ["bgp/speaker/src", "metrics/src", "felix/fib/src/kernel"];
 
 /// From the least to the most.
 const LEVELS: [&str; 4] = ["debug", "info", "warn", "error"];

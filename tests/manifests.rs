@@ -89,9 +89,16 @@ fn the_program_takes_the_arguments_and_both_meet_in_one_folder() {
             .unwrap();
         assert!(output.status.success(), "{name}: {output:?}");
         let help = String::from_utf8(output.stdout).unwrap();
-        for variable in container.env.iter().flatten() {
+        let variables = || container.env.iter().flatten();
+        for variable in variables() {
+            // Some are only there for others to name.
+            let named = format!("$({})", variable.name);
+            let mut values = variables().filter_map(|it| it.value.as_ref());
             let wanted = format!("[env: {}=", variable.name);
-            assert!(help.contains(&wanted), "{name}: {wanted} in {help}");
+            assert!(
+                help.contains(&wanted) || values.any(|value| value.contains(&named)),
+                "{name}: {wanted} in {help}"
+            );
         }
         let folder = arguments.last().unwrap();
         let mounts = container.volume_mounts.as_ref().unwrap();
@@ -101,6 +108,39 @@ fn the_program_takes_the_arguments_and_both_meet_in_one_folder() {
         let volume = volumes.iter().find(|it| it.name == volume).unwrap();
         assert_eq!(volume.host_path.as_ref().unwrap().path, "/run/caracal");
         assert_eq!(pod.host_network, Some(true), "{name}");
+    }
+}
+
+#[test]
+fn metrics_are_served_on_the_address_of_a_node_of_either_family() {
+    let set: DaemonSet = Deployed::node().read("DaemonSet", "caracal-node");
+    let container = &pod(&set).containers[0];
+    let value = |name: &str| {
+        let variable = container.env.iter().flatten().find(|it| it.name == name);
+        variable.unwrap()
+    };
+    let source = value("NODE_IP").value_from.as_ref().unwrap();
+    let field = &source.field_ref.as_ref().unwrap().field_path;
+    assert_eq!(field, "status.hostIP");
+    let metrics = value("CARACAL_METRICS").value.as_ref().unwrap();
+    let port = container.ports.as_ref().unwrap()[0].container_port;
+    assert!(metrics.ends_with(&format!(":{port}")), "{metrics}");
+    let template = set.spec.template.metadata.as_ref().unwrap();
+    let annotations = template.annotations.as_ref().unwrap();
+    assert_eq!(annotations["prometheus.io/port"], port.to_string());
+
+    let nowhere = tempfile::tempdir().unwrap();
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        let output = Command::new(caracal())
+            .args(["node", "--node", "n1", "--run-dir"])
+            .arg(nowhere.path())
+            .arg("--kubeconfig")
+            .arg(nowhere.path().join("kubeconfig"))
+            .env("CARACAL_METRICS", metrics.replace("$(NODE_IP)", address))
+            .output()
+            .unwrap();
+        // It misses its credentials, and has nothing against its arguments: that would be 2.
+        assert_eq!(output.status.code(), Some(1), "{address}: {output:?}");
     }
 }
 

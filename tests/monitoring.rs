@@ -1,5 +1,6 @@
-//! What monitoring is told: a running speaker serves each metric that the documentation, the alert rules
-//! and the dashboard name, and those of the way to the kernel and of BFD move for their own causes.
+//! What monitoring is told: running processes serve each metric that the documentation, the alert rules and the
+//! dashboard name, and those of the way to the kernel and of BFD move for their own causes. Those of the agent and
+//! the controller move in felix/agent/tests/agent/metrics.rs and ipam/controller/tests/cluster/metrics.rs.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -9,20 +10,33 @@ use std::time::Duration;
 
 use caracal_lab::process::until;
 use common::net::{Net, Started, caracal, transit_speaker};
-use serde_json::Value;
+use common::server::{Server, ours};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 const SOON: Duration = Duration::from_secs(30);
 
 /// In each namespace.
 const METRICS: &str = "127.0.0.1:9179";
+/// Of the controller, beside whatever else may be there.
+const CONTROLLER_METRICS: &str = "127.0.0.1:9180";
 
 const DOCUMENT: &str = include_str!("../docs/metrics.md");
 const RULES: &str = include_str!("../deploy/monitoring/rules.yaml");
 const RULES_TEST: &str = include_str!("../deploy/monitoring/rules_test.yaml");
 const DASHBOARD: &str = include_str!("../deploy/monitoring/dashboard.json");
 
+/// What every process has stands before the first of these.
+const PROCESS: &str = "# Metrics";
+const BGP: &str = "## BGP and the kernel's routes";
+const NODE: &str = "## Policy, addresses, and what a node has not told or heard";
+const BLOCKS: &str = "## Blocks";
+const OBJECTS: &str = "## Objects at the API server";
+
 /// Name, type and labels of each metric.
 type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
+/// Values by series.
+type Samples = BTreeMap<String, f64>;
 
 /// Two hosts on one link, each with a speaker and a BFD process.
 struct Bench {
@@ -55,19 +69,10 @@ impl Bench {
     }
 
     /// The samples of the first host, by series; nothing while it does not answer.
-    fn scrape(&mut self) -> BTreeMap<String, f64> {
-        let url = format!("http://{METRICS}/metrics");
-        let mut command = self.net.command("a", "curl");
-        let output = command.args(["-s", &url]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        self.served.append(&mut metrics(&text));
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
+    fn scrape(&mut self) -> Samples {
+        let (mut served, samples) = scrape(&self.net, "a", METRICS);
+        self.served.append(&mut served);
         samples
-            .map(|line| {
-                let (series, value) = line.rsplit_once(' ').unwrap();
-                (series.to_owned(), value.parse().unwrap())
-            })
-            .collect()
     }
 
     /// Waits until a series is as it should be, and says what it is.
@@ -82,6 +87,20 @@ impl Bench {
         });
         seen.unwrap_or_else(|error| panic!("{error}\n{net_log}"))
     }
+}
+
+/// What a process on a host serves; nothing while it does not answer.
+fn scrape(net: &Net, host: &str, address: &str) -> (Metrics, Samples) {
+    let url = format!("http://{address}/metrics");
+    let mut command = net.command(host, "curl");
+    let output = command.args(["-s", &url]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let samples = samples.map(|line| {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        (series.to_owned(), value.parse().unwrap())
+    });
+    (metrics(&text), samples.collect())
 }
 
 /// What an exposition has, by the names of metrics as queries use them, without the endings of
@@ -114,19 +133,24 @@ fn metrics(exposition: &str) -> Metrics {
     found
 }
 
-/// The table of the documentation.
-fn documented() -> Metrics {
-    let rows = DOCUMENT
-        .lines()
-        .filter(|line| line.starts_with("| `caracal_"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let labels = cells[3].split(", ").filter(|label| !label.is_empty());
-        let labels = labels.map(|label| label.trim_matches('`').to_owned());
-        let name = cells[1].trim_matches('`').to_owned();
-        (name, (cells[2].to_owned(), labels.collect()))
-    })
-    .collect()
+/// The tables of the documentation below these headings.
+fn documented(headings: &[&str]) -> Metrics {
+    let mut found = Metrics::new();
+    for heading in headings {
+        let lines = DOCUMENT.lines().skip_while(|line| line != heading).skip(1);
+        let section = lines.take_while(|line| !line.starts_with("## "));
+        let rows = section.filter(|line| line.starts_with("| `caracal_"));
+        let before = found.len();
+        found.extend(rows.map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let labels = cells[3].split(", ").filter(|label| !label.is_empty());
+            let labels = labels.map(|label| label.trim_matches('`').to_owned());
+            let name = cells[1].trim_matches('`').to_owned();
+            (name, (cells[2].to_owned(), labels.collect()))
+        }));
+        assert!(found.len() > before, "no metric below {heading}");
+    }
+    found
 }
 
 /// A metric that a query names, with the labels by which it selects.
@@ -207,8 +231,13 @@ fn rules() -> Vec<Value> {
     rules.cloned().collect()
 }
 
-/// Whatever rules and dashboard ask for is served.
-fn check_queries(served: &Metrics) {
+#[test]
+fn whatever_rules_and_dashboard_ask_for_is_documented() {
+    let served = documented(&[PROCESS, BGP, NODE, BLOCKS, OBJECTS]);
+    let rows = DOCUMENT
+        .lines()
+        .filter(|line| line.starts_with("| `caracal_"));
+    assert_eq!(rows.count(), served.len(), "a table under another heading");
     for (place, query) in queries() {
         let selectors = selectors(&query);
         assert!(!selectors.is_empty(), "{place}: {query}");
@@ -294,7 +323,7 @@ spec: {peerIP: 10.0.0.0, localAddress: 10.0.0.1, asNumber: 65001, bfd: {enabled:
 ";
 
 #[test]
-fn each_metric_of_the_documents_is_served_and_moves_for_its_cause() {
+fn each_metric_of_a_speaker_is_served_and_moves_for_its_cause() {
     if !common::is_root() {
         println!("SKIP network namespaces need root");
         return;
@@ -350,10 +379,89 @@ fn each_metric_of_the_documents_is_served_and_moves_for_its_cause() {
     let ended = r#"caracal_bgp_session_flaps_total{peer="b",reason="path-down"}"#;
     bench.until(ended, |count| count >= 1.0);
 
+    let documented = documented(&[PROCESS, BGP]);
+    assert_eq!(documented, bench.served, "docs/metrics.md and the speaker");
+}
+
+/// A cluster of one node, whose only link leads to where the API server and the controller are.
+fn cluster(net: &mut Net, runtime: &Runtime) -> Server {
+    const SERVER: &str = "10.0.0.1:8080";
+    let server = Server::start(net, "hub", SERVER, runtime.handle());
+    let bgp = json!({"asNumber": 65000, "nodeToNodeMeshEnabled": false});
+    let pool = json!({"subnets": [{"ipv4": "10.64.0.0/20"}]});
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.250.0.1"}]},
+    });
+    for object in [
+        ours("BGPConfiguration", "default", &bgp),
+        ours("IPPool", "default", &pool),
+        node,
+    ] {
+        server.create(&object);
+    }
+    let folder = net.folder("node").join("run");
+    let node = [
+        "node",
+        "--node",
+        "n1",
+        "--run-dir",
+        folder.to_str().unwrap(),
+    ];
+    let processes = [
+        ("node", &node[..], METRICS),
+        ("hub", &["controller"], CONTROLLER_METRICS),
+    ];
+    for (host, arguments, metrics) in processes {
+        server.let_in(net, host, SERVER);
+        let mut command = net.command(host, caracal());
+        command.args(arguments).args(["--metrics", metrics]);
+        command
+            .arg("--kubeconfig")
+            .arg(net.folder(host).join("kubeconfig"));
+        net.start(host, command);
+    }
+    server
+}
+
+#[test]
+fn node_and_controller_serve_what_the_document_says_of_them() {
+    if !common::is_root() {
+        println!("SKIP network namespaces need root");
+        return;
+    }
+    let runtime = Runtime::new().unwrap();
+    let mut net = Net::new(&["node", "hub"]);
+    net.cable([("node", "e1", "10.0.0.0/31"), ("hub", "e1", "10.0.0.1/31")]);
+    net.ip("node", "addr add 10.250.0.1/32 dev lo");
+    let _server = cluster(&mut net, &runtime);
+    let until_served = |host: &str, address: &str, series: &str, value: f64| {
+        let seen = until(series, SOON, || {
+            let (served, samples) = scrape(&net, host, address);
+            match samples.get(series) {
+                Some(seen) if *seen == value => Ok(served),
+                seen => Err(format!("{seen:?} among {:?}", samples.keys())),
+            }
+        });
+        seen.unwrap_or_else(|error| panic!("{error}\n{}", net.log(host)))
+    };
+
+    let granted = r#"caracal_ipam_blocks{pool="default",state="used"}"#;
+    let controller = until_served("hub", CONTROLLER_METRICS, granted, 1.0);
+    let documented_there = documented(&[PROCESS, BLOCKS, OBJECTS]);
+    assert_eq!(documented_there, controller, "docs and controller");
+
+    let taken = r#"caracal_ipam_addresses{pool="default",state="free"}"#;
+    let node = until_served("node", METRICS, taken, 64.0);
+    // Of sessions there are none to tell of.
+    let of_bgp = documented(&[BGP]);
+    let (bgp, others): (Metrics, Metrics) = node
+        .into_iter()
+        .partition(|(name, _)| of_bgp.contains_key(name));
+    assert!(bgp.contains_key("caracal_bgp_rib_prefixes"), "{bgp:?}");
     assert_eq!(
-        documented(),
-        bench.served,
-        "docs/metrics.md and the speaker"
+        documented(&[PROCESS, NODE, OBJECTS]),
+        others,
+        "docs and agent"
     );
-    check_queries(&bench.served);
 }

@@ -9,6 +9,7 @@ pub(crate) mod node;
 pub(crate) mod speaker;
 
 use std::io::IsTerminal;
+use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 
 use anyhow::Context;
@@ -72,6 +73,20 @@ where
     Ok(std::process::ExitCode::SUCCESS)
 }
 
+/// Where to listen, as an address and a port. Brackets are taken around an IPv4 address, too: whoever writes
+/// `[$(NODE_IP)]:9179` into a manifest need not know of which family the cluster is.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, AddrParseError> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("]:"));
+    if let Some((address, port)) = bracketed
+        && address.parse::<Ipv4Addr>().is_ok()
+    {
+        return format!("{address}:{port}").parse();
+    }
+    text.parse()
+}
+
 /// Completes when the process is asked to end.
 fn terminated() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -83,4 +98,28 @@ fn terminated() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listen_address;
+
+    #[test]
+    fn an_address_of_either_family_may_stand_in_brackets() {
+        for (text, expected) in [
+            ("10.0.0.1:9179", Some("10.0.0.1:9179")),
+            ("[10.0.0.1]:9179", Some("10.0.0.1:9179")),
+            ("[fd00::1]:9179", Some("[fd00::1]:9179")),
+            ("[::]:9179", Some("[::]:9179")),
+            ("fd00::1:9179", None),
+            ("[10.0.0.1]", None),
+            ("[10.0.0.1]:", None),
+            ("[10.0.0.256]:9179", None),
+            ("[]:9179", None),
+            ("localhost:9179", None),
+        ] {
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(listen_address(text).ok(), expected, "{text}");
+        }
+    }
 }

@@ -26,7 +26,12 @@ pub(crate) struct NodeArgs {
     #[arg(long)]
     cni_socket: Option<PathBuf>,
     /// Address and port to serve metrics on, at /metrics; served nowhere when absent
-    #[arg(long, env = "CARACAL_METRICS", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "CARACAL_METRICS",
+        value_name = "ADDRESS:PORT",
+        value_parser = super::listen_address
+    )]
     metrics: Option<SocketAddr>,
     /// Leave the nftables table open to changes by others, and repair them
     #[arg(long)]

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use caracal_bgp_speaker::handle::BfdOptions;
-use caracal_bgp_speaker::{Forwarding, How, Speaker, SpeakerOptions};
+use caracal_bgp_speaker::{Forwarding, How, Speaker, SpeakerHandle, SpeakerOptions};
 use caracal_fib::netns::Netns;
 use caracal_fib::{FibOptions, KernelFib};
+use caracal_metrics::Page;
 use caracal_resolve::{Inputs, Resolved, files, resolve};
 use clap::Args;
 
@@ -27,7 +28,12 @@ pub(crate) struct SpeakerArgs {
     #[arg(long, env = "CARACAL_RUN_DIR")]
     run_dir: Option<PathBuf>,
     /// Address and port to serve metrics on, at /metrics; served nowhere when absent
-    #[arg(long, env = "CARACAL_METRICS", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "CARACAL_METRICS",
+        value_name = "ADDRESS:PORT",
+        value_parser = super::listen_address
+    )]
     metrics: Option<SocketAddr>,
     /// Socket of the BFD process, for peers with `bfd`
     #[arg(
@@ -64,7 +70,6 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
                 .run_dir
                 .as_ref()
                 .map(|folder| folder.join("bgp.sock")),
-            metrics: arguments.metrics,
             bfd: Some(BfdOptions {
                 socket: arguments.bfd_socket.clone(),
                 owner: format!("speaker:{}", arguments.node),
@@ -82,7 +87,13 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             let fib = Box::new(fib);
             Speaker::start(config, Some(Forwarding { fib, events }), options).await?
         };
-        shutdown.cancelled().await;
+        match arguments.metrics {
+            Some(address) => tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = serve_metrics(address, speaker.clone()) => {}
+            },
+            None => shutdown.cancelled().await,
+        }
         // The kernel's routes stay, so that what is under way still finds its path while the peers
         // turn to others.
         speaker
@@ -92,4 +103,21 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             .await;
         Ok(())
     })
+}
+
+/// Serves the speaker's metrics for as long as it is polled.
+async fn serve_metrics(address: SocketAddr, speaker: SpeakerHandle) {
+    let page = move || {
+        let speaker = speaker.clone();
+        async move {
+            let snapshot = speaker
+                .snapshot()
+                .await
+                .map_err(|error| error.to_string())?;
+            let mut page = Page::default();
+            caracal_bgp_speaker::metrics::add(&mut page, snapshot);
+            Ok(page)
+        }
+    };
+    caracal_metrics::serve(address, page).await;
 }

@@ -29,13 +29,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_bgp_core::types::Prefix;
+use caracal_metrics::accept;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
-use crate::accept;
 use crate::config::PeerName;
 use crate::error::Error;
 use crate::handle::{Clear, Dump, DumpPart, Listing, RouteQuery, SpeakerHandle};

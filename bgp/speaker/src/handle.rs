@@ -3,7 +3,6 @@
 //! Owns the requests that a speaker answers. Does not own the speaker: dropping every handle ends
 //! it as [`How::GracefulRestart`] does.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use caracal_bgp_core::types::Prefix;
@@ -26,8 +25,6 @@ pub(crate) const REQUEST_DEPTH: usize = 32;
 pub struct SpeakerOptions {
     /// Where to serve the local API, a Unix socket; `None` serves none.
     pub api_socket: Option<PathBuf>,
-    /// Where to serve metrics over HTTP; `None` serves none.
-    pub metrics: Option<SocketAddr>,
     /// The BFD process to ask; without one, no path is watched.
     pub bfd: Option<BfdOptions>,
 }

@@ -5,7 +5,6 @@
 //! files. Does not own decisions, which are [`caracal_bgp_core`]'s, nor the kernel, which hides behind
 //! [`fib::Fib`], nor Kubernetes: [`config::SpeakerConfig`] is all that comes in.
 
-mod accept;
 pub mod api;
 mod arrivals;
 pub mod config;
@@ -16,7 +15,7 @@ mod export;
 pub mod fib;
 mod fib_thread;
 pub mod handle;
-mod metrics;
+pub mod metrics;
 pub mod net;
 mod rib_thread;
 mod session;

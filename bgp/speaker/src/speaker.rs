@@ -41,7 +41,6 @@ use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
     BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
 };
-use crate::metrics;
 use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners};
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::Command;
@@ -133,15 +132,10 @@ impl Speaker {
             .api_socket
             .as_deref()
             .map(|path| {
-                let handle = SpeakerHandle::new(api_requests.clone(), changes.clone());
+                let handle = SpeakerHandle::new(api_requests, changes);
                 api::serve(path, handle)
             })
             .transpose()?;
-        if let Some(address) = options.metrics {
-            let handle = SpeakerHandle::new(api_requests, changes);
-            let serving = tokio::spawn(metrics::serve(address, handle));
-            supervisor.tasks.push(serving);
-        }
         let added = supervisor.add_configured();
         let outlets = Outlets {
             fib: fib_queue.clone(),

@@ -3,6 +3,7 @@
 //! Owns carrying out what the allocator decides: log first, then the answer; what to write about a
 //! block; when to ask for another. Does not own the decisions, links, or the API client.
 
+mod counts;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use crate::error::Error;
 use crate::node::NodeFacts;
 use crate::publish::BlockWrite;
 use crate::world::{Key, World};
+pub(crate) use counts::PoolAddresses;
 use log::LogFile;
 
 /// Pause between two looks at attachments whose namespace may be gone. Freeing takes two looks.

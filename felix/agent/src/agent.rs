@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use caracal_fib::Rtnl;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::core::{Core, Parts, StatusReporter};
 use crate::endpoint::Endpoints;
 use crate::error::Error;
+use crate::metrics::{self, Counts, Inquiry};
 use crate::policy::PolicyLayer;
 use crate::policy_server::{self, Question};
 use crate::routing::Routing;
@@ -59,11 +61,21 @@ impl Agent {
         make_directory(&config.run_dir)?;
         let random = random();
         let mut tasks = JoinSet::new();
+        let counts = Arc::new(Counts::default());
+        let inquiries = match config.metrics {
+            Some(address) => metrics::serve(address, Arc::clone(&counts), &mut tasks),
+            // Closed: nobody asks.
+            None => mpsc::channel(1).1,
+        };
         let client = client::connect(&config.api, &config.node_name).await?;
         let namespace = config.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
         let (secret_watch, secrets) = SecretWatch::start(client.clone(), namespace, &mut tasks);
-        let core = open(&config, &client, secret_watch, random, &mut tasks, now).await?;
+        let shared = Shared {
+            client: &client,
+            counts: &counts,
+        };
+        let core = open(&config, &shared, secret_watch, random, &mut tasks, now).await?;
         let socket = config.cni_socket();
         let calls = cni_server::listen(&socket, &mut tasks).map_err(|source| Error::File {
             doing: "listen for the CNI plugin at",
@@ -77,12 +89,13 @@ impl Agent {
                 path: socket,
                 source,
             })?;
-        let changes = watch::start(&client, &config.node_name, &mut tasks);
+        let changes = watch::start(&client, &config.node_name, &counts.watches, &mut tasks);
         let inputs = Inputs {
             changes,
             secrets,
             calls,
             questions,
+            inquiries,
         };
         drive(core, inputs, shutdown).await
     }
@@ -102,14 +115,21 @@ impl Agent {
     }
 }
 
+/// What several parts have in common.
+struct Shared<'a> {
+    client: &'a kube::Client,
+    counts: &'a Arc<Counts>,
+}
+
 async fn open(
     config: &Config,
-    client: &kube::Client,
+    shared: &Shared<'_>,
     secrets: SecretWatch,
     random: u64,
     tasks: &mut JoinSet<()>,
     now: Instant,
 ) -> Result<Core, Error> {
+    let Shared { client, counts } = *shared;
     let network = |doing| move |source| Error::Network { doing, source };
     let mut rtnl = Rtnl::open().map_err(network("open a netlink socket"))?;
     caracal_fib::link::set_loopback_up(&mut rtnl).map_err(network("set the loopback up"))?;
@@ -129,7 +149,8 @@ async fn open(
         owner: config.own_table,
         interface_prefix: config.interface_prefix.clone(),
     };
-    let policy = PolicyLayer::open(&config.node_name, options).map_err(Error::Dataplane)?;
+    let policy = PolicyLayer::open(&config.node_name, options, Arc::clone(counts));
+    let policy = policy.map_err(Error::Dataplane)?;
     let mtu = config
         .pod_mtu
         .or_else(|| node::fabric_mtu(&mut rtnl, &config.interface_prefix))
@@ -137,8 +158,8 @@ async fn open(
     let endpoints =
         Endpoints::open(&config.interface_prefix, mtu).map_err(network("work with pods' links"))?;
     let addresses = Addresses::open(&config.run_dir, &config.node_name, random, now)?;
-    let routing = Routing::open(config).map_err(network("work with routes"))?;
-    let wanted = publish::start(client.clone(), tasks);
+    let routing = Routing::open(config, Arc::clone(counts)).map_err(network("work with routes"))?;
+    let wanted = publish::start(client.clone(), Arc::clone(counts), tasks);
     let said = publish::node_status(client, &config.node_name).await;
     let reporter = StatusReporter::new(wanted, said, random, now);
     let config = config.clone();
@@ -162,6 +183,7 @@ struct Inputs {
     secrets: mpsc::Receiver<News>,
     calls: mpsc::Receiver<CniCall>,
     questions: mpsc::Receiver<Question>,
+    inquiries: mpsc::Receiver<Inquiry>,
 }
 
 async fn drive(mut core: Core, inputs: Inputs, shutdown: CancellationToken) -> Result<(), Error> {
@@ -170,6 +192,7 @@ async fn drive(mut core: Core, inputs: Inputs, shutdown: CancellationToken) -> R
         mut secrets,
         mut calls,
         mut questions,
+        mut inquiries,
     } = inputs;
     loop {
         core.settle(Instant::now()).await?;
@@ -187,6 +210,7 @@ async fn drive(mut core: Core, inputs: Inputs, shutdown: CancellationToken) -> R
             Some(news) = secrets.recv() => core.take_secret(news),
             Some(call) = calls.recv(), if core.begun() => core.call(call, Instant::now()),
             Some(question) = questions.recv(), if core.begun() => core.question(question),
+            Some(inquiry) = inquiries.recv() => core.inquiry(inquiry),
             () = core.routing_changed() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }

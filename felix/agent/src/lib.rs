@@ -23,6 +23,7 @@ pub mod config;
 mod core;
 mod endpoint;
 mod error;
+mod metrics;
 mod node;
 mod pacing;
 mod policy;

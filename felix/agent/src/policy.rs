@@ -5,10 +5,12 @@
 //! policy nor the layout of the ruleset.
 
 pub(crate) mod convert;
+mod drops;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use caracal_nft::conntrack::{Decision, Flow};
 use caracal_nft::{Connection, Dataplane, Error, Guard, Options};
@@ -17,13 +19,16 @@ use caracal_policy::interpreter;
 use caracal_policy::model::{Event, PodName};
 use caracal_policy::packet::{Packet, Payload};
 use caracal_policy::plan::{
-    ClassId, EndpointPlan, InterfaceName, Plan, PlanDelta, PolicyName, Protocol,
+    ClassId, Direction, EndpointPlan, InterfaceName, Plan, PlanDelta, PolicyName, Protocol,
 };
 use tracing::{debug, info, warn};
 
 use crate::endpoint::Wired;
+use crate::metrics::Counts;
 use crate::policy_api;
 use crate::world::{Key, Kind, World};
+pub(crate) use drops::Reason;
+use drops::{Counter, Drops};
 
 /// Policy on this node: what it should be, and the kernel that holds it.
 pub(crate) struct PolicyLayer {
@@ -37,15 +42,26 @@ pub(crate) struct PolicyLayer {
     /// The kernel holds what the index says. False at first, and after a refused transaction.
     synchronised: bool,
     failure: Option<String>,
+    drops: Drops,
+    counts: Arc<Counts>,
 }
 
 impl PolicyLayer {
-    /// Opens the dataplane. Nothing is written before the first [`PolicyLayer::commit`].
+    /// Opens the dataplane. Nothing is written before the first [`PolicyLayer::commit`]. How long
+    /// commits take is added to `counts`.
     ///
     /// # Errors
     /// Where the kernel has no nf_tables for us.
-    pub(crate) fn open(node_name: &str, options: Options) -> Result<PolicyLayer, Error> {
-        let dataplane = Dataplane::open(options)?;
+    pub(crate) fn open(
+        node_name: &str,
+        options: Options,
+        counts: Arc<Counts>,
+    ) -> Result<PolicyLayer, Error> {
+        let mut dataplane = Dataplane::open(options)?;
+        let drops = inherited_drops(&mut dataplane).unwrap_or_else(|error| {
+            warn!(%error, "packets dropped before count as dropped now");
+            Drops::default()
+        });
         let mut index = PolicyIndex::new(node_name, Limits::default());
         // Two sets of selectors can compete for a number; with those in the kernel, a restart that
         // finds nothing changed writes nothing.
@@ -65,6 +81,8 @@ impl PolicyLayer {
             observed: false,
             synchronised: false,
             failure: None,
+            drops,
+            counts,
         })
     }
 
@@ -145,6 +163,11 @@ impl PolicyLayer {
         if delta.is_empty() && !whole {
             return Ok(());
         }
+        if !delta.removed_classes.is_empty()
+            && let Err(error) = self.count_drops()
+        {
+            debug!(%error, "what a class dropped since the last look goes with it");
+        }
         let (affected, written) = {
             let mut dataplane = self.dataplane();
             let plan = self.index.plan();
@@ -153,11 +176,17 @@ impl PolicyLayer {
                 true => addresses(plan.endpoints.values()),
                 false => affected(dataplane.plan(), plan, &delta),
             };
+            let began = Instant::now();
             let written = if whole {
                 dataplane.sync(plan)
             } else {
                 dataplane.apply(&delta)
             };
+            let took = match written {
+                Ok(_) => &self.counts.acknowledged,
+                Err(_) => &self.counts.failed,
+            };
+            took.observe(began.elapsed());
             (affected, written)
         };
         self.synchronised = written.is_ok();
@@ -201,6 +230,54 @@ impl PolicyLayer {
         })
     }
 
+    /// Packets dropped since the start, by reason, spread over classes that may be gone.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub(crate) fn dropped(&mut self) -> Result<BTreeMap<Reason, u64>, Error> {
+        self.count_drops()?;
+        Ok(self.drops.sums())
+    }
+
+    /// How many allowances of each kind the kernel holds.
+    pub(crate) fn rules(&self) -> BTreeMap<(Direction, &'static str), usize> {
+        let mut rules = BTreeMap::new();
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for kind in ["cell", "any-port", "any-peer", "chain"] {
+                rules.insert((direction, kind), 0);
+            }
+        }
+        for class in self.dataplane().plan().classes.values() {
+            for (kind, count) in [
+                ("cell", class.cells.len()),
+                ("any-port", class.any_port.len()),
+                ("any-peer", class.any_peer.len()),
+                ("chain", class.chain.len()),
+            ] {
+                *rules.entry((class.direction, kind)).or_default() += count;
+            }
+        }
+        rules
+    }
+
+    /// Adds what the kernel's counters have grown by.
+    fn count_drops(&mut self) -> Result<(), Error> {
+        let mut dataplane = self.dataplane();
+        let classes = dataplane.drop_counters()?;
+        let others = other_counters(&mut dataplane)?;
+        let plan = dataplane.plan();
+        let classes = classes.into_iter().filter_map(|(id, count)| {
+            let class = plan.classes.get(&id)?;
+            let reason = Reason::of_class(class.direction);
+            Some((Counter::Class(id), reason, count))
+        });
+        let others = others.map(|(reason, count)| (Counter::Other(reason), reason, count));
+        let now: Vec<(Counter, Reason, u64)> = classes.chain(others).collect();
+        drop(dataplane);
+        self.drops.observe(now);
+        Ok(())
+    }
+
     fn observe(&mut self, event: Event) {
         self.index.observe(event);
         self.observed = true;
@@ -232,6 +309,26 @@ impl PolicyLayer {
             Err(error) => warn!(%error, "cannot look for connections that policy forbids"),
         }
     }
+}
+
+/// What was dropped before this agent began.
+fn inherited_drops(dataplane: &mut Dataplane) -> Result<Drops, Error> {
+    let classes = dataplane.drop_counters()?.into_iter();
+    let classes = classes.map(|(id, count)| (Counter::Class(id), count));
+    let others = other_counters(dataplane)?;
+    let others = others.map(|(reason, count)| (Counter::Other(reason), count));
+    Ok(Drops::since(classes.chain(others)))
+}
+
+fn other_counters(dataplane: &mut Dataplane) -> Result<[(Reason, u64); 5], Error> {
+    let drops = dataplane.other_drops()?;
+    Ok([
+        (Reason::Isolated, drops.isolated),
+        (Reason::Spoofed, drops.spoofed),
+        (Reason::UnknownInterface, drops.unknown_interface),
+        (Reason::Invalid, drops.invalid),
+        (Reason::Midstream, drops.midstream),
+    ])
 }
 
 /// Addresses of the pods whose verdicts the change can turn to "no". A change that only adds pods,
@@ -320,7 +417,7 @@ mod tests {
             interface_prefix: "cara".into(),
         };
         let open = || {
-            let mut layer = PolicyLayer::open("n1", options.clone()).unwrap();
+            let mut layer = PolicyLayer::open("n1", options.clone(), Arc::default()).unwrap();
             layer.load(&world());
             let interface = InterfaceName::new("cara0").unwrap();
             layer.observe(Event::EndpointUpserted(Endpoint {

@@ -7,6 +7,8 @@
 //! so a steady node writes nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use caracal_crds::{
@@ -20,6 +22,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
+
+use crate::metrics::Counts;
 
 /// Who the server's managed fields say has written.
 const FIELD_MANAGER: &str = "caracal-node";
@@ -61,13 +65,19 @@ pub(crate) struct Wanted {
     pub(crate) node: Option<(String, NodeNetworkStatusStatus)>,
 }
 
-/// Starts the writer. It ends with `tasks`, or when the sender is dropped.
-pub(crate) fn start(client: Client, tasks: &mut JoinSet<()>) -> watch::Sender<Wanted> {
+/// Starts the writer. It ends with `tasks`, or when the sender is dropped. `counts` shows whether the
+/// server lacks something.
+pub(crate) fn start(
+    client: Client,
+    counts: Arc<Counts>,
+    tasks: &mut JoinSet<()>,
+) -> watch::Sender<Wanted> {
     let (sender, receiver) = watch::channel(Wanted::default());
     tasks.spawn(
         Publisher {
             client,
             written: Wanted::default(),
+            counts,
         }
         .run(receiver),
     );
@@ -77,6 +87,7 @@ pub(crate) fn start(client: Client, tasks: &mut JoinSet<()>) -> watch::Sender<Wa
 struct Publisher {
     client: Client,
     written: Wanted,
+    counts: Arc<Counts>,
 }
 
 impl Publisher {
@@ -84,7 +95,9 @@ impl Publisher {
         let mut pause = PAUSE.0;
         loop {
             let target = wanted.borrow_and_update().clone();
-            if self.converge(&target).await {
+            let whole = self.converge(&target).await;
+            self.counts.unwritten.store(!whole, Ordering::Relaxed);
+            if whole {
                 pause = PAUSE.0;
                 if wanted.changed().await.is_err() {
                     return;

@@ -9,8 +9,9 @@
 //! learnt from us, and nothing is removed from the kernel before they have told everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::handle::BfdOptions;
@@ -25,6 +26,7 @@ use tracing::{info, warn};
 use crate::account::{self, Account};
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Counts;
 use crate::world::World;
 
 /// The speaker, once it runs.
@@ -32,7 +34,7 @@ pub(crate) struct Routing {
     node_name: String,
     api_socket: PathBuf,
     bfd_socket: PathBuf,
-    metrics: Option<SocketAddr>,
+    counts: Arc<Counts>,
     netns: Netns,
     kernel: KernelFeatures,
     running: Option<Running>,
@@ -62,16 +64,20 @@ struct Running {
 }
 
 impl Routing {
-    /// For the calling thread's namespace. Starts nothing.
+    /// For the calling thread's namespace. Starts nothing. Those who are to tell of the speaker find
+    /// it in `counts` once it runs.
     ///
     /// # Errors
     /// Where the namespace cannot be opened.
-    pub(crate) fn open(config: &Config) -> Result<Routing, caracal_fib::Error> {
+    pub(crate) fn open(
+        config: &Config,
+        counts: Arc<Counts>,
+    ) -> Result<Routing, caracal_fib::Error> {
         Ok(Routing {
             node_name: config.node_name.clone(),
             api_socket: config.run_dir.join("bgp.sock"),
             bfd_socket: config.run_dir.join("bfd.sock"),
-            metrics: config.metrics,
+            counts,
             netns: Netns::current()?,
             kernel: KernelFeatures::probe(),
             running: None,
@@ -193,7 +199,6 @@ impl Routing {
             })?;
         let options = SpeakerOptions {
             api_socket: Some(self.api_socket.clone()),
-            metrics: self.metrics,
             bfd: Some(BfdOptions {
                 socket: self.bfd_socket.clone(),
                 owner: format!("agent:{}", self.node_name),
@@ -217,6 +222,8 @@ impl Routing {
             restarting,
             "speaker started"
         );
+        // There is but one in the life of an agent.
+        let _ = self.counts.speaker.set(handle.clone());
         let (sender, account) = watch::channel(Account::default());
         let accountant = tokio::spawn(account::keep(handle.clone(), sender));
         self.running = Some(Running {

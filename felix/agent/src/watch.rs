@@ -11,13 +11,14 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use caracal_crds::{BgpConfiguration, BgpFilter, BgpPeer, IpBlock, IpBlockRequest, IpPool};
+use caracal_metrics::{Watch, Watches};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -36,73 +37,77 @@ pub(crate) const FAILURES_BEFORE_RELIST: u32 = 5;
 /// API server is back.
 pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Starts every watch; they end when `tasks` is dropped or the receiver is.
+/// Starts every watch; they end when `tasks` is dropped or the receiver is. `watches` shows how they
+/// stand.
 pub(crate) fn start(
     client: &Client,
     node_name: &str,
+    watches: &Watches,
     tasks: &mut JoinSet<()>,
 ) -> mpsc::Receiver<Change> {
-    let (sender, receiver) = mpsc::channel(CHANGES_DEPTH);
+    let (changes, receiver) = mpsc::channel(CHANGES_DEPTH);
+    let mut starter = Starter {
+        client,
+        watches,
+        changes,
+        tasks,
+    };
     let everything = watcher::Config::default;
-    let own = || watcher::Config::default().fields(&format!("spec.nodeName={node_name}"));
-    tasks.spawn(follow::<Node>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<Namespace>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<Pod>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<NetworkPolicy>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<IpPool>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
+    let own = watcher::Config::default().fields(&format!("spec.nodeName={node_name}"));
+    starter.start::<Node>(everything());
+    starter.start::<Namespace>(everything());
+    starter.start::<Pod>(everything());
+    starter.start::<NetworkPolicy>(everything());
+    starter.start::<IpPool>(everything());
     // All blocks, not only our own: what a mesh peer announces is judged by who holds the block.
-    tasks.spawn(follow::<IpBlock>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<IpBlockRequest>(
-        Api::all(client.clone()),
-        own(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<BgpConfiguration>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<BgpPeer>(
-        Api::all(client.clone()),
-        everything(),
-        sender.clone(),
-    ));
-    tasks.spawn(follow::<BgpFilter>(
-        Api::all(client.clone()),
-        everything(),
-        sender,
-    ));
+    starter.start::<IpBlock>(everything());
+    starter.start::<IpBlockRequest>(own);
+    starter.start::<BgpConfiguration>(everything());
+    starter.start::<BgpPeer>(everything());
+    starter.start::<BgpFilter>(everything());
     receiver
 }
 
-async fn follow<K>(api: Api<K>, config: watcher::Config, changes: mpsc::Sender<Change>)
-where
-    K: Watched + Resource + ResourceExt + Clone + Debug + DeserializeOwned + Send + 'static,
-    K::DynamicType: Default,
+/// What every watch is started with.
+struct Starter<'a> {
+    client: &'a Client,
+    watches: &'a Watches,
+    changes: mpsc::Sender<Change>,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Starter<'_> {
+    fn start<K>(&mut self, config: watcher::Config)
+    where
+        K: Watched + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let watch = self.watches.begin(K::kind(&()));
+        let api = Api::all(observed(self.client, &watch));
+        let changes = self.changes.clone();
+        self.tasks.spawn(follow::<K>(api, config, changes, watch));
+    }
+}
+
+/// `client` for the requests of one watch, which learns from their answers that it stands.
+fn observed(client: &Client, watch: &Watch) -> Client {
+    let (sender, watch) = (client.clone(), watch.clone());
+    let service = tower::service_fn(move |request| {
+        let (sender, watch) = (sender.clone(), watch.clone());
+        async move {
+            let send = |request| sender.send(request);
+            watch.observe(request, send).await
+        }
+    });
+    Client::new(service, client.default_namespace())
+}
+
+async fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    changes: mpsc::Sender<Change>,
+    watch: Watch,
+) where
+    K: Watched + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     loop {
         let mut events = watcher(api.clone(), config.clone())
@@ -120,10 +125,14 @@ where
                     listing.push(pruned(object));
                     continue;
                 }
-                Ok(Event::InitDone) => TableChange::Listed(std::mem::take(&mut listing)),
+                Ok(Event::InitDone) => {
+                    watch.stands();
+                    TableChange::Listed(std::mem::take(&mut listing))
+                }
                 Ok(Event::Apply(object)) => TableChange::Applied(pruned(object)),
                 Ok(Event::Delete(object)) => TableChange::Deleted(Key::of(&object)),
                 Err(error) => {
+                    watch.broke();
                     failures += 1;
                     debug!(kind = ?K::KIND, failures, %error, "watch interrupted");
                     if failures >= FAILURES_BEFORE_RELIST {

@@ -15,20 +15,24 @@
 
 mod convert;
 pub mod election;
+mod metrics;
 mod status;
 mod term;
-pub mod watch;
+mod watch;
 mod writes;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use caracal_ipam_core::controller::Settings;
 use kube::Client;
+use tokio::task::JoinSet;
 use tracing::info;
 
 pub use convert::Error;
 use election::{Election, LeaseSettings};
+use metrics::Counts;
 
 /// What the controller needs.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Config {
     pub allocator: Settings,
     /// Least pause between two writes of one pool's status: a storm of grants is told once.
     pub status_interval: Duration,
+    /// Where metrics are served over HTTP; nowhere where absent.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Config {
@@ -60,6 +66,7 @@ impl Config {
             lease: LeaseSettings::default(),
             allocator: Settings::default(),
             status_interval: Duration::from_secs(1),
+            metrics: None,
         }
     }
 }
@@ -67,6 +74,11 @@ impl Config {
 /// Stands for election and serves each term won, until `shutdown` completes; then gives the lease
 /// back. Whatever the API server does meanwhile is logged and tried again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) {
+    let counts = Counts::default();
+    let mut tasks = JoinSet::new();
+    if let Some(address) = config.metrics {
+        metrics::serve(address, counts.clone(), &mut tasks);
+    }
     let mut election = Election::new(&config);
     tokio::pin!(shutdown);
     loop {
@@ -76,13 +88,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) {
         };
         info!(epoch, identity = %config.identity, "leading");
         let ended = tokio::select! {
-            ended = term::serve(&config, epoch) => Some(ended),
+            ended = term::serve(&config, epoch, &counts) => Some(ended),
             () = election.keep() => None,
             () = &mut shutdown => {
                 election.resign().await;
                 return;
             }
         };
+        counts.end_term();
         if let Some(term::Deposed { epoch: seen }) = ended {
             // Either the lease was deleted and counts anew, or another leader has taken over and
             // the next attempt to renew would have told.

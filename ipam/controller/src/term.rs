@@ -6,18 +6,20 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use caracal_crds as crds;
-use caracal_ipam_core::controller::{self, Action, Answer, Controller, Event, PoolReport, Version};
+use caracal_ipam_core::controller::{
+    self, Action, Answer, Controller, Event, Grant, PoolReport, Version,
+};
 use caracal_ipam_core::{BlockId, Moment, NodeName, PoolName};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::convert::{self, SelectivePool};
+use crate::metrics::{Claim, Counts};
 use crate::watch::{Change, follow};
 use crate::writes::{self, Outcome};
 use crate::{Config, status};
@@ -48,41 +50,23 @@ struct NodeFacts {
     labels: BTreeMap<String, String>,
 }
 
-/// Serves until a later leader is seen; dropped when the lease is lost.
-pub(crate) async fn serve(config: &Config, epoch: u64) -> Deposed {
+/// Serves until a later leader is seen; dropped when the lease is lost. What is done and how things
+/// stand goes into `counts`.
+pub(crate) async fn serve(config: &Config, epoch: u64, counts: &Counts) -> Deposed {
     let (changes, mut seen) = mpsc::channel(CHANGES);
-    let client = &config.client;
-    let everything = watcher::Config::default;
+    let (client, all) = (&config.client, &counts.watches);
     let watches = async {
         tokio::join!(
-            follow(
-                Api::all(client.clone()),
-                everything(),
-                changes.clone(),
-                |node: Change<Node>| Seen::Node(node.map(NodeFacts::of))
-            ),
-            follow(
-                Api::all(client.clone()),
-                everything(),
-                changes.clone(),
-                Seen::Pool
-            ),
-            follow(
-                Api::all(client.clone()),
-                everything(),
-                changes.clone(),
-                Seen::Block
-            ),
-            follow(
-                Api::all(client.clone()),
-                everything(),
-                changes.clone(),
-                Seen::Request
-            ),
+            follow(client, all, changes.clone(), |node: Change<Node>| {
+                Seen::Node(node.map(NodeFacts::of))
+            }),
+            follow(client, all, changes.clone(), Seen::Pool),
+            follow(client, all, changes.clone(), Seen::Block),
+            follow(client, all, changes.clone(), Seen::Request),
         )
     };
     tokio::pin!(watches);
-    let mut term = Term::new(config, epoch);
+    let mut term = Term::new(config, epoch, counts.clone());
     loop {
         if let Some(epoch) = term.deposed {
             return Deposed { epoch };
@@ -102,6 +86,7 @@ type Write = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 struct Term {
     client: Client,
+    counts: Counts,
     allocator: Controller,
     status_interval: Duration,
     deposed: Option<u64>,
@@ -111,13 +96,21 @@ struct Term {
     pools: BTreeMap<String, SeenPool>,
     blocks: HashMap<String, SeenBlock>,
     requests: BTreeMap<String, SeenRequest>,
-    queue: VecDeque<Action>,
+    queue: VecDeque<Queued>,
     under_way: FuturesUnordered<Write>,
     /// Pools and requests whose status may have to be written, and when.
     dirty_pools: BTreeSet<String>,
     dirty_requests: BTreeSet<String>,
     flush_at: Option<Instant>,
     writing_status: BTreeSet<String>,
+}
+
+/// A write to a block that waits for its turn; all but the first on the version that was judged.
+enum Queued {
+    Create(BlockId, Grant, Claim),
+    Drain(BlockId, Version),
+    Quarantine(BlockId, Version),
+    Delete(BlockId, Version),
 }
 
 struct SeenNode {
@@ -155,9 +148,10 @@ impl NodeFacts {
 }
 
 impl Term {
-    fn new(config: &Config, epoch: u64) -> Self {
+    fn new(config: &Config, epoch: u64, counts: Counts) -> Self {
         Term {
             client: config.client.clone(),
+            counts,
             allocator: Controller::new(epoch, config.allocator),
             status_interval: config.status_interval,
             deposed: None,
@@ -185,7 +179,9 @@ impl Term {
             Seen::Pool(Change::Applied(pool)) => self.pool(pool),
             Seen::Pool(Change::Gone(name)) => {
                 self.pools.remove(&name);
-                self.tell(Event::Pool(PoolName(name), None));
+                let name = PoolName(name);
+                self.counts.forget(&name);
+                self.tell(Event::Pool(name, None));
                 self.match_nodes();
             }
             Seen::Block(Change::Applied(block)) => self.block(block),
@@ -272,6 +268,7 @@ impl Term {
                 let told = usable.as_ref().ok().map(|usable| usable.pool.clone());
                 if let Err(error) = &usable {
                     warn!(pool = %name, %error, "pool cannot be used");
+                    self.counts.unreported(&PoolName(name.clone()));
                 }
                 let report = before.and_then(|before| before.report);
                 self.pools.insert(
@@ -358,13 +355,22 @@ impl Term {
                     self.answer(&node, &pool, generation, answer);
                 }
                 Action::Report(pool, report) => {
+                    self.counts.reported(&pool, report.clone());
                     if let Some(seen) = self.pools.get_mut(&pool.0) {
                         seen.report = Some(report);
                         self.dirty_pool(pool.0);
                     }
                 }
                 Action::Resign { epoch } => self.deposed = Some(epoch),
-                write => self.queue.push_back(write),
+                Action::Create(id, grant) => {
+                    let claim = self.counts.claim(&id.pool);
+                    self.queue.push_back(Queued::Create(id, grant, claim));
+                }
+                Action::Drain(id, version) => self.queue.push_back(Queued::Drain(id, version)),
+                Action::Quarantine(id, version) => {
+                    self.queue.push_back(Queued::Quarantine(id, version));
+                }
+                Action::Delete(id, version) => self.queue.push_back(Queued::Delete(id, version)),
             }
         }
     }
@@ -382,31 +388,33 @@ impl Term {
 
     fn start_writes(&mut self) {
         while self.under_way.len() < WRITES
-            && let Some(action) = self.queue.pop_front()
+            && let Some(queued) = self.queue.pop_front()
         {
-            if let Some(write) = self.write(action) {
+            if let Some(write) = self.write(queued) {
                 self.under_way.push(write);
             }
         }
     }
 
-    fn write(&mut self, action: Action) -> Option<Write> {
+    /// The write; none where its block is no more what was judged.
+    fn write(&mut self, queued: Queued) -> Option<Write> {
         let client = self.client.clone();
-        match action {
-            Action::Create(id, grant) => Some(Box::pin(writes::create(client, id, grant))),
-            Action::Drain(id, version) => {
+        match queued {
+            Queued::Create(id, grant, claim) => {
+                Some(Box::pin(writes::create(client, id, grant, claim)))
+            }
+            Queued::Drain(id, version) => {
                 let block = self.object(&id, &version)?;
                 Some(Box::pin(writes::drain(client, id, block)))
             }
-            Action::Quarantine(id, version) => {
+            Queued::Quarantine(id, version) => {
                 let block = self.object(&id, &version)?;
                 Some(Box::pin(writes::quarantine(client, id, block, time())))
             }
-            Action::Delete(id, version) => {
+            Queued::Delete(id, version) => {
                 let block = self.object(&id, &version)?;
                 Some(Box::pin(writes::delete(client, id, block)))
             }
-            Action::Answer { .. } | Action::Report(..) | Action::Resign { .. } => None,
         }
     }
 

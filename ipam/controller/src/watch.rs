@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use caracal_metrics::{Watch, Watches};
 use futures::{StreamExt, pin_mut};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -19,7 +20,7 @@ use tracing::{debug, warn};
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change<K> {
+pub(crate) enum Change<K> {
     /// The object is there, new or changed.
     Applied(K),
     /// The object of this name is gone.
@@ -30,7 +31,7 @@ pub enum Change<K> {
 
 impl<K> Change<K> {
     /// The same change with what of the object matters.
-    pub fn map<T>(self, facts: impl FnOnce(K) -> T) -> Change<T> {
+    pub(crate) fn map<T>(self, facts: impl FnOnce(K) -> T) -> Change<T> {
         match self {
             Change::Applied(object) => Change::Applied(facts(object)),
             Change::Gone(name) => Change::Gone(name),
@@ -45,21 +46,24 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// Failures in a row after which the watcher is made anew, whatever they were.
 const FRESH_AFTER: u32 = 5;
 
-/// Follows a kind until `changes` is closed. `wrap` makes of each change what the channel carries.
-pub async fn follow<K, C>(
-    api: Api<K>,
-    config: watcher::Config,
+/// Follows a kind until `changes` is closed. `wrap` makes of each change what the channel carries, and
+/// `watches` shows how the watch stands.
+pub(crate) async fn follow<K, C>(
+    client: &Client,
+    watches: &Watches,
     changes: mpsc::Sender<C>,
     wrap: impl Fn(Change<K>) -> C,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let kind = K::kind(&());
+    let watch = watches.begin(kind.clone());
+    let api: Api<K> = Api::all(observed(client, &watch));
     let mut known = BTreeSet::new();
     let mut listing = BTreeSet::new();
     let mut failures = 0_u32;
     loop {
-        let stream = watcher(api.clone(), config.clone());
+        let stream = watcher(api.clone(), watcher::Config::default());
         pin_mut!(stream);
         while let Some(event) = stream.next().await {
             let change = match event {
@@ -82,6 +86,7 @@ pub async fn follow<K, C>(
                                 }
                             }
                             known = std::mem::take(&mut listing);
+                            watch.stands();
                             Change::Listed
                         }
                         Event::Apply(object) => {
@@ -95,6 +100,7 @@ pub async fn follow<K, C>(
                     }
                 }
                 Err(error) => {
+                    watch.broke();
                     failures += 1;
                     let expired = is_expired(&error);
                     if expired {
@@ -117,6 +123,19 @@ pub async fn follow<K, C>(
             }
         }
     }
+}
+
+/// `client` for the requests of one watch, which learns from their answers that it stands.
+fn observed(client: &Client, watch: &Watch) -> Client {
+    let (sender, watch) = (client.clone(), watch.clone());
+    let service = tower::service_fn(move |request| {
+        let (sender, watch) = (sender.clone(), watch.clone());
+        async move {
+            let send = |request| sender.send(request);
+            watch.observe(request, send).await
+        }
+    });
+    Client::new(service, client.default_namespace())
 }
 
 fn is_expired(error: &watcher::Error) -> bool {

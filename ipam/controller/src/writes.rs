@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::convert;
+use crate::metrics::Claim;
 
 /// How long one request may take before its outcome is looked up.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,8 +36,9 @@ pub(crate) enum Outcome {
     Request(String, Option<Box<crds::IpBlockRequest>>),
 }
 
-/// Creates a block. The name is the claim: where the object exists, whoever made it has it.
-pub(crate) async fn create(client: Client, id: BlockId, grant: Grant) -> Outcome {
+/// Creates a block. The name is the claim: where the object exists, whoever made it has it. `claim`
+/// learns who that is.
+pub(crate) async fn create(client: Client, id: BlockId, grant: Grant, claim: Claim) -> Outcome {
     let api: Api<crds::IpBlock> = Api::all(client);
     let name = id.to_string();
     let (ipv4, ipv6) = convert::prefixes(&grant.block);
@@ -71,6 +73,7 @@ pub(crate) async fn create(client: Client, id: BlockId, grant: Grant) -> Outcome
     match within(api.create(&PostParams::default(), &object)).await {
         Written::Done(block) => {
             info!(block = %name, node = %grant.node, "granted");
+            claim.won();
             Outcome::Block(Box::new(block))
         }
         Written::Refused(status) if status.code != 409 => {
@@ -82,12 +85,25 @@ pub(crate) async fn create(client: Client, id: BlockId, grant: Grant) -> Outcome
         // exists.
         Written::Refused(_) | Written::Unknown => loop {
             match within(api.get_opt(&name)).await {
-                Written::Done(Some(block)) => return Outcome::Block(Box::new(block)),
+                Written::Done(Some(block)) => {
+                    if answers(&block, &grant) {
+                        claim.won();
+                    } else {
+                        info!(block = %name, node = %block.spec.node_name, "another was faster");
+                        claim.lost();
+                    }
+                    return Outcome::Block(Box::new(block));
+                }
                 Written::Done(None) => return Outcome::Told(Event::CreateFailed(id)),
                 Written::Refused(_) | Written::Unknown => sleep(LOOKUP_PAUSE).await,
             }
         },
     }
+}
+
+/// Whether the block is what `grant` was to make. No other process has our epoch.
+fn answers(block: &crds::IpBlock, grant: &Grant) -> bool {
+    u64::try_from(block.spec.epoch) == Ok(grant.epoch) && block.spec.node_uid == grant.node_uid.0
 }
 
 /// Sets `spec.drain`, if the object is as it was seen.

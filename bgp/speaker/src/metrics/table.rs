@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::{Metric, Read, Sample};
+use caracal_metrics::{Metric, Read, Sample};
+
 use crate::snapshot::{
     FamilySnapshot, ForwardingSnapshot, PeerSnapshot, SessionState, SpeakerSnapshot,
 };
@@ -14,13 +15,7 @@ use crate::status::{Direction, MessageCounts};
 type Counted = (Option<&'static str>, u64);
 
 /// Every metric of the speaker, in the order of the documentation.
-pub(super) const METRICS: &[Metric] = &[
-    Metric {
-        name: "caracal_build_info",
-        labels: &["version"],
-        help: "Always 1; the label says what runs",
-        read: Read::Gauge(|_| vec![Sample(vec![env!("CARGO_PKG_VERSION").to_owned()], 1)]),
-    },
+pub(super) const METRICS: &[Metric<SpeakerSnapshot>] = &[
     Metric {
         name: "caracal_bgp_session_state",
         labels: &["peer", "state"],

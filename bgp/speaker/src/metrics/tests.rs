@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use caracal_bgp_core::types::{Asn, Family, RouterId};
+use caracal_metrics::{PROCESS, Page, Read, testing};
 
 use super::table::METRICS;
-use super::*;
 use crate::fib::{Drift, FibWork, WriteOutcome};
 use crate::snapshot::{
     BfdSnapshot, ChannelSnapshot, FamilySnapshot, FibCountSnapshot, ForwardingSnapshot,
-    PeerRoutesSnapshot, PeerSnapshot, RangeSnapshot, RibSnapshot, SessionState,
+    PeerRoutesSnapshot, PeerSnapshot, RangeSnapshot, RibSnapshot, SessionState, SpeakerSnapshot,
     UpdateToFibSnapshot,
 };
 use crate::status::{
@@ -124,9 +126,15 @@ fn everything() -> SpeakerSnapshot {
     }
 }
 
+fn page(speaker: SpeakerSnapshot) -> String {
+    let mut page = Page::default();
+    super::add(&mut page, speaker);
+    page.text().unwrap()
+}
+
 #[test]
 fn each_metric_is_scraped_with_its_labels() {
-    let text = encode(everything()).unwrap();
+    let text = page(everything());
     for line in [
         r#"caracal_bgp_session_state{peer="tor\"1",state="established"} 1"#,
         r#"caracal_bgp_session_state{peer="tor\"1",state="idle"} 0"#,
@@ -174,9 +182,9 @@ fn each_metric_is_scraped_with_its_labels() {
         .filter_map(|line| line.split(['{', ' ']).next())
         .map(metric_of)
         .collect();
-    let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+    let ours = METRICS.iter().map(|metric| metric.name);
+    let known: BTreeSet<&str> = ours.chain(PROCESS.iter().map(|it| it.name)).collect();
     assert_eq!(sampled, known);
-    assert_eq!(known.len(), METRICS.len(), "a name twice");
 }
 
 /// Of which metric a sample is.
@@ -192,30 +200,7 @@ fn metric_of(sample: &str) -> &str {
 
 #[test]
 fn names_and_labels_follow_the_rules() {
-    for metric in METRICS {
-        let name = metric.name;
-        let counter = matches!(metric.read, Read::Counter(_));
-        let fractions = matches!(metric.read, Read::Seconds(_) | Read::Histogram(_));
-        assert!(name.starts_with("caracal_"), "{name}");
-        assert_eq!(name.ends_with("_total"), counter, "{name}");
-        assert!(!fractions || name.ends_with("_seconds"), "{name}");
-        let everything = everything();
-        let labels: Vec<Vec<String>> = match metric.read {
-            Read::Gauge(read) | Read::Counter(read) => labels_of(read(&everything)),
-            Read::Seconds(read) => labels_of(read(&everything)),
-            Read::Histogram(read) => labels_of(read(&everything)),
-        };
-        for values in labels {
-            assert_eq!(values.len(), metric.labels.len(), "{name}");
-        }
-    }
-}
-
-fn labels_of<T>(samples: Vec<Sample<T>>) -> Vec<Vec<String>> {
-    samples
-        .into_iter()
-        .map(|Sample(values, _)| values)
-        .collect()
+    testing::check(METRICS, &everything());
 }
 
 #[test]
@@ -225,7 +210,7 @@ fn what_is_not_known_is_absent_and_not_zero() {
     speaker.forwarding = None;
     let peer = &mut speaker.peers[0];
     (peer.bfd, peer.state, peer.asn) = (None, SessionState::Active, None);
-    let text = encode(speaker).unwrap();
+    let text = page(speaker);
     for name in [
         "caracal_bgp_rib_prefixes",
         "caracal_bgp_selection_deferred",
@@ -244,27 +229,7 @@ fn what_is_not_known_is_absent_and_not_zero() {
     assert!(text.contains(r#"caracal_bgp_session_up{peer="tor\"1",peer_asn=""} 0"#));
 }
 
-/// The table of docs/metrics.md.
-fn documentation() -> String {
-    let mut text = "| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for metric in METRICS {
-        let labels: Vec<String> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
-        let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
-        let kind = metric.kind();
-        let kind = kind.as_str();
-        text.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
-    }
-    text
-}
-
 #[test]
 fn the_document_has_the_table_of_the_code() {
-    let table = documentation();
-    if let Ok(file) = std::env::var("CARACAL_METRICS_TABLE") {
-        std::fs::write(file, &table).unwrap();
-    }
-    assert!(
-        DOCUMENT.contains(&table),
-        "docs/metrics.md has drifted; its table shall be\n{table}"
-    );
+    testing::check_documented(METRICS, DOCUMENT);
 }

@@ -478,7 +478,6 @@ async fn the_local_api_answers_line_by_line() {
     let path = directory.path().join("bgp.sock");
     let options = SpeakerOptions {
         bfd: None,
-        metrics: None,
         api_socket: Some(path.clone()),
     };
     let a = Speaker::start(a, None, options).await.unwrap();

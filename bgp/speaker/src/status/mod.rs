@@ -4,13 +4,13 @@
 
 mod board;
 mod counters;
-mod histogram;
 mod history;
 mod peer;
+
+pub use caracal_metrics::{BOUNDS_US, Bucket, Histogram, HistogramSnapshot};
 
 pub(crate) use board::{Board, PeerBoard, now_ms};
 pub use counters::{CounterSnapshot, MessageCounts, NotificationCount};
 pub use counters::{Direction, FlapReason};
-pub use histogram::{BOUNDS_US, Bucket, Histogram, HistogramSnapshot};
 pub(crate) use history::{EventNote, MessageNote, UpdateNote};
 pub use history::{EventRecord, HistorySnapshot, MessageRecord};

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use caracal_policy::plan::{Binding, Class, ClassId, Direction, InterfaceName};
 
+use tracing::debug;
+
 use super::Core;
+use crate::metrics::{Figures, Inquiry};
 use crate::policy_api::{self, ClassDrops, Request};
 use crate::policy_server::{Question, render};
 
@@ -17,6 +20,24 @@ impl Core {
         };
         // A client that has left wants no answer.
         let _ = question.answer.send(line);
+    }
+
+    /// Answers a scrape; not before the view is complete, as nothing is known then.
+    pub(crate) fn inquiry(&mut self, inquiry: Inquiry) {
+        if !self.begun {
+            return;
+        }
+        let dropped = self.policy.dropped().unwrap_or_else(|error| {
+            debug!(%error, "nothing is known of dropped packets");
+            BTreeMap::new()
+        });
+        let figures = Figures {
+            rules: self.policy.rules(),
+            dropped,
+            addresses: self.addresses.counts(),
+        };
+        // A page that has waited too long goes out without them.
+        let _ = inquiry.send(figures);
     }
 
     fn classes(&self) -> Result<Vec<ClassDrops>, caracal_nft::Error> {

@@ -95,6 +95,7 @@ async fn a_late_release_does_not_hit_the_next_grant_of_the_name() {
     let mut publisher = Publisher {
         client: server.client.clone(),
         written: Wanted::default(),
+        counts: Arc::default(),
     };
     let stale = wish(&first, BlockPhase::Released);
     assert!(!publisher.converge(&stale).await, "the server is busy");
@@ -130,6 +131,7 @@ async fn a_write_whose_answer_was_lost_and_a_newer_one_end_in_the_newer() {
     let mut publisher = Publisher {
         client: server.client.clone(),
         written: Wanted::default(),
+        counts: Arc::default(),
     };
     assert!(
         !publisher

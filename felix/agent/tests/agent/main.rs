@@ -3,5 +3,6 @@
 mod bgp;
 mod common;
 mod drops;
+mod metrics;
 mod node;
 mod secrets;

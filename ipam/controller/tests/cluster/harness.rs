@@ -1,7 +1,10 @@
 //! An embedded API server with controllers on it.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use caracal_apiserver::{ApiServer, Options};
@@ -16,6 +19,8 @@ use kube::{Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -31,6 +36,7 @@ pub(crate) struct Cluster {
 
 /// A running controller; dropping it kills it without a word.
 pub(crate) struct Running {
+    metrics: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -42,6 +48,39 @@ impl Running {
         (&mut self.task)
             .await
             .expect("the controller ends without a panic");
+    }
+}
+
+impl Running {
+    /// What it serves at this moment, by series.
+    pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
+        // It has just been started.
+        let stream = until("metrics are served", || async {
+            TcpStream::connect(self.metrics).await.ok()
+        });
+        let mut stream = stream.await;
+        let request = b"GET /metrics HTTP/1.0\r\n\r\n";
+        stream.write_all(request).await.expect("send the request");
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer).await;
+        read.expect("read the answer");
+        let (head, text) = answer.split_once("\r\n\r\n").expect("HTTP");
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a sample");
+            (series.to_owned(), value.parse().expect("a number"))
+        });
+        samples.collect()
+    }
+
+    /// Waits until a series is as it should be.
+    pub(crate) async fn until_metric(&self, series: &str, right: impl Fn(f64) -> bool) {
+        until(series, || async {
+            let value = self.metrics().await.get(series).copied();
+            value.is_some_and(&right).then_some(())
+        })
+        .await;
     }
 }
 
@@ -91,12 +130,15 @@ impl Cluster {
         config.status_interval = Duration::from_millis(20);
         config.allocator.quarantine = Duration::from_secs(1);
         config.allocator.retry = Duration::from_millis(100);
+        let metrics = address();
+        config.metrics = Some(metrics);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
             let _dropped = stopped.await;
         };
         let task = tokio::spawn(caracal_ipam_controller::run(config, shutdown));
         Running {
+            metrics,
             stop: Some(stop),
             task,
         }
@@ -238,6 +280,14 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: im
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A place to serve on that no other test has.
+fn address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    (Ipv4Addr::new(127, high, low, number), 9180).into()
 }
 
 fn client(server: &ApiServer, user_agent: &str) -> Client {

@@ -1,6 +1,7 @@
 //! The controller against the embedded API server.
 
 mod harness;
+mod metrics;
 
 use std::collections::BTreeSet;
 

@@ -82,7 +82,6 @@ async fn pair(directory: &std::path::Path) -> (SpeakerHandle, SpeakerHandle, std
     let socket = directory.join("bgp.sock");
     let options = SpeakerOptions {
         bfd: None,
-        metrics: None,
         api_socket: Some(socket.clone()),
     };
     let b = Speaker::start(b, None, options).await.unwrap();

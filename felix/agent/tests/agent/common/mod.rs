@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -31,6 +31,9 @@ const NODE: &str = "192.0.2.2";
 
 /// The node's loopback addresses.
 pub const LOOPBACKS: [&str; 2] = ["10.250.0.1", "fd00:250::1"];
+
+/// Where the agent serves metrics, in the node's namespace.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9179);
 
 /// True where the kernel lets this process do what the tests need; says SKIP where not.
 pub fn can_run() -> bool {
@@ -318,6 +321,35 @@ impl Rig {
     /// Runs a program in the node's namespace.
     pub fn on_node(&self, arguments: &[&str]) -> String {
         inside(&self.node, arguments)
+    }
+
+    /// What the agent serves at this moment, by series; why not where it does not.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>, String> {
+        let output = Command::new("ip")
+            .args(["netns", "exec", self.node.name(), "curl", "-sS"])
+            .arg(format!("http://{METRICS}/metrics"))
+            .output()
+            .expect("curl runs");
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let text = text(&output);
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a sample");
+            (series.to_owned(), value.parse().expect("a number"))
+        });
+        Ok(samples.collect())
+    }
+
+    /// Waits until a series is as it should be, and says what it is.
+    pub fn until_metric(&self, series: &str, right: impl Fn(f64) -> bool) -> f64 {
+        until(series, Duration::from_secs(20), || {
+            match self.metrics()?.get(series) {
+                Some(value) if right(*value) => Ok(*value),
+                value => Err(format!("{value:?}")),
+            }
+        })
     }
 
     /// What the kernel of the node holds, in text that is equal when nothing changed.

@@ -17,6 +17,7 @@ fn agent_process() {
         .init();
     let mut config = Config::new(super::NODE_NAME, ApiSource::Url(url));
     config.run_dir = run_dir.into();
+    config.metrics = Some(super::METRICS);
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
         let shutdown = CancellationToken::new();

@@ -1,6 +1,6 @@
 //! Clients of a local service: each with a task of its own, and no more at a time than there may be.
 //!
-//! Owns the loop. Does not own what is said to a client, nor the sockets of BGP.
+//! Owns the loop. Does not own what is said to a client, nor the sockets of protocols.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where clients come from.
-pub(crate) trait Listener: Sync {
+pub trait Listener: Sync {
     /// The way to one of them.
     type Stream: Send + 'static;
 
@@ -39,9 +39,9 @@ impl Listener for UnixListener {
 }
 
 /// Converses with clients, at most `limit` at a time, for as long as it is polled: the conversations
-/// end with it, so that no client keeps the speaker from its end. More clients wait for others to close.
+/// end with it, so that no client keeps the process from its end. More clients wait for others to close.
 /// `service` is what the log calls it.
-pub(crate) async fn serve<L, C>(
+pub async fn serve<L, C>(
     listener: &L,
     limit: usize,
     service: &str,

@@ -16,8 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept;
-use crate::handle::SpeakerHandle;
-use crate::metrics::encode;
+use crate::page::Page;
 
 /// Connections at a time: a handful of Prometheus servers. More wait for others to close.
 const CONNECTIONS: usize = 16;
@@ -29,14 +28,19 @@ const RETRY: Duration = Duration::from_secs(10);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves the page on `address` for as long as it is polled. BGP does not depend on it: a port that
-/// is taken is tried again.
-pub(crate) async fn serve(address: SocketAddr, handle: SpeakerHandle) {
+/// Serves `/metrics` on `address` for as long as it is polled. `page` makes the answer to a scrape, or
+/// says why there is none. The rest of the process does not depend on it: a port that is taken is
+/// tried again.
+pub async fn serve<P, F>(address: SocketAddr, page: P)
+where
+    P: Fn() -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Page, String>> + Send + 'static,
+{
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 tracing::info!(%address, "metrics are served");
-                let converse = |stream| converse(stream, handle.clone());
+                let converse = |stream| converse(stream, page.clone());
                 accept::serve(&listener, CONNECTIONS, "metrics", converse).await;
             }
             Err(error) => tracing::error!(%address, %error, "metrics are not served"),
@@ -45,10 +49,14 @@ pub(crate) async fn serve(address: SocketAddr, handle: SpeakerHandle) {
     }
 }
 
-async fn converse(stream: TcpStream, handle: SpeakerHandle) {
+async fn converse<P, F>(stream: TcpStream, page: P)
+where
+    P: Fn() -> F + Clone + Send,
+    F: Future<Output = Result<Page, String>> + Send,
+{
     let service = service_fn(move |request| {
-        let handle = handle.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &handle).await) }
+        let page = page.clone();
+        async move { Ok::<_, Infallible>(answer(&request, page).await) }
     });
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -57,7 +65,10 @@ async fn converse(stream: TcpStream, handle: SpeakerHandle) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, handle: &SpeakerHandle) -> Response<Full<Bytes>> {
+async fn answer<F>(request: &Request<Incoming>, page: impl Fn() -> F) -> Response<Full<Bytes>>
+where
+    F: Future<Output = Result<Page, String>>,
+{
     let plain = |status: StatusCode, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
@@ -72,13 +83,10 @@ async fn answer(request: &Request<Incoming>, handle: &SpeakerHandle) -> Response
         response.headers_mut().insert(ALLOW, allowed);
         return response;
     }
-    let page = match handle.snapshot().await {
-        Ok(snapshot) => encode(snapshot).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match page {
-        Ok(page) => {
-            let mut response = plain(StatusCode::OK, page);
+    let text = page().await;
+    match text.and_then(|page| page.text().map_err(|error| error.to_string())) {
+        Ok(text) => {
+            let mut response = plain(StatusCode::OK, text);
             let kind = hyper::header::HeaderValue::from_static(OPEN_METRICS);
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
