@@ -307,6 +307,8 @@ pub struct TermsSnapshot {
     pub longest_message: usize,
     /// Whether the peer takes IPv6 next hops for IPv4 routes (RFC 8950).
     pub extended_next_hop: bool,
+    /// Whether both say that a link-local address alone is a next hop (draft-ietf-idr-linklocal-capability).
+    pub link_local_next_hop: bool,
     /// Families of which we tell several paths (RFC 7911).
     pub add_path_send: Vec<String>,
     /// Families of which the peer tells several paths.

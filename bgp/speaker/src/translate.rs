@@ -15,7 +15,9 @@ use caracal_bgp_core::rib::{
 use caracal_bgp_core::types::{Family, FamilySet, NextHop, Prefix};
 use caracal_bgp_core::wire::PathAttributes;
 
-use crate::config::{self, AddPathSend, MaxPrefixAction, Origination, PeerConfig, SpeakerConfig};
+use crate::config::{
+    self, AddPathSend, Endpoint, MaxPrefixAction, Origination, PeerConfig, SpeakerConfig,
+};
 use crate::snapshot::FamilySnapshot;
 
 /// Counts per family, as a snapshot shows them.
@@ -68,6 +70,7 @@ pub(crate) fn machine_config(
         }),
         add_path: add_path(peer),
         extended_next_hop: peer.extended_next_hop,
+        link_local_next_hop: matches!(peer.remote, Endpoint::Interface { .. }),
         extended_messages: peer.extended_messages,
         role: peer.role.map(|role| LocalRole {
             role,

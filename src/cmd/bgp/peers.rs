@@ -224,6 +224,7 @@ fn agreed(terms: &TermsSnapshot, facts: &mut Facts) {
             "route refresh",
         ),
         (terms.extended_next_hop, "extended next hop"),
+        (terms.link_local_next_hop, "link-local next hop"),
     ] {
         if has {
             agreed.push(what.to_owned());

@@ -41,6 +41,9 @@ pub struct Config {
     pub add_path: AddPath,
     /// Whether IPv4 prefixes may have IPv6 next hops, both ways (RFC 8950).
     pub extended_next_hop: bool,
+    /// Whether to say that a link-local address alone will do as a next hop: of use where the session is on
+    /// a link (draft-ietf-idr-linklocal-capability §2).
+    pub link_local_next_hop: bool,
     /// Whether messages may be longer than 4,096 octets, both ways (RFC 8654).
     pub extended_messages: bool,
     /// What we are to the peer; of no effect on internal peers (RFC 9234 §4).
@@ -70,6 +73,7 @@ impl Config {
             long_lived: None,
             add_path: AddPath::default(),
             extended_next_hop: false,
+            link_local_next_hop: false,
             extended_messages: false,
             role: None,
             identity: Identity::default(),

@@ -32,6 +32,9 @@ pub(super) fn ours(config: &Config, restarting: bool) -> Open {
         let ipv4 = Family::Ipv4Unicast.into();
         capabilities.push(Capability::ExtendedNextHop(vec![(ipv4, IPV6)]));
     }
+    if config.link_local_next_hop {
+        capabilities.push(Capability::LinkLocalNextHop);
+    }
     if config.extended_messages {
         capabilities.push(Capability::ExtendedMessage);
     }
@@ -116,6 +119,8 @@ pub(super) fn negotiate(config: &Config, open: &Open) -> Result<Negotiated, Noti
         add_path: add_path(config, open, &families),
         extended_next_hop: extended_next_hop && open.extended_next_hop(),
         accept_extended_next_hop: extended_next_hop,
+        link_local_next_hop: config.link_local_next_hop
+            && open.lists(&Capability::LinkLocalNextHop),
         max_send_len: if extended_messages {
             MAX_EXTENDED_LEN
         } else {

@@ -42,6 +42,9 @@ pub struct Negotiated {
     pub extended_next_hop: bool,
     /// Whether we have offered to take them: the peer needs no offer of its own to send them.
     pub accept_extended_next_hop: bool,
+    /// Whether both sides said what they do with a next hop that is a link-local address alone. Without it the
+    /// same is sent and taken, but what the peer makes of it is its own affair.
+    pub link_local_next_hop: bool,
     /// The longest message that the peer takes (RFC 8654).
     pub max_send_len: usize,
     /// Our role, where one is configured: [`crate::role`] says what follows. That of the peer is
@@ -71,6 +74,7 @@ impl Negotiated {
             add_path: AddPath::default(),
             extended_next_hop: false,
             accept_extended_next_hop: false,
+            link_local_next_hop: false,
             max_send_len: MAX_MESSAGE_LEN,
             role: None,
             peer_identity: Identity::default(),

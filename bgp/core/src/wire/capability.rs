@@ -52,6 +52,8 @@ pub enum Capability {
     },
     /// What the sender runs, at most 254 octets of UTF-8 (draft-abraitis-bgp-version-capability).
     SoftwareVersion(String),
+    /// A link-local address alone is a next hop, of 16 octets (draft-ietf-idr-linklocal-capability).
+    LinkLocalNextHop,
     /// Anything else, and what has not the form it should have, kept as it came.
     Unknown {
         /// Capability code.
@@ -125,6 +127,7 @@ fn decode_value(code: u8, value: &[u8]) -> IResult<&[u8], Capability> {
             known(Capability::EnhancedRouteRefresh)
         }
         CapabilityCode::ExtendedMessage if value.is_empty() => known(Capability::ExtendedMessage),
+        CapabilityCode::LinkLocalNextHop if value.is_empty() => known(Capability::LinkLocalNextHop),
         CapabilityCode::ExtendedNextHop => {
             let family = map_res((be_u16, be_u16, be_u16), |(afi, safi, next_hop)| {
                 u8::try_from(safi).map(|safi| (AfiSafi { afi, safi }, next_hop))
@@ -163,6 +166,7 @@ fn decode_value(code: u8, value: &[u8]) -> IResult<&[u8], Capability> {
         CapabilityCode::RouteRefresh
         | CapabilityCode::EnhancedRouteRefresh
         | CapabilityCode::ExtendedMessage
+        | CapabilityCode::LinkLocalNextHop
         | CapabilityCode::Unknown(_) => known(unknown()),
     }
 }
@@ -261,6 +265,7 @@ fn encode_value(capability: &Capability, out: &mut BytesMut) -> u8 {
             put_text(version, 254, out);
             CapabilityCode::SoftwareVersion
         }
+        Capability::LinkLocalNextHop => CapabilityCode::LinkLocalNextHop,
         Capability::Unknown { code, value } => {
             out.put_slice(value);
             CapabilityCode::from(*code)

@@ -233,6 +233,7 @@ registry! {
         71 => LongLivedRestart, "long-lived graceful restart";
         73 => Hostname, "host name";
         75 => SoftwareVersion, "software version";
+        77 => LinkLocalNextHop, "link-local next hop";
     }
 }
 

@@ -79,6 +79,7 @@ fn terms(negotiated: &Negotiated) -> TermsSnapshot {
         four_octet_as: negotiated.four_octet_as,
         longest_message: negotiated.max_send_len,
         extended_next_hop: negotiated.extended_next_hop,
+        link_local_next_hop: negotiated.link_local_next_hop,
         add_path_send: names(negotiated.add_path.send),
         add_path_receive: names(negotiated.add_path.receive),
         graceful_restart: restart.is_some(),

@@ -41,6 +41,7 @@ fn extended_open() -> impl Strategy<Value = Open> {
     let capability = prop_oneof![
         Just(Capability::EnhancedRouteRefresh),
         Just(Capability::ExtendedMessage),
+        Just(Capability::LinkLocalNextHop),
         (family(), 0..5_u8).prop_map(|(f, mode)| Capability::AddPath(vec![(f.into(), mode)])),
         Just(Capability::ExtendedNextHop(vec![(
             Family::Ipv4Unicast.into(),

@@ -72,6 +72,7 @@ fn a_session_of_a_speaker_with_itself_has_every_extension() {
     let mut all = config();
     all.add_path = add_path(&Family::ALL, &Family::ALL);
     all.extended_next_hop = true;
+    all.link_local_next_hop = true;
     all.extended_messages = true;
     all.long_lived = Some(LocalLongLived {
         stale_times: vec![(V4, Duration::from_secs(86400))],
@@ -88,7 +89,7 @@ fn a_session_of_a_speaker_with_itself_has_every_extension() {
     let terms = terms(all.clone(), offer(mirror));
     assert!(terms.enhanced_route_refresh && terms.route_refresh && terms.four_octet_as);
     assert_eq!(terms.add_path, all.add_path);
-    assert!(terms.extended_next_hop);
+    assert!(terms.extended_next_hop && terms.link_local_next_hop);
     assert_eq!(terms.max_send_len, MAX_EXTENDED_LEN);
     assert_eq!(
         terms.long_lived,
@@ -167,6 +168,16 @@ fn ipv6_next_hops_for_ipv4_need_the_offer_of_whoever_receives_them() {
         config.extended_next_hop = true;
         let open = open_with([Capability::ExtendedNextHop(vec![wrong])]);
         assert!(!terms(config, open).extended_next_hop);
+    }
+}
+
+#[test]
+fn link_local_next_hops_are_agreed_on_where_both_say_so() {
+    for (ours, theirs) in [(true, true), (true, false), (false, true)] {
+        let mut config = config();
+        config.link_local_next_hop = ours;
+        let open = open_with(theirs.then_some(Capability::LinkLocalNextHop));
+        assert_eq!(terms(config, open).link_local_next_hop, ours && theirs);
     }
 }
 
