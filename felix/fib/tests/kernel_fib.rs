@@ -16,29 +16,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
 use common::subject::{Subject, next_hop};
-use common::{Fabric, ip, prepare, rtnl, until};
-
-fn routes(node: &NamedNetns) -> String {
-    let mut text = ip(node, "route show proto 214");
-    text.push_str(&ip(node, "-6 route show proto 214"));
-    text
-}
-
-fn objects(node: &NamedNetns) -> String {
-    ip(node, "nexthop show proto 214")
-}
-
-fn shows(node: &NamedNetns, expected: &str) -> Result<(), String> {
-    // `ip` breaks the lines of multipath routes.
-    let text = routes(node).replace("\n\tnexthop", " nexthop");
-    let words: String = text.split(' ').filter(|word| !word.is_empty()).collect();
-    let wanted: String = expected.split(' ').collect();
-    if words.contains(&wanted) {
-        Ok(())
-    } else {
-        Err(text)
-    }
-}
+use common::{Fabric, ip, objects, prepare, routes, rtnl, shows, until};
 
 const BOTH_V4: &[&str] = &["10.0.1.2", "10.0.2.2"];
 const BOTH_V6: &[&str] = &["fd00:0:0:1::2", "fd00:0:0:2::2"];

@@ -17,6 +17,7 @@ mod drift;
 mod mailbox;
 mod observe;
 mod plan;
+mod reach;
 mod resolve;
 mod worker;
 mod write;

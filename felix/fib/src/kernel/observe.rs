@@ -1,4 +1,5 @@
-//! Reads the kernel's routes and next-hop objects into [`Actual`], whole or change by change.
+//! Reads the kernel's routes and next-hop objects into [`Actual`], and routes of others into [`Underlay`],
+//! whole or change by change.
 //!
 //! Owns what counts as ours: protocol and metric for routes, protocol for objects. Pure but for the
 //! dumps.
@@ -10,6 +11,7 @@ use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::plan::{Actual, Installed, InstalledTarget, Slot};
+use super::reach::Underlay;
 use super::resolve::{Hop, Topology};
 use crate::error::Result;
 use crate::link;
@@ -20,13 +22,13 @@ use crate::rtnl::{Change, Rtnl};
 use crate::{METRIC_BGP, PROTOCOL_BGP};
 
 /// Lists everything that concerns us.
-pub(super) fn read_back(rtnl: &mut Rtnl) -> Result<Actual> {
+pub(super) fn read_back(rtnl: &mut Rtnl) -> Result<(Actual, Underlay)> {
     let request = Message::GetNexthop(NexthopMessage::default());
     let objects = rtnl.dump("next-hop objects", &request, |message| match message {
         Message::NewNexthop(object) => Some(object),
         _ => None,
     })?;
-    let mut actual = Actual::default();
+    let (mut actual, mut underlay) = (Actual::default(), Underlay::default());
     for object in objects {
         add_object(&mut actual, object);
     }
@@ -42,12 +44,15 @@ pub(super) fn read_back(rtnl: &mut Rtnl) -> Result<Actual> {
             },
         )?;
         for route in routes {
+            if route.protocol != PROTOCOL_BGP {
+                underlay.add(&route, false);
+            }
             if route.metric == METRIC_BGP {
                 actual.set_slot(route.prefix, Some(slot_of(&route)));
             }
         }
     }
-    Ok(actual)
+    Ok((actual, underlay))
 }
 
 /// Lists links and addresses.
@@ -74,9 +79,14 @@ pub(super) enum Observation {
     Nothing,
 }
 
-/// Reads a notification and notes in `actual` what it says about routes. Changes that we made
-/// ourselves, over the socket with `own_port`, are known already.
-pub(super) fn observe(actual: &mut Actual, change: Change, own_port: u32) -> Observation {
+/// Reads a notification and notes in `actual` and `underlay` what it says about routes. Changes that we
+/// made ourselves, over the socket with `own_port`, are known already.
+pub(super) fn observe(
+    actual: &mut Actual,
+    underlay: &mut Underlay,
+    change: Change,
+    own_port: u32,
+) -> Observation {
     let by_us = change.port == own_port;
     match change.message {
         Message::Route(RouteNetlinkMessage::NewLink(message)) => {
@@ -94,16 +104,30 @@ pub(super) fn observe(actual: &mut Actual, change: Change, own_port: u32) -> Obs
                 .map_or(Observation::Nothing, Observation::AddressRemoved)
         }
         Message::Route(RouteNetlinkMessage::NewRoute(message)) if !by_us => {
-            match KernelRoute::from_message(&message) {
+            let replaces = change.flags & NLM_F_REPLACE != 0;
+            let route = KernelRoute::from_message(&message);
+            if let Some(route) = route
+                .as_ref()
+                .filter(|route| route.protocol != PROTOCOL_BGP)
+            {
+                underlay.add(route, replaces);
+            }
+            match route {
                 Some(route) if route.metric == METRIC_BGP => {
-                    let replaces = change.flags & NLM_F_REPLACE != 0;
                     route_appeared(actual, &route, replaces)
                 }
                 _ => Observation::Nothing,
             }
         }
         Message::Route(RouteNetlinkMessage::DelRoute(message)) if !by_us => {
-            match KernelRoute::from_message(&message) {
+            let route = KernelRoute::from_message(&message);
+            if let Some(route) = route
+                .as_ref()
+                .filter(|route| route.protocol != PROTOCOL_BGP)
+            {
+                underlay.remove(route);
+            }
+            match route {
                 Some(route) if route.metric == METRIC_BGP => route_vanished(actual, &route),
                 _ => Observation::Nothing,
             }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::FibNextHop;
 
+use super::reach::covering;
 use super::resolve::Hop;
 
 /// Numbers of our objects begin here. The number space is shared by all programs of the namespace;
@@ -129,6 +130,22 @@ impl Desired {
                 self.routes.contains_key(prefix) || given_up.contains(prefix)
             }
         }
+    }
+
+    /// Where the routes to `address` lead, the longest first; a group with what can be used of it now.
+    pub(super) fn leads_to(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = (Prefix, &Target, &BTreeSet<Hop>)> {
+        const NOWHERE: &BTreeSet<Hop> = &BTreeSet::new();
+        covering(address).filter_map(move |prefix| {
+            let target = &self.routes.get(&prefix)?.target;
+            let members = match target {
+                Target::Group(key) => self.members(key)?,
+                Target::Blackhole => NOWHERE,
+            };
+            Some((prefix, target, members))
+        })
     }
 
     pub(super) fn keys(&self) -> Vec<GroupKey> {

@@ -1,6 +1,7 @@
-//! Finds the link by which a next hop is reached. Pure.
+//! Finds the link on which a next hop is. Pure.
 //!
-//! Owns the picture of links and addresses. Does not own how it is learnt.
+//! Owns the picture of links and addresses. Does not own how it is learnt, nor next hops further away
+//! ([`super::reach`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,8 +42,10 @@ impl Way {
 /// Why a next hop cannot be used now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unresolved {
-    #[error("next hop {0} is on no connected subnet")]
+    #[error("next hop {0} is on no connected subnet, and no route leads there")]
     NotConnected(IpAddr),
+    #[error("packets to next hop {0} are dropped by the route to {1}")]
+    Dropped(IpAddr, Prefix),
     #[error("next hop {0} is an address of this node")]
     Own(IpAddr),
     #[error("link-local next hop {0} came without an interface")]
@@ -160,7 +163,13 @@ impl Topology {
         candidates.max().map(|(_, interface)| interface)
     }
 
-    fn on_link(&self, address: IpAddr, gateway: IpAddr, interface: u32) -> Result<Hop, Unresolved> {
+    /// A gateway on a link, on the way to `address`.
+    pub(super) fn on_link(
+        &self,
+        address: IpAddr,
+        gateway: IpAddr,
+        interface: u32,
+    ) -> Result<Hop, Unresolved> {
         match self.links.get(&interface) {
             None => Err(Unresolved::LinkGone(address, interface)),
             // The kernel refuses objects on such links (ENETDOWN).

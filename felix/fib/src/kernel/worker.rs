@@ -1,7 +1,9 @@
 //! The thread that keeps the kernel's routes as they should be.
 //!
 //! Owns the loop: hear the kernel, take the mail, compare, write, answer. Does not own what to write
-//! ([`super::plan`]) nor where next hops are ([`super::resolve`]).
+//! ([`super::plan`]) nor where next hops are ([`super::resolve`], [`super::reach`]).
+
+mod answers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,8 +11,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caracal_bgp_core::types::{Family, Prefix};
-use caracal_bgp_speaker::{FibChange, FibEvent, FibNextHop, FibWork};
+use caracal_bgp_core::types::Prefix;
+use caracal_bgp_speaker::{FibChange, FibEvent, FibWork};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
@@ -18,13 +20,15 @@ use tokio::sync::mpsc;
 use super::drift::Disturbances;
 use super::mailbox::{Mail, Mailbox, Wake};
 use super::observe::{self, Observation};
-use super::plan::{Actual, Desired, GroupKey, Planner, Route, Scope, Slot, Target};
-use super::resolve::{Hop, Topology, Transition, Unresolved, Way};
+use super::plan::{Actual, Desired, GroupKey, Planner, Route, Scope, Target};
+use super::reach::{Reach, Underlay};
+use super::resolve::{Topology, Transition, Way};
 use super::write::{Rejections, backoff, write};
 use super::{FibOptions, PreferredSource};
 use crate::error::Result;
 use crate::netns::Netns;
 use crate::rtnl::{Heard, Monitor, Rtnl};
+use answers::family_mismatch;
 
 /// The kernel tells of a link that is set down before it removes what used the link; a second look
 /// after this long sees what the first may have missed.
@@ -53,6 +57,9 @@ pub(super) struct Worker {
     actual: Actual,
     planner: Planner,
     topology: Topology,
+    underlay: Underlay,
+    /// Next hops that are reached over routes, or would be if there were any.
+    further_away: BTreeSet<IpAddr>,
     rejections: Rejections,
     disturbances: Disturbances,
     /// Ways on which packets are lost, by the speaker's word.
@@ -110,7 +117,7 @@ impl Worker {
         let monitor = Monitor::open_in(netns)?;
         let mut rtnl = Rtnl::open_in(netns)?;
         let topology = observe::read_topology(&mut rtnl)?;
-        let actual = observe::read_back(&mut rtnl)?;
+        let (actual, underlay) = observe::read_back(&mut rtnl)?;
         let now = Instant::now();
         let mut worker = Self {
             rtnl,
@@ -126,6 +133,8 @@ impl Worker {
             actual,
             planner: Planner::default(),
             topology,
+            underlay,
+            further_away: BTreeSet::new(),
             rejections: Rejections::default(),
             disturbances: Disturbances::default(),
             lost: BTreeSet::new(),
@@ -286,6 +295,14 @@ impl Worker {
         }
         self.desired.set(prefix, route);
         self.agenda.prefixes.insert(prefix);
+        self.agenda.resolve |= self.holds_next_hops(&prefix);
+    }
+
+    /// Whether a route to `prefix` may lead to next hops.
+    fn holds_next_hops(&self, prefix: &Prefix) -> bool {
+        let mut from_there = self.further_away.range(prefix.addr()..);
+        let first = from_there.next();
+        first.is_some_and(|address| prefix.contains_addr(*address))
     }
 
     fn want_everything(&mut self) {
@@ -307,9 +324,13 @@ impl Worker {
                 Heard::Changes(changes) => {
                     let port = self.rtnl.port();
                     for change in changes {
-                        let observation = observe::observe(&mut self.actual, change, port);
+                        let (actual, underlay) = (&mut self.actual, &mut self.underlay);
+                        let observation = observe::observe(actual, underlay, change, port);
                         self.take_in(observation);
                     }
+                    let changed = self.underlay.take_changed();
+                    let concerned = changed.iter().any(|prefix| self.holds_next_hops(prefix));
+                    self.agenda.resolve |= concerned;
                 }
             }
         }
@@ -403,10 +424,11 @@ impl Worker {
             .map(|link| link.index)
             .collect();
         let topology = observe::read_topology(&mut self.rtnl)?;
-        let mut actual = observe::read_back(&mut self.rtnl)?;
+        let (mut actual, underlay) = observe::read_back(&mut self.rtnl)?;
         actual.inherit_ownership(&self.actual);
         let lost_objects = actual.hops.len() < self.actual.hops.len();
         let before = std::mem::replace(&mut self.actual, actual);
+        self.underlay = underlay;
         self.replace_topology(topology);
         self.disturbances.listed(before);
         let lost_links = links_before.iter().any(|index| {
@@ -450,10 +472,24 @@ impl Worker {
     /// have any; else the group changes under them.
     fn resolve_groups(&mut self) {
         let mut emptied_or_filled = false;
+        self.further_away.clear();
+        let (mut on_links, mut over_routes) = (Vec::new(), Vec::new());
         for key in self.desired.keys() {
-            let members: BTreeSet<_> = key
+            let further_away: Vec<IpAddr> = self.reach().further_away(&key).collect();
+            if further_away.is_empty() {
+                on_links.push(key);
+            } else {
+                self.further_away.extend(further_away);
+                over_routes.push(key);
+            }
+        }
+        // What is reached over routes of ours goes where those go now.
+        for key in on_links.into_iter().chain(over_routes) {
+            let reached = key
                 .iter()
-                .filter_map(|next_hop| self.resolve(next_hop).ok())
+                .filter_map(|next_hop| self.reach().resolve(next_hop).ok());
+            let members: BTreeSet<_> = reached
+                .flatten()
                 .filter(|hop| !self.rejections.contains(hop))
                 .collect();
             let before = self.desired.members(&key);
@@ -463,11 +499,13 @@ impl Worker {
         self.agenda.everything |= emptied_or_filled;
     }
 
-    fn resolve(&self, next_hop: &FibNextHop) -> std::result::Result<Hop, Unresolved> {
-        if self.lost.contains(&Way::of(next_hop)) {
-            return Err(Unresolved::Lost(next_hop.address));
+    fn reach(&self) -> Reach<'_> {
+        Reach {
+            topology: &self.topology,
+            underlay: &self.underlay,
+            desired: &self.desired,
+            lost: &self.lost,
         }
-        self.topology.resolve(next_hop)
     }
 
     fn reconcile(&mut self, now: Instant) -> Result<()> {
@@ -513,88 +551,10 @@ impl Worker {
         }
         Ok(())
     }
-
-    /// Tells the speaker what became of a prefix, unless it knows.
-    fn answer(&mut self, prefix: Prefix, refusal: Option<&String>) {
-        let Some(request) = self.requests.get(&prefix) else {
-            return;
-        };
-        let seq = request.seq;
-        let removal = request.next_hops.is_none();
-        let wanted = self.planner.installed(&self.desired, &prefix);
-        let found = match self.actual.slot(&prefix) {
-            Some(Slot::Ours(route)) => Some(*route),
-            _ => None,
-        };
-        let (told, event) = if wanted == found && (removal || wanted.is_some()) {
-            let first = request.told == Told::Nothing;
-            (Told::Installed, FibEvent::Installed { prefix, seq, first })
-        } else {
-            let why = refusal.map_or_else(|| self.explain(&prefix), Clone::clone);
-            (
-                Told::Failed(why.clone()),
-                FibEvent::Failed { prefix, seq, why },
-            )
-        };
-        let news = request.told != told;
-        if removal && told == Told::Installed {
-            self.requests.remove(&prefix);
-        } else if let Some(request) = self.requests.get_mut(&prefix) {
-            request.told = told;
-        }
-        if news {
-            self.tell(event);
-        }
-    }
-
-    /// Why a prefix is not installed although nothing was refused just now.
-    fn explain(&self, prefix: &Prefix) -> String {
-        if let Some(Slot::Foreign(protocol)) = self.actual.slot(prefix) {
-            return format!(
-                "the kernel holds a route of protocol {protocol} with our metric, which is not ours to replace"
-            );
-        }
-        let request = self.requests.get(prefix);
-        let Some(key) = request.and_then(|request| request.next_hops.as_ref()) else {
-            return "the kernel still holds the route".to_owned();
-        };
-        if let Some(why) = family_mismatch(prefix, key) {
-            return why;
-        }
-        let reasons: Vec<String> = key
-            .iter()
-            .filter_map(|next_hop| match self.resolve(next_hop) {
-                Err(why) => Some(why.to_string()),
-                Ok(hop) => self.rejections.why(&hop).map(str::to_owned),
-            })
-            .collect();
-        if reasons.is_empty() {
-            "the kernel does not hold the route yet".to_owned()
-        } else {
-            reasons.join("; ")
-        }
-    }
-
-    fn tell(&self, event: FibEvent) {
-        // A speaker that no longer listens has ended; the routes stay as they are.
-        let _ = self.outlets.events.blocking_send(event);
-    }
 }
 
 impl Agenda {
     fn is_due(&self, now: Instant) -> bool {
         self.everything || self.resolve || !self.prefixes.is_empty() || now >= self.resync_at
     }
-}
-
-/// An IPv4 route may lead over an IPv6 next hop (RFC 8950), but not the other way round.
-fn family_mismatch(prefix: &Prefix, key: &GroupKey) -> Option<String> {
-    if prefix.family() == Family::Ipv4Unicast {
-        return None;
-    }
-    let next_hop = key.iter().find(|next_hop| next_hop.address.is_ipv4())?;
-    let address = next_hop.address;
-    Some(format!(
-        "an IPv6 route cannot lead over the IPv4 next hop {address}"
-    ))
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the translation between this crate's values and messages. Does not own sockets.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -17,7 +18,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteProtocol,
+    RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -377,6 +379,17 @@ pub(crate) struct KernelRoute {
     pub(crate) blackhole: bool,
     pub(crate) interface: Option<u32>,
     pub(crate) source: Option<IpAddr>,
+    /// Where packets go, each of them one of these ways; none where they are dropped or refused.
+    pub(crate) ways: BTreeSet<RouteWay>,
+}
+
+/// One of the ways of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RouteWay {
+    /// Who forwards the packets; `None` where their destination is on the link itself.
+    pub(crate) gateway: Option<IpAddr>,
+    /// Interface index.
+    pub(crate) interface: u32,
 }
 
 impl KernelRoute {
@@ -394,6 +407,7 @@ impl KernelRoute {
             return None;
         }
         let (mut metric, mut object, mut interface, mut source) = (0, None, None, None);
+        let (mut gateway, mut ways) = (None, BTreeSet::new());
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(value) => address = ip(value)?,
@@ -401,8 +415,14 @@ impl KernelRoute {
                 RouteAttribute::NhId(id) => object = Some(*id),
                 RouteAttribute::Oif(index) => interface = Some(*index),
                 RouteAttribute::PrefSource(value) => source = ip(value),
-                _ => {}
+                RouteAttribute::MultiPath(several) => ways = several.iter().map(way).collect(),
+                other => gateway = gateway.or(gateway_in(other)),
             }
+        }
+        if header.kind != RouteType::Unicast {
+            ways.clear();
+        } else if ways.is_empty() {
+            ways.extend(interface.map(|interface| RouteWay { gateway, interface }));
         }
         Some(Self {
             prefix: Prefix::new(address, header.destination_prefix_length).ok()?,
@@ -412,7 +432,25 @@ impl KernelRoute {
             blackhole: header.kind == RouteType::BlackHole,
             interface,
             source,
+            ways,
         })
+    }
+}
+
+fn way(next_hop: &RouteNextHop) -> RouteWay {
+    RouteWay {
+        gateway: next_hop.attributes.iter().find_map(gateway_in),
+        interface: next_hop.interface_index,
+    }
+}
+
+/// The gateway that an attribute names, be it of the route's family or of the other (RFC 8950).
+fn gateway_in(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => Some((*v4).into()),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
     }
 }
 

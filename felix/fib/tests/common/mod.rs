@@ -74,6 +74,31 @@ pub fn inside(netns: &NamedNetns, command: &str) -> (bool, String) {
     (output.status.success(), text)
 }
 
+/// The speaker's routes in the kernel.
+pub fn routes(node: &NamedNetns) -> String {
+    let mut text = ip(node, "route show proto 214");
+    text.push_str(&ip(node, "-6 route show proto 214"));
+    text
+}
+
+/// Its next-hop objects.
+pub fn objects(node: &NamedNetns) -> String {
+    ip(node, "nexthop show proto 214")
+}
+
+/// Whether the routes have these words in a row; the routes where not.
+pub fn shows(node: &NamedNetns, expected: &str) -> Result<(), String> {
+    // `ip` breaks the lines of multipath routes.
+    let text = routes(node).replace("\n\tnexthop", " nexthop");
+    let words: String = text.split(' ').filter(|word| !word.is_empty()).collect();
+    let wanted: String = expected.split(' ').collect();
+    if words.contains(&wanted) {
+        Ok(())
+    } else {
+        Err(text)
+    }
+}
+
 pub fn rtnl(netns: &NamedNetns) -> Rtnl {
     Rtnl::open_in(netns.netns()).unwrap()
 }
