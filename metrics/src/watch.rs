@@ -4,7 +4,7 @@
 //! the watches: who makes one says what happens to it.
 //!
 //! Who follows objects learns of a watch that breaks, and of a whole list. That a broken watch goes on
-//! where it ended nobody tells: with nothing new to say, a server says nothing. [`Watch::observe`]
+//! where it ended nobody tells: with nothing new to say, a server says nothing. [`Watch::service`]
 //! sees it in the answer that begins the watch.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::{Request, Response};
+use tower::{Service, service_fn};
 
 use crate::metric::{Metric, Read, Sample};
 
@@ -156,31 +157,44 @@ impl Watch {
         }
     }
 
-    /// Sends a request of the watch by `send`, and notices where the server takes the watch up.
-    ///
-    /// # Errors
-    /// Those of `send`.
-    pub async fn observe<Q, R, E, F>(
+    /// What sends requests of the watch through `client` by `send`, and notices in the answers where
+    /// the server takes the watch up. Errors are those of `send`.
+    pub fn service<C, Q, R, E, F>(
         &self,
-        request: Request<Q>,
-        send: impl FnOnce(Request<Q>) -> F,
-    ) -> Result<Response<R>, E>
+        client: &C,
+        send: impl Fn(C, Request<Q>) -> F + Clone + Send + 'static,
+    ) -> impl Service<Request<Q>, Response = Response<R>, Error = E, Future: Send + 'static>
+    + Send
+    + 'static
     where
-        F: Future<Output = Result<Response<R>, E>>,
+        C: Clone + Send + 'static,
+        Q: Send + 'static,
+        R: 'static,
+        E: 'static,
+        F: Future<Output = Result<Response<R>, E>> + Send + 'static,
     {
-        let query = request.uri().query().unwrap_or_default();
-        let begins = query.split('&').any(|part| part == "watch=true");
-        let response = send(request).await?;
-        if begins && response.status().is_success() {
-            self.stands();
-        }
-        Ok(response)
+        let (watch, client) = (self.clone(), client.clone());
+        service_fn(move |request: Request<Q>| {
+            let query = request.uri().query().unwrap_or_default();
+            let begins = query.split('&').any(|part| part == "watch=true");
+            let (watch, answer) = (watch.clone(), send(client.clone(), request));
+            async move {
+                let response = answer.await?;
+                if begins && response.status().is_success() {
+                    watch.stands();
+                }
+                Ok(response)
+            }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::future::ready;
+
+    use tower::ServiceExt;
 
     use super::*;
     use crate::testing;
@@ -200,8 +214,10 @@ mod tests {
     async fn answer(watch: &Watch, target: &str, status: u16) {
         let request = Request::get(target).body(()).unwrap();
         let response = Response::builder().status(status).body(()).unwrap();
-        let send = |_| async { Ok::<_, Infallible>(response) };
-        watch.observe(request, send).await.unwrap();
+        let service = watch.service(&response, |response, _| {
+            ready(Ok::<_, Infallible>(response))
+        });
+        service.oneshot(request).await.unwrap();
     }
 
     #[test]

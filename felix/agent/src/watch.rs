@@ -82,23 +82,14 @@ impl Starter<'_> {
         K: Watched + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let watch = self.watches.begin(K::kind(&()));
-        let api = Api::all(observed(self.client, &watch));
+        let service = watch.service(self.client, |client, request| async move {
+            client.send(request).await
+        });
+        let client = Client::new(service, self.client.default_namespace());
+        let api = Api::all(client);
         let changes = self.changes.clone();
         self.tasks.spawn(follow::<K>(api, config, changes, watch));
     }
-}
-
-/// `client` for the requests of one watch, which learns from their answers that it stands.
-fn observed(client: &Client, watch: &Watch) -> Client {
-    let (sender, watch) = (client.clone(), watch.clone());
-    let service = tower::service_fn(move |request| {
-        let (sender, watch) = (sender.clone(), watch.clone());
-        async move {
-            let send = |request| sender.send(request);
-            watch.observe(request, send).await
-        }
-    });
-    Client::new(service, client.default_namespace())
 }
 
 async fn follow<K>(

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use caracal_metrics::{Watch, Watches};
+use caracal_metrics::Watches;
 use futures::{StreamExt, pin_mut};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -58,7 +58,10 @@ pub(crate) async fn follow<K, C>(
 {
     let kind = K::kind(&());
     let watch = watches.begin(kind.clone());
-    let api: Api<K> = Api::all(observed(client, &watch));
+    let service = watch.service(client, |client, request| async move {
+        client.send(request).await
+    });
+    let api: Api<K> = Api::all(Client::new(service, client.default_namespace()));
     let mut known = BTreeSet::new();
     let mut listing = BTreeSet::new();
     let mut failures = 0_u32;
@@ -123,19 +126,6 @@ pub(crate) async fn follow<K, C>(
             }
         }
     }
-}
-
-/// `client` for the requests of one watch, which learns from their answers that it stands.
-fn observed(client: &Client, watch: &Watch) -> Client {
-    let (sender, watch) = (client.clone(), watch.clone());
-    let service = tower::service_fn(move |request| {
-        let (sender, watch) = (sender.clone(), watch.clone());
-        async move {
-            let send = |request| sender.send(request);
-            watch.observe(request, send).await
-        }
-    });
-    Client::new(service, client.default_namespace())
 }
 
 fn is_expired(error: &watcher::Error) -> bool {
