@@ -1,6 +1,5 @@
 //! `caracal controller`: grants address blocks.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,14 +19,8 @@ pub(crate) struct ControllerArgs {
     /// Namespace of the Lease
     #[arg(long, env = "POD_NAMESPACE", default_value = "kube-system")]
     namespace: String,
-    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
-    #[arg(
-        long,
-        env = "CARACAL_METRICS",
-        value_name = "ADDRESS:PORT",
-        value_parser = super::listen_address
-    )]
-    metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    metrics: super::MetricsArgs,
 }
 
 pub(crate) fn run(arguments: ControllerArgs) -> anyhow::Result<ExitCode> {
@@ -35,7 +28,7 @@ pub(crate) fn run(arguments: ControllerArgs) -> anyhow::Result<ExitCode> {
         let client = client(arguments.kubeconfig.as_deref()).await?;
         let mut config = Config::new(client, arguments.identity.unwrap_or_else(identity));
         config.namespace = arguments.namespace;
-        config.metrics = arguments.metrics;
+        config.metrics = arguments.metrics.address;
         caracal_ipam_controller::run(config, shutdown.cancelled()).await;
         Ok(())
     })

@@ -73,9 +73,23 @@ where
     Ok(std::process::ExitCode::SUCCESS)
 }
 
+/// Where a process serves metrics.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct MetricsArgs {
+    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
+    #[arg(
+        id = "metrics",
+        long = "metrics",
+        env = "CARACAL_METRICS",
+        value_name = "ADDRESS:PORT",
+        value_parser = listen_address
+    )]
+    pub(crate) address: Option<SocketAddr>,
+}
+
 /// Where to listen, as an address and a port. Brackets are taken around an IPv4 address, too: whoever writes
 /// `[$(NODE_IP)]:9179` into a manifest need not know of which family the cluster is.
-pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, AddrParseError> {
+fn listen_address(text: &str) -> Result<SocketAddr, AddrParseError> {
     let bracketed = text
         .strip_prefix('[')
         .and_then(|rest| rest.split_once("]:"));

@@ -1,6 +1,5 @@
 //! `caracal node`: the agent of one node.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,14 +24,8 @@ pub(crate) struct NodeArgs {
     /// Where the CNI plugin finds the agent; cni.sock in the run folder when absent
     #[arg(long)]
     cni_socket: Option<PathBuf>,
-    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
-    #[arg(
-        long,
-        env = "CARACAL_METRICS",
-        value_name = "ADDRESS:PORT",
-        value_parser = super::listen_address
-    )]
-    metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    metrics: super::MetricsArgs,
     /// Leave the nftables table open to changes by others, and repair them
     #[arg(long)]
     no_table_owner: bool,
@@ -58,7 +51,7 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<ExitCode> {
     config.namespace = arguments.namespace;
     config.run_dir = arguments.run_dir;
     config.cni_socket = arguments.cni_socket;
-    config.metrics = arguments.metrics;
+    config.metrics = arguments.metrics.address;
     config.own_table = !arguments.no_table_owner;
     config.unknown_pods = match arguments.unknown_pods {
         Unknown::Isolate => UnknownPods::Isolate,

@@ -27,14 +27,8 @@ pub(crate) struct SpeakerArgs {
     /// Folder for the local socket; without it there is none
     #[arg(long, env = "CARACAL_RUN_DIR")]
     run_dir: Option<PathBuf>,
-    /// Address and port to serve metrics on, at /metrics; served nowhere when absent
-    #[arg(
-        long,
-        env = "CARACAL_METRICS",
-        value_name = "ADDRESS:PORT",
-        value_parser = super::listen_address
-    )]
-    metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    metrics: super::MetricsArgs,
     /// Socket of the BFD process, for peers with `bfd`
     #[arg(
         long,
@@ -87,7 +81,7 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             let fib = Box::new(fib);
             Speaker::start(config, Some(Forwarding { fib, events }), options).await?
         };
-        match arguments.metrics {
+        match arguments.metrics.address {
             Some(address) => tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = serve_metrics(address, speaker.clone()) => {}
