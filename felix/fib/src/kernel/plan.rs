@@ -13,162 +13,20 @@
 //! the next hops that the RIB chose, and holds those of them that can be used now. So the loss or the
 //! return of a neighbour changes groups, of which there are few, and leaves routes alone.
 
+mod desired;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use caracal_bgp_core::types::Prefix;
-use caracal_bgp_speaker::FibNextHop;
 
-use super::reach::covering;
 use super::resolve::Hop;
+pub(super) use desired::{Desired, GroupKey, Route, Target};
 
 /// Numbers of our objects begin here. The number space is shared by all programs of the namespace;
 /// others count from 1.
 const FIRST_ID: u32 = 0x0ca2_0000;
-
-/// The next hops that the RIB chose: what names a group.
-pub(super) type GroupKey = Arc<[FibNextHop]>;
-
-/// Where a route should lead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    Group(GroupKey),
-    Blackhole,
-}
-
-/// A route as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Route {
-    pub(super) target: Target,
-    /// The address from which this node itself speaks over the route.
-    pub(super) source: Option<IpAddr>,
-}
-
-/// Everything that should be in the kernel.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Desired {
-    routes: BTreeMap<Prefix, Route>,
-    groups: BTreeMap<GroupKey, DesiredGroup>,
-    unnamed: Unnamed,
-}
-
-/// What becomes of routes of ours that were found in the kernel and that nobody has spoken of.
-#[derive(Clone, Debug)]
-enum Unnamed {
-    /// They stay: the RIB may still ask for them. Prefixes that it gave up do not count.
-    Keep {
-        given_up: BTreeSet<Prefix>,
-    },
-    Remove,
-}
-
-impl Default for Unnamed {
-    fn default() -> Self {
-        Self::Keep {
-            given_up: BTreeSet::new(),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct DesiredGroup {
-    members: BTreeSet<Hop>,
-    /// How many routes lead here; the group goes with the last of them.
-    routes: usize,
-}
-
-impl Desired {
-    /// Sets or removes a route. A new group has no members until [`Desired::set_members`].
-    pub(super) fn set(&mut self, prefix: Prefix, route: Option<Route>) {
-        if let Unnamed::Keep { given_up } = &mut self.unnamed {
-            match route {
-                Some(_) => given_up.remove(&prefix),
-                None => given_up.insert(prefix),
-            };
-        }
-        if let Some(Route {
-            target: Target::Group(key),
-            ..
-        }) = &route
-        {
-            self.groups.entry(key.clone()).or_default().routes += 1;
-        }
-        let before = match route {
-            Some(route) => self.routes.insert(prefix, route),
-            None => self.routes.remove(&prefix),
-        };
-        if let Some(Route {
-            target: Target::Group(key),
-            ..
-        }) = before
-        {
-            let group = self.groups.get_mut(&key);
-            let group = group.expect("a group lives as long as a route leads to it");
-            group.routes -= 1;
-            if group.routes == 0 {
-                self.groups.remove(&key);
-            }
-        }
-    }
-
-    /// From here on what is not asked for goes.
-    pub(super) fn complete(&mut self) {
-        self.unnamed = Unnamed::Remove;
-    }
-
-    /// Whether everything that should be in the kernel is known.
-    pub(super) fn is_complete(&self) -> bool {
-        matches!(self.unnamed, Unnamed::Remove)
-    }
-
-    /// Whether the kernel's route at a prefix may go when it is not wanted.
-    pub(super) fn may_remove(&self, prefix: &Prefix) -> bool {
-        match &self.unnamed {
-            Unnamed::Remove => true,
-            Unnamed::Keep { given_up } => {
-                self.routes.contains_key(prefix) || given_up.contains(prefix)
-            }
-        }
-    }
-
-    /// Where the routes to `address` lead, the longest first; a group with what can be used of it now.
-    pub(super) fn leads_to(
-        &self,
-        address: IpAddr,
-    ) -> impl Iterator<Item = (Prefix, &Target, &BTreeSet<Hop>)> {
-        const NOWHERE: &BTreeSet<Hop> = &BTreeSet::new();
-        covering(address).filter_map(move |prefix| {
-            let target = &self.routes.get(&prefix)?.target;
-            let members = match target {
-                Target::Group(key) => self.members(key)?,
-                Target::Blackhole => NOWHERE,
-            };
-            Some((prefix, target, members))
-        })
-    }
-
-    pub(super) fn keys(&self) -> Vec<GroupKey> {
-        self.groups.keys().cloned().collect()
-    }
-
-    pub(super) fn members(&self, key: &GroupKey) -> Option<&BTreeSet<Hop>> {
-        self.groups.get(key).map(|group| &group.members)
-    }
-
-    /// Next hops that can be used now and that some group wants.
-    pub(super) fn hops(&self) -> impl Iterator<Item = Hop> {
-        let groups = self.groups.values();
-        groups.flat_map(|group| group.members.iter().copied())
-    }
-
-    /// Says which next hops of a group can be used now.
-    pub(super) fn set_members(&mut self, key: &GroupKey, members: BTreeSet<Hop>) {
-        if let Some(group) = self.groups.get_mut(key) {
-            group.members = members;
-        }
-    }
-}
 
 /// Where a route of ours leads in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use caracal_bgp_speaker::FibNextHop;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
