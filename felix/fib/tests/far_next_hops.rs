@@ -7,10 +7,7 @@ mod common;
 use caracal_fib::FibOptions;
 
 use common::subject::Subject;
-use common::{Fabric, ip, objects, routes, shows, until};
-
-const BOTH: &[&str] = &["10.0.1.2", "10.0.2.2"];
-const BOTH_V6: &[&str] = &["fd00:0:0:1::2", "fd00:0:0:2::2"];
+use common::{BOTH_V4, BOTH_V6, Fabric, ip, objects, routes, shows, until};
 
 #[test]
 fn a_node_behind_the_fabric_is_reached_over_the_routes_to_it_and_follows_them() {
@@ -29,7 +26,7 @@ fn a_node_behind_the_fabric_is_reached_over_the_routes_to_it_and_follows_them() 
         assert!(why.contains("no route leads there"), "{why}");
     }
     // The fabric tells of the node itself.
-    subject.ask(&[("10.250.0.7/32", BOTH), ("fd00:250::7/128", BOTH_V6)]);
+    subject.ask(&[("10.250.0.7/32", BOTH_V4), ("fd00:250::7/128", BOTH_V6)]);
     subject.installed(far - 1);
     subject.installed(far);
     let over_both = |to: &str, routers: &[&str]| {
@@ -48,7 +45,7 @@ fn a_node_behind_the_fabric_is_reached_over_the_routes_to_it_and_follows_them() 
             }
         });
     };
-    over_both("10.64.3.0/26", BOTH);
+    over_both("10.64.3.0/26", BOTH_V4);
     over_both("fd00:64::/64", BOTH_V6);
 
     // One router is gone, and then comes back.
@@ -61,7 +58,7 @@ fn a_node_behind_the_fabric_is_reached_over_the_routes_to_it_and_follows_them() 
     });
     assert!(routes(node).contains("10.64.3.0/26"), "{}", routes(node));
     fabric.set_carrier(1, true);
-    over_both("10.64.3.0/26", BOTH);
+    over_both("10.64.3.0/26", BOTH_V4);
 
     // The fabric takes its word back.
     subject.ask(&[("10.250.0.7/32", &[])]);
@@ -130,7 +127,7 @@ fn a_restart_finds_routes_over_far_next_hops_as_it_would_make_them() {
     };
     let node = &fabric.node;
     let wanted: &[(&str, &[&str])] = &[
-        ("10.250.0.7/32", BOTH),
+        ("10.250.0.7/32", BOTH_V4),
         ("10.64.3.0/26", &["10.250.0.7"]),
         ("10.64.4.0/26", &["10.250.0.7"]),
     ];

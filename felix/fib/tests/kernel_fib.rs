@@ -16,10 +16,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
 use common::subject::{Subject, next_hop};
-use common::{Fabric, ip, objects, prepare, routes, rtnl, shows, until};
-
-const BOTH_V4: &[&str] = &["10.0.1.2", "10.0.2.2"];
-const BOTH_V6: &[&str] = &["fd00:0:0:1::2", "fd00:0:0:2::2"];
+use common::{BOTH_V4, BOTH_V6, Fabric, ip, objects, prepare, routes, rtnl, shows, until};
 
 #[test]
 fn routes_of_both_families_are_installed_replaced_and_withdrawn() {

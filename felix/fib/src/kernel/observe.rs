@@ -74,6 +74,8 @@ pub(super) enum Observation {
         prefix: Prefix,
         before: Option<Slot>,
     },
+    /// Only what others have at a prefix is otherwise than before.
+    OthersChanged(Prefix),
     /// Someone changed an object of ours; the kernel tells nothing about what fell with it.
     ObjectChanged,
     Nothing,
@@ -104,32 +106,28 @@ pub(super) fn observe(
                 .map_or(Observation::Nothing, Observation::AddressRemoved)
         }
         Message::Route(RouteNetlinkMessage::NewRoute(message)) if !by_us => {
+            let Some(route) = KernelRoute::from_message(&message) else {
+                return Observation::Nothing;
+            };
             let replaces = change.flags & NLM_F_REPLACE != 0;
-            let route = KernelRoute::from_message(&message);
-            if let Some(route) = route
-                .as_ref()
-                .filter(|route| route.protocol != PROTOCOL_BGP)
-            {
-                underlay.add(route, replaces);
+            if route.protocol != PROTOCOL_BGP {
+                underlay.add(&route, replaces);
             }
-            match route {
-                Some(route) if route.metric == METRIC_BGP => {
-                    route_appeared(actual, &route, replaces)
-                }
-                _ => Observation::Nothing,
+            match route.metric {
+                METRIC_BGP => route_appeared(actual, &route, replaces),
+                _ => Observation::OthersChanged(route.prefix),
             }
         }
         Message::Route(RouteNetlinkMessage::DelRoute(message)) if !by_us => {
-            let route = KernelRoute::from_message(&message);
-            if let Some(route) = route
-                .as_ref()
-                .filter(|route| route.protocol != PROTOCOL_BGP)
-            {
-                underlay.remove(route);
+            let Some(route) = KernelRoute::from_message(&message) else {
+                return Observation::Nothing;
+            };
+            if route.protocol != PROTOCOL_BGP {
+                underlay.remove(&route);
             }
-            match route {
-                Some(route) if route.metric == METRIC_BGP => route_vanished(actual, &route),
-                _ => Observation::Nothing,
+            match route.metric {
+                METRIC_BGP => route_vanished(actual, &route),
+                _ => Observation::OthersChanged(route.prefix),
             }
         }
         Message::NewNexthop(object) | Message::DelNexthop(object) if !by_us => match object.id {
@@ -189,7 +187,7 @@ fn route_appeared(actual: &mut Actual, route: &KernelRoute, replaces: bool) -> O
     let slot = match (slot, before) {
         (Slot::Foreign(protocol), Some(Slot::Ours(_))) if replaces => Slot::Stolen(protocol),
         // It lies beside ours, which still stands first.
-        (Slot::Foreign(_), Some(_)) => return Observation::Nothing,
+        (Slot::Foreign(_), Some(_)) => return Observation::OthersChanged(route.prefix),
         (slot, _) => slot,
     };
     let prefix = route.prefix;
@@ -202,7 +200,7 @@ fn route_vanished(actual: &mut Actual, route: &KernelRoute) -> Observation {
     let before = actual.slot(&prefix).copied();
     let was_ours = matches!(before, Some(Slot::Ours(_)));
     if was_ours != (route.protocol == PROTOCOL_BGP) {
-        return Observation::Nothing;
+        return Observation::OthersChanged(prefix);
     }
     actual.set_slot(prefix, None);
     Observation::RouteChanged { prefix, before }

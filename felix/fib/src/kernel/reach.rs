@@ -28,7 +28,6 @@ use crate::rtnl::objects::{KernelRoute, RouteWay};
 pub(super) struct Underlay {
     /// By prefix and metric. A route without ways drops its packets.
     routes: BTreeMap<Prefix, BTreeMap<u32, BTreeSet<RouteWay>>>,
-    changed: BTreeSet<Prefix>,
 }
 
 impl Underlay {
@@ -40,7 +39,6 @@ impl Underlay {
             ways.clear();
         }
         ways.extend(&route.ways);
-        self.changed.insert(route.prefix);
     }
 
     /// A route is gone, or some of its ways.
@@ -57,12 +55,6 @@ impl Underlay {
         if at_prefix.is_empty() {
             self.routes.remove(&route.prefix);
         }
-        self.changed.insert(route.prefix);
-    }
-
-    /// Where something has changed since this was last asked.
-    pub(super) fn take_changed(&mut self) -> BTreeSet<Prefix> {
-        std::mem::take(&mut self.changed)
     }
 
     /// The routes to `address`: the longest first, and of those of one prefix the one with the lowest

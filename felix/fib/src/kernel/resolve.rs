@@ -182,10 +182,10 @@ impl Topology {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn link(index: u32, usable: bool) -> Link {
+    pub(in crate::kernel) fn link(index: u32, usable: bool) -> Link {
         Link {
             index,
             name: format!("up{index}"),
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    fn address(interface: u32, text: &str) -> InterfaceAddress {
+    pub(in crate::kernel) fn address(interface: u32, text: &str) -> InterfaceAddress {
         let (address, len) = text.split_once('/').unwrap();
         let address = address.parse().unwrap();
         InterfaceAddress {

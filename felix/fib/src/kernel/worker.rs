@@ -328,9 +328,6 @@ impl Worker {
                         let observation = observe::observe(actual, underlay, change, port);
                         self.take_in(observation);
                     }
-                    let changed = self.underlay.take_changed();
-                    let concerned = changed.iter().any(|prefix| self.holds_next_hops(prefix));
-                    self.agenda.resolve |= concerned;
                 }
             }
         }
@@ -389,6 +386,10 @@ impl Worker {
             Observation::RouteChanged { prefix, before } => {
                 self.disturbances.route(prefix, before);
                 self.agenda.prefixes.insert(prefix);
+                self.agenda.resolve |= self.holds_next_hops(&prefix);
+            }
+            Observation::OthersChanged(prefix) => {
+                self.agenda.resolve |= self.holds_next_hops(&prefix);
             }
             Observation::ObjectChanged => self.agenda.resync_at = Instant::now(),
         }

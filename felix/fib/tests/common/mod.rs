@@ -107,6 +107,11 @@ pub fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// Both routers of a [`Fabric`], as next hops.
+pub const BOTH_V4: &[&str] = &["10.0.1.2", "10.0.2.2"];
+/// The same.
+pub const BOTH_V6: &[&str] = &["fd00:0:0:1::2", "fd00:0:0:2::2"];
+
 /// A node with two uplinks, `up1` and `up2`, to a router each; all addresses end in .1 on the
 /// node and in .2 on the router: 10.0.<uplink>.x/24 and fd00:0:0:<uplink>::x/64.
 pub struct Fabric {

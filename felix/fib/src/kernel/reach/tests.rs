@@ -4,28 +4,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::kernel::plan::Route;
-use crate::link::{InterfaceAddress, Link};
-
-fn link(index: u32, usable: bool) -> Link {
-    Link {
-        index,
-        name: format!("up{index}"),
-        up: true,
-        carrier: usable,
-        ..Link::default()
-    }
-}
+use crate::kernel::resolve::tests::{address, link};
 
 fn topology() -> Topology {
-    let addresses = (1..=3).map(|interface| {
-        let address = IpAddr::from([10, 0, u8::try_from(interface).unwrap(), 1]);
-        InterfaceAddress {
-            interface,
-            address,
-            prefix_len: 24,
-            peer: address,
-        }
-    });
+    let addresses = ["10.0.1.1/24", "10.0.2.1/24", "10.0.3.1/24"];
+    let addresses = (1..).zip(addresses).map(|(link, text)| address(link, text));
     let links = vec![link(1, true), link(2, true), link(3, false)];
     Topology::new(links, addresses.collect())
 }
@@ -196,17 +179,14 @@ fn routes_of_others_are_joined_replaced_and_taken_away_way_by_way() {
     let (a, b) = ((Some("10.0.1.2"), 1), (Some("10.0.2.2"), 2));
     let to = "10.250.0.0/16";
     let mut world = World::default().others(to, 0, &[a]).others(to, 0, &[b]);
-    assert_eq!(world.underlay.take_changed(), [prefix(to)].into());
     assert_eq!(world.reach("10.250.0.1"), "10.0.1.2 on 1, 10.0.2.2 on 2");
     world.underlay.add(&others(to, 0, &[b]), true);
     assert_eq!(world.reach("10.250.0.1"), "10.0.2.2 on 2");
     world.underlay.add(&others(to, 0, &[a, b]), false);
     world.underlay.remove(&others(to, 0, &[b]));
     assert_eq!(world.reach("10.250.0.1"), "10.0.1.2 on 1");
-    world.underlay.take_changed();
     world.underlay.remove(&others(to, 7, &[a]));
     world.underlay.remove(&others(to, 0, &[a]));
-    assert_eq!(world.underlay.take_changed(), [prefix(to)].into());
     assert!(world.underlay.routes.is_empty());
     world.underlay.add(&others(to, 0, &[]), false);
     world.underlay.remove(&others(to, 0, &[]));
