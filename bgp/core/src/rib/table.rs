@@ -225,9 +225,9 @@ impl Table {
             if let Ok(entry) = self.index.find_entry(hash, |id| id.slot() == number) {
                 dest.standing = Standing::Free;
                 self.free.push(entry.remove().0);
+                self.empty -= 1;
             }
         }
-        self.empty = 0;
     }
 
     /// Makes the index anew, with room for at least half as many prefixes more as there are slots: however
