@@ -3,6 +3,7 @@
 //! Owns carrying out what the allocator decides: log first, then the answer; what to write about a
 //! block; when to ask for another. Does not own the decisions, links, or the API client.
 
+mod convert;
 mod counts;
 mod log;
 
@@ -19,7 +20,7 @@ use caracal_crds::{
 use caracal_ipam_core::node::{Action, Event, NodeAllocator, Offer, Refusal, Settings};
 use caracal_ipam_core::reconcile::{self, Found, Suspicions, Verdict};
 use caracal_ipam_core::{
-    AddressPair, AttachmentKey, Block, BlockId, Moment, NodeName, NodeUid, PoolName, Range,
+    AddressPair, AttachmentKey, Block, BlockId, NodeName, NodeUid, PoolName, Range,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -29,6 +30,7 @@ use crate::error::Error;
 use crate::node::NodeFacts;
 use crate::publish::BlockWrite;
 use crate::world::{Key, World};
+use convert::{from_core, moment, pair, to_core};
 pub(crate) use counts::PoolAddresses;
 use log::LogFile;
 
@@ -576,40 +578,6 @@ impl Addresses {
 
 fn later(why: &str) -> CniError {
     CniError::new(ErrorCode::TryAgainLater, "try again later").because(why)
-}
-
-fn to_core(key: &caracal_cni::AttachmentKey) -> AttachmentKey {
-    AttachmentKey {
-        container_id: key.container_id.clone(),
-        interface: key.interface.clone(),
-    }
-}
-
-fn from_core(key: &AttachmentKey) -> caracal_cni::AttachmentKey {
-    caracal_cni::AttachmentKey {
-        container_id: key.container_id.clone(),
-        interface: key.interface.clone(),
-    }
-}
-
-fn pair(addresses: &[IpAddr]) -> AddressPair {
-    let mut pair = AddressPair::default();
-    for address in addresses {
-        match address {
-            IpAddr::V4(address) => pair.ipv4 = Some(*address),
-            IpAddr::V6(address) => pair.ipv6 = Some(*address),
-        }
-    }
-    pair
-}
-
-/// Time since boot: it goes on while the machine sleeps, and survives a restart of the process as
-/// the log on tmpfs does.
-fn moment() -> Moment {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-        .map(Duration::from)
-        .unwrap_or_default();
-    Moment(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

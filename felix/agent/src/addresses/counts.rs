@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Addresses, moment};
+use super::Addresses;
+use super::convert::moment;
 
 /// Addresses of one pool on this node, as positions: where a block has both families, a position is an
 /// address of each.
