@@ -1,8 +1,9 @@
 //! The agent's metrics move for what happens on its node, and for nothing else.
 
 use std::process::Command;
+use std::time::Duration;
 
-use crate::common::{Rig, addresses, can_run, pings};
+use crate::common::{Rig, addresses, can_run, pings, until};
 use serde_json::json;
 
 const POLICY: &str = "networking.k8s.io/v1";
@@ -105,14 +106,19 @@ fn addresses_are_counted_from_their_pod_to_their_rest_and_where_nobody_explains_
     rig.until_metric(&of_pool("free"), |now| now == free - 2.0);
     rig.until_metric(&of_pool("leaked"), |leaked| leaked == 0.0);
 
+    // A link goes some time after its DEL.
+    let link = until("b alone has a link", Duration::from_secs(20), || {
+        let links = rig.on_node(&["ip", "-br", "link", "show", "type", "veth"]);
+        let links = links.lines().filter_map(|line| line.split('@').next());
+        let links: Vec<&str> = links.filter(|link| link.starts_with("cara")).collect();
+        match links[..] {
+            [link] => Ok(link.to_owned()),
+            _ => Err(format!("{links:?}")),
+        }
+    });
+
     // The next agent finds a link that claims what the log gives to nobody.
     rig.kill_agent();
-    let links = rig.on_node(&["ip", "-br", "link", "show", "type", "veth"]);
-    let links = links.lines().filter_map(|line| line.split('@').next());
-    let links: Vec<&str> = links.filter(|link| link.starts_with("cara")).collect();
-    let [link] = links[..] else {
-        panic!("{links:?}");
-    };
     let others = ["10.64.0.5", "10.64.0.6", "10.64.0.7"];
     let other = others
         .iter()
@@ -121,7 +127,7 @@ fn addresses_are_counted_from_their_pod_to_their_rest_and_where_nobody_explains_
         "cb/eth0 {} default/b",
         other.expect("two at most are taken")
     );
-    rig.on_node(&["ip", "link", "set", link, "alias", &alias]);
+    rig.on_node(&["ip", "link", "set", &link, "alias", &alias]);
     rig.start_agent();
     rig.ready();
     rig.until_metric(&of_pool("leaked"), |leaked| leaked == 1.0);
