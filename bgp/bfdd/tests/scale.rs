@@ -22,8 +22,9 @@ use caracal_bgp_core::bfd::State;
 use common::{Net, SOON, TestClient, can_make_namespaces, ms, session, until};
 use nix::sys::signal::{Signal, kill};
 
-/// For how many times how long flaps and cost are watched.
-const WINDOWS: (u32, Duration) = (10, Duration::from_secs(1));
+/// Flaps and cost are watched in so many windows of such a length.
+const WINDOWS: usize = 10;
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// A test that burns cores and one that counts what is used of them run one after the other.
 static CORES: Mutex<()> = Mutex::new(());
@@ -195,7 +196,7 @@ fn runs(count: u16, interval: Duration) -> Option<f64> {
     }
     let before: Vec<u64> = sides.iter().map(|(daemon, _)| changes(daemon)).collect();
     let (daemon, _) = &sides[0];
-    let shares: Vec<f64> = (0..WINDOWS.0).map(|_| share_of_a_core(daemon)).collect();
+    let shares: Vec<f64> = (0..WINDOWS).map(|_| share_of_a_core(daemon)).collect();
     let after: Vec<u64> = sides.iter().map(|(daemon, _)| changes(daemon)).collect();
     assert_eq!(before, after, "a session flapped");
     let snapshot = daemon.snapshot();
@@ -218,7 +219,7 @@ fn runs(count: u16, interval: Duration) -> Option<f64> {
 /// What the process takes of a core during one window, in all its threads.
 fn share_of_a_core(daemon: &DaemonProcess) -> f64 {
     let (before, start) = (daemon.cpu(), Instant::now());
-    std::thread::sleep(WINDOWS.1);
+    std::thread::sleep(WINDOW);
     let (after, elapsed) = (daemon.cpu(), start.elapsed());
     let used = after.saturating_sub(before);
     used.as_secs_f64() / elapsed.as_secs_f64()
