@@ -55,7 +55,7 @@ peers:
 crds:
 	UPDATE_CRDS=1 $(CARGO) test -p caracal-crds
 
-# Every fuzz target for FUZZ_SECONDS each, from the seeds and what earlier runs have found; fails on a
+# Every fuzz target for FUZZ_SECONDS of processor time each, from the seeds and what earlier runs have found; fails on a
 # crash. FUZZ_TARGETS chooses some of them. See fuzz/README.md.
 FUZZ_SECONDS ?= 60
 fuzz:
