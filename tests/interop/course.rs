@@ -143,7 +143,9 @@ fn offered(cell: &Cell<'_>, feature: Feature) -> Result<(), String> {
         Feature::WeSendPaths | Feature::TheySendPaths => {
             matches!(capability, Capability::AddPath(_))
         }
-        Feature::WeRestart | Feature::TheyRestart => {
+        // RFC 4724 §3: without families it keeps the routes of others over their restart, all the same.
+        Feature::WeRestart => matches!(capability, Capability::GracefulRestart(_)),
+        Feature::TheyRestart => {
             matches!(capability, Capability::GracefulRestart(restart) if !restart.families.is_empty())
         }
         Feature::WeAskRefresh | Feature::TheyAskRefresh => *capability == Capability::RouteRefresh,

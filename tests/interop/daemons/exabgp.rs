@@ -219,8 +219,8 @@ fn configuration(place: &Place, setup: &Setup) -> String {
         text.push_str(" outgoing-ttl 255;\n incoming-ttl 255;\n");
     }
     text.push_str(" family {\n");
-    for family in &setup.families {
-        let _ = writeln!(text, "  {} unicast;", name(*family));
+    for family in families(setup) {
+        let _ = writeln!(text, "  {} unicast;", name(family));
     }
     text.push_str(" }\n capability {\n  route-refresh enable;\n");
     if setup.graceful_restart {
@@ -243,6 +243,14 @@ fn configuration(place: &Place, setup: &Setup) -> String {
          notification;\n  }\n }\n}\n",
     );
     text
+}
+
+/// It forgets about next hops of a family that it does not speak itself.
+fn families(setup: &Setup) -> Vec<Family> {
+    if setup.extended_next_hop {
+        return Family::ALL.to_vec();
+    }
+    setup.families.clone()
 }
 
 /// Its listener answers with a TTL that GTSM does not let pass.
