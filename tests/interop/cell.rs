@@ -3,7 +3,7 @@
 //! Owns the course that all cells take (routes compared on both sides after establishing, after a change and after
 //! a restart) and what each side should have of the other's routes. What a feature adds is in [`crate::course`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use caracal_bgp_core::types::Family;
@@ -372,8 +372,8 @@ fn without_ids(mut routes: Vec<Route>) -> Vec<Route> {
     routes
 }
 
-/// Whether packets to all of `routes` go to their next hop, by the kernel's word; or to `linked`, the link-local
-/// address that comes with it (RFC 2545 §3).
+/// Whether packets to all of `routes`, and to nothing else, go to their next hop, by the kernel's word; or to
+/// `linked`, the link-local address that comes with it (RFC 2545 §3).
 fn in_kernel(
     namespace: &Namespace,
     routes: &[Route],
@@ -381,9 +381,11 @@ fn in_kernel(
     setup: &Setup,
 ) -> Result<(), String> {
     for family in &setup.families {
-        let table = kernel(namespace, *family)?;
+        let mut table = kernel(namespace, *family)?;
+        let mut hops = BTreeSet::from([linked.to_string()]);
         for route in routes.iter().filter(|route| route.family() == *family) {
             let expected = [route.next_hop.clone(), linked.to_string()];
+            // Several paths of a prefix are one route.
             let seen = table.get(&route.prefix);
             if !seen.is_some_and(|seen| seen.iter().all(|hop| expected.contains(hop))) {
                 return Err(format!(
@@ -391,12 +393,18 @@ fn in_kernel(
                     route.prefix
                 ));
             }
+            hops.extend(expected);
+        }
+        table.retain(|prefix, _| !routes.iter().any(|route| route.prefix == *prefix));
+        let left = |(_, seen): &(&String, &Vec<String>)| seen.iter().any(|hop| hops.contains(hop));
+        if let Some((prefix, seen)) = table.iter().find(left) {
+            return Err(format!("{prefix}: still by {seen:?}"));
         }
     }
     Ok(())
 }
 
-/// The gateways of every route in a namespace.
+/// The gateways of every route in a namespace, without those that the kernel takes from router advertisements.
 pub(crate) fn kernel(
     namespace: &Namespace,
     family: Family,
@@ -412,7 +420,7 @@ pub(crate) fn kernel(
         gateway.and_then(Value::as_str).map(str::to_owned)
     };
     let mut table = BTreeMap::new();
-    for route in &list {
+    for route in list.iter().filter(|route| route["protocol"] != "ra") {
         let mut prefix = route["dst"].as_str().unwrap_or_default().to_owned();
         if !prefix.contains('/') {
             prefix.push_str(if flag == "-4" { "/32" } else { "/128" });

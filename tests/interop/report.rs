@@ -84,8 +84,9 @@ impl Report {
                 }
             }
             let document = std::fs::read_to_string(document()).unwrap_or_default();
-            if !document.contains(&self.table()) {
-                faults.push_str("docs/interop.md has another table: `make interop` writes it\n");
+            // Debian mends its packages without asking us.
+            if without_versions(&document) != without_versions(&self.document()) {
+                faults.push_str("docs/interop.md says otherwise: `make interop` writes it\n");
             }
         }
         assert!(faults.is_empty(), "\n{faults}");
@@ -120,13 +121,14 @@ impl Report {
 
     fn document(&self) -> String {
         let mut text = String::from(INTRODUCTION);
-        text.push_str("\n## Versions\n\n| router | Debian's version |\n|---|---|\n");
+        text.push_str(VERSIONS);
+        text.push_str("| router | Debian's version |\n|---|---|\n");
         for column in &self.columns {
             let version = column.version.as_ref();
             let version = version.map_or_else(|why| format!("not run: {why}"), Clone::clone);
             let _ = writeln!(text, "| {} | {version} |", column.daemon.title());
         }
-        text.push_str("\n## The matrix\n\n");
+        text.push_str(MATRIX);
         text.push_str(&self.table());
         text.push_str(
             "\n## What they refuse\n\nIn the router's own words, as the run caught them.\n\n",
@@ -173,6 +175,9 @@ impl Report {
     }
 }
 
+const VERSIONS: &str = "\n## Versions\n\n";
+const MATRIX: &str = "\n## The matrix\n\n";
+
 const INTRODUCTION: &str = "\
 # Interoperability
 
@@ -181,11 +186,18 @@ packages it, in network namespaces of their own; `make test` plays them too and 
 this table says.
 
 PASS means: routes compared attribute by attribute on both sides, as each side's own commands show them, and in the
-kernels of those that have one; after establishing, after a change (a route with other attributes, one withdrawn,
-one new) and after a restart of the router. Where the feature shows on the wire (capabilities, signatures, TTLs,
-refreshes, NOTIFICATIONs), it is read off the wire too. UNSUPPORTED means that the router refused or
-offers no such thing: what it said, or what the run saw of it, is below. An empty cell was not asked for.
+kernels of those that have one, where these and no others must be; after establishing, after a change (a route with
+other attributes, one withdrawn, one new) and after a restart of the router. Where the feature shows on the wire
+(capabilities, signatures, TTLs, refreshes, NOTIFICATIONs), it is read off the wire too. UNSUPPORTED means that the
+router refused or offers no such thing: what it said, or what the run saw of it, is below. An empty cell was not
+asked for.
 ";
+
+fn without_versions(document: &str) -> (&str, &str) {
+    let (before, rest) = document.split_once(VERSIONS).unwrap_or_default();
+    let (_, after) = rest.split_once(MATRIX).unwrap_or_default();
+    (before, after)
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
