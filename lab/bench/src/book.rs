@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::{ALL, Case};
 use crate::daemons::Daemon;
-use crate::measure::{Bound, Outcome, Series, Target, Verdict};
+use crate::measure::{Bound, Metric, Outcome, Series, Summary, Target, Verdict};
 use crate::options::Placement;
 use crate::setting::Setting;
 
@@ -48,7 +48,25 @@ impl CaseResult {
         };
         target.judge(self.case.metric(target.metric), ours, theirs)
     }
+
+    /// What we are judged by and take hardly longer for than the generator alone.
+    pub fn close_to_generator(&self, placement: Placement) -> Vec<&'static Metric> {
+        let median = |daemon, key: &str| match self.series(placement, daemon)?.summary(key) {
+            Summary::Median { median, .. } => Some(median),
+            Summary::NotIn(_) | Summary::Nothing => None,
+        };
+        let is_close = |key: &str| {
+            let alone = median(Daemon::Direct, key)?;
+            Some(median(Daemon::Caracal, key)? < CLOSE_TO_GENERATOR * alone)
+        };
+        let targets = self.case.targets.iter().map(|target| target.metric);
+        let close = targets.filter(|key| is_close(key) == Some(true));
+        close.map(|key| self.case.metric(key)).collect()
+    }
 }
+
+/// Below so many times what the generator needs for itself, a time says as much of it as of the daemon.
+const CLOSE_TO_GENERATOR: f64 = 1.5;
 
 /// Results by case, each case at most once, in the order of [`ALL`].
 #[derive(Clone, Debug, Default)]
@@ -235,9 +253,6 @@ impl Entry {
         }
         for (placement, daemons) in &self.placements {
             let place = placement.name();
-            if !(case.placements)().contains(placement) {
-                return Err(format!("{name} is not run {place} (any more); {again}"));
-            }
             for (daemon, series) in daemons {
                 for outcome in &series.rounds {
                     let Outcome::Measured(sample) = outcome else {
@@ -263,9 +278,9 @@ impl Entry {
 
 /// Fails when something of a case is missing: every daemon must appear in every placement, be it as "n/a".
 fn complete(result: &CaseResult) -> anyhow::Result<()> {
-    for placement in (result.case.placements)() {
+    for placement in Placement::ALL {
         for daemon in Daemon::ALL {
-            let series = result.series(*placement, daemon);
+            let series = result.series(placement, daemon);
             if series.is_none_or(|series| series.rounds.is_empty()) {
                 bail!(
                     "{}: nothing of {daemon}, {}",

@@ -75,6 +75,9 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// All of them: every case is run in each.
+    pub const ALL: [Self; 2] = [Self::Pinned, Self::Unpinned];
+
     /// The name on the command line and in JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -29,12 +29,11 @@ fn result(case: &'static Case) -> CaseResult {
     };
     let daemons: BTreeMap<Daemon, Series> =
         Daemon::ALL.map(|daemon| (daemon, series.clone())).into();
-    let placements = (case.placements)().iter();
     CaseResult {
         case,
         setting: setting("2026-01-02"),
         seconds: 600.0,
-        placements: placements.map(|place| (*place, daemons.clone())).collect(),
+        placements: Placement::ALL.map(|place| (place, daemons.clone())).into(),
     }
 }
 
@@ -228,12 +227,8 @@ fn data_that_a_case_does_not_know_is_an_error_that_says_what_to_do() {
             "table stands there twice",
         ),
         (
-            // Idle is run pinned alone; the last placement in the file is its.
-            |text| {
-                let place = text.rfind("pinned").unwrap();
-                format!("{}un{}", &text[..place], &text[place..])
-            },
-            "idle is not run unpinned",
+            |text| text.replace(r#""unpinned""#, r#""floating""#),
+            "unknown variant `floating`",
         ),
         (
             |text| text.replace(r#""bird""#, r#""birds""#),
@@ -280,6 +275,31 @@ fn what_is_about_to_be_replaced_may_be_wrong_and_nothing_else() {
 }
 
 #[test]
+fn what_the_generator_takes_most_of_is_said_to_be_close_to_it() {
+    let close = |ours: &[f64], generator: &[f64]| {
+        let series = |times: &[f64]| {
+            let sample = |time: &f64| {
+                let mut sample = Sample::default();
+                sample.number("announce", *time);
+                Outcome::Measured(sample)
+            };
+            Series {
+                rounds: times.iter().map(sample).collect(),
+            }
+        };
+        let mut result = result(case("fan-out"));
+        let pinned = result.placements.get_mut(&Placement::Pinned).unwrap();
+        pinned.insert(Daemon::Caracal, series(ours));
+        pinned.insert(Daemon::Direct, series(generator));
+        let close = result.close_to_generator(Placement::Pinned);
+        close.iter().map(|metric| metric.key).collect::<Vec<_>>()
+    };
+    assert_eq!(close(&[0.14, 0.14, 9.0], &[0.1, 0.1, 0.1]), ["announce"]);
+    assert_eq!(close(&[0.16, 0.16, 0.1], &[0.1, 0.1, 0.1]), [] as [&str; 0]);
+    assert_eq!(close(&[0.1], &[]), [] as [&str; 0]);
+}
+
+#[test]
 fn a_round_is_a_line() {
     let book = example(&["idle"]);
     let text = book.text().unwrap();
@@ -287,7 +307,8 @@ fn a_round_is_a_line() {
         .lines()
         .filter(|line| line.contains("measured\":"))
         .collect();
-    assert_eq!(rounds.len(), 3 * Daemon::ALL.len(), "{text}");
+    let series = Placement::ALL.len() * Daemon::ALL.len();
+    assert_eq!(rounds.len(), 3 * series, "{text}");
     let round = rounds[0].trim().trim_end_matches(',');
     let read: Outcome = serde_json::from_str(round).unwrap();
     let idle = book.get(case("idle")).unwrap();

@@ -7,7 +7,7 @@ use super::clients::{self, Clients};
 use super::tables::{
     ANNOUNCE, ANNOUNCEMENTS, CPU, GENERATOR, MEMORY, MESSAGES, SEED, UPDATES, VOLUME, ratio,
 };
-use super::{Case, both, minutes};
+use super::{Case, minutes};
 use crate::daemons::Daemon;
 use crate::engine::PeerId;
 use crate::measure::{Metric, Sample};
@@ -25,7 +25,6 @@ pub(super) const CASE: Case = Case {
         ratio("announce", Daemon::Frr, 0.4),
         ratio("cpu", Daemon::Frr, 0.6),
     ],
-    placements: both,
     limit: Duration::from_secs(60),
     usual: minutes(12),
     lacks: |_| None,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 
 use super::tables::{SEED, metric};
-use super::{Case, minutes, pinned};
+use super::{Case, minutes};
 use crate::daemons::Daemon;
 use crate::engine::{Engine, PeerId};
 use crate::ledger::Ledger;
@@ -31,9 +31,8 @@ pub(super) const LINK: Case = Case {
             carrier alone by itself (ignore_routes_with_linkdown), whatever the daemon does.",
     metrics: METRICS,
     targets: TARGETS,
-    placements: pinned,
     limit: Duration::from_secs(60),
-    usual: minutes(4),
+    usual: minutes(8),
     lacks: kernel_lacks,
     run: |run| play(run, Failure::Link),
 };
@@ -45,9 +44,8 @@ pub(super) const PEER: Case = Case {
             sent to it is lost. Only the daemon can help, by what it writes to the kernel.",
     metrics: METRICS,
     targets: TARGETS,
-    placements: pinned,
     limit: Duration::from_secs(60),
-    usual: minutes(4),
+    usual: minutes(8),
     lacks: kernel_lacks,
     run: |run| play(run, Failure::Peer),
 };

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::fib::{at_most, kernel_lacks, twins, wait_for_kernel};
 use super::tables::metric;
-use super::{Case, minutes, pinned};
+use super::{Case, minutes};
 use crate::engine::{Engine, PeerId};
 use crate::ledger::Ledger;
 use crate::measure::{Metric, Sample, Unit};
@@ -23,9 +23,8 @@ pub(super) const CASE: Case = Case {
             (hold time 180 s), and the processor time of the daemon is taken. A quick run takes 10 s.",
     metrics: METRICS,
     targets: &[at_most("cpu", 0.2)],
-    placements: pinned,
     limit: Duration::from_secs(60),
-    usual: minutes(19),
+    usual: minutes(38),
     lacks: kernel_lacks,
     run,
 };

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use crate::daemons::Daemon;
 use crate::measure::{Metric, Sample, Target};
-use crate::options::Placement;
 use crate::stage::Run;
 
 /// A case.
@@ -31,8 +30,6 @@ pub struct Case {
     pub metrics: &'static [Metric],
     /// What is to be reached.
     pub targets: &'static [Target],
-    /// Where it is run.
-    pub placements: fn() -> &'static [Placement],
     /// How long each phase may take: well beyond what the slowest daemon needs that comes to the end at all, and no
     /// more, because the others are waited for as long as this.
     pub limit: Duration,
@@ -72,19 +69,9 @@ impl Case {
     }
 }
 
-/// Both placements.
-fn both() -> &'static [Placement] {
-    &[Placement::Pinned, Placement::Unpinned]
-}
-
 /// So many minutes.
 const fn minutes(count: u64) -> Duration {
     Duration::from_secs(count * 60)
-}
-
-/// Pinned alone, where a second placement would say nothing new.
-fn pinned() -> &'static [Placement] {
-    &[Placement::Pinned]
 }
 
 #[cfg(test)]
@@ -102,7 +89,6 @@ mod tests {
             for target in case.targets {
                 assert!(keys.contains(target.metric), "{}: {target:?}", case.name);
             }
-            assert!(!(case.placements)().is_empty());
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::clients::{self, Clients};
-use super::tables::{SEED, metric};
-use super::{Case, both, minutes};
+use super::tables::{ANNOUNCEMENTS, SEED, UPDATES, metric};
+use super::{Case, minutes};
 use crate::daemons::Daemon;
 use crate::engine::{Engine, PeerId};
 use crate::measure::{Bound, Metric, Sample, Target, Unit};
@@ -27,7 +27,6 @@ pub(super) const SMALL: Case = Case {
         at_most("routes", 1.5),
         at_most("change_p99", 50.0),
     ],
-    placements: both,
     limit: Duration::from_secs(60),
     usual: minutes(13),
     lacks: |_| None,
@@ -44,7 +43,6 @@ pub(super) const LARGE: Case = Case {
         at_most("routes", 10.0),
         at_most("change_p99", 50.0),
     ],
-    placements: both,
     limit: Duration::from_secs(120),
     usual: minutes(38),
     lacks: |_| None,
@@ -62,11 +60,8 @@ const METRICS: &[Metric] = &[
     metric("routes", "all routes", Unit::Seconds),
     metric("cpu", "CPU", Unit::Seconds),
     metric("memory", "peak memory", Unit::Mebibytes),
-    metric(
-        "announcements_per_prefix",
-        "announcements per prefix",
-        Unit::Ratio,
-    ),
+    UPDATES,
+    ANNOUNCEMENTS,
     metric("change_p50", "change, p50", Unit::Milliseconds),
     metric("change_p99", "change, p99", Unit::Milliseconds),
 ];
@@ -180,10 +175,9 @@ fn start(stage: &mut Stage<'_>, engine: &mut Engine, sample: &mut Sample) -> any
         return Ok(false);
     }
     let told = (clients * (clients - 1) * PREFIXES_EACH) as f64;
-    sample.number(
-        "announcements_per_prefix",
-        phase.received.announced as f64 / told,
-    );
+    let received = phase.received;
+    sample.number("updates_per_prefix", received.updates as f64 / told);
+    sample.number("announcements_per_prefix", received.announced as f64 / told);
     Ok(true)
 }
 

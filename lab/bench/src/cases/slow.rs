@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::clients::{self, Clients};
-use super::tables::{SEED, metric};
-use super::{Case, both, minutes};
+use super::tables::{SEED, UPDATES, metric};
+use super::{Case, minutes};
 use crate::daemons::Daemon;
 use crate::engine::PeerId;
 use crate::measure::{Bound, Metric, Sample, Target, Unit};
@@ -36,7 +36,6 @@ pub(super) const CASE: Case = Case {
             bound: Bound::AtMost(1.05),
         },
     ],
-    placements: both,
     limit: Duration::from_secs(60),
     usual: minutes(63),
     lacks: |daemon| (daemon == Daemon::Direct).then_some("what a daemon keeps is measured"),
@@ -47,6 +46,8 @@ const METRICS: &[Metric] = &[
     metric("round", "round", Unit::Milliseconds),
     metric("round_stopped", "round, one stopped", Unit::Milliseconds),
     metric("slowdown", "slow-down", Unit::Ratio),
+    metric("cpu", "CPU of a round, one stopped", Unit::Milliseconds),
+    UPDATES,
     metric("memory_before", "peak memory before", Unit::Mebibytes),
     metric("memory", "peak memory, one stopped", Unit::Mebibytes),
     metric("growth", "growth in the second half", Unit::Ratio),
@@ -128,18 +129,21 @@ fn run(run: Run<'_>) -> anyhow::Result<Sample> {
         let stopped = (PeerId(1), clients.views[0]);
         clients.engine.read_from(stopped.0, false);
         clients.engine.ledger.count(stopped.1, false);
-        let mut halves = [(0.0, 0.0); 2];
+        let mut halves = [(Pace::default(), 0.0); 2];
         for half in &mut halves {
             let key = "round_stopped";
-            let Some(mean) = rounds(stage, &mut clients, stop / 2, key, &mut sample)? else {
+            let Some(pace) = rounds(stage, &mut clients, stop / 2, key, &mut sample)? else {
                 return Ok(sample);
             };
-            *half = (mean, stage.usage().peak_memory as f64);
+            *half = (pace, stage.usage().peak_memory as f64);
         }
         let [(first, early), (second, late)] = halves;
-        let during = (first + second) / 2.0;
+        let during = (first.round + second.round) / 2.0;
         sample.number("round_stopped", during);
-        sample.number("slowdown", during / before);
+        sample.number("slowdown", during / before.round);
+        sample.number("cpu", (first.cpu + second.cpu) / 2.0);
+        let updates = (first.updates + second.updates) / 2.0;
+        sample.number("updates_per_prefix", updates / (receivers - 1) as f64);
         sample.number("memory", late / MEBI);
         sample.number("growth", late / early);
         clients.engine.ledger.count(stopped.1, true);
@@ -183,7 +187,18 @@ fn fill(
     Ok(phase.seconds.is_some())
 }
 
-/// Rounds for so many seconds; the mean time of one in milliseconds, or `None` when one did not end.
+/// Means over some rounds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// Time of a round, in milliseconds.
+    round: f64,
+    /// The daemon's processor time in a round, in milliseconds.
+    cpu: f64,
+    /// UPDATEs to all receivers, for each prefix that changed.
+    updates: f64,
+}
+
+/// Rounds for so many seconds, or `None` when one did not end.
 fn churn(
     stage: &mut Stage<'_>,
     clients: &mut Clients,
@@ -192,8 +207,10 @@ fn churn(
     seconds: u64,
     key: &'static str,
     sample: &mut Sample,
-) -> anyhow::Result<Option<f64>> {
+) -> anyhow::Result<Option<Pace>> {
     let limit = stage.run.limit;
+    let (cpu, told) = (stage.usage().cpu, clients.engine.ledger.received());
+    let mut changed = 0;
     let until = Instant::now() + Duration::from_secs(seconds);
     let (mut total, mut rounds) = (Duration::ZERO, 0_u32);
     while Instant::now() < until {
@@ -221,12 +238,19 @@ fn churn(
             }
         }
         rounds += 1;
+        changed += changes.len();
     }
     stage.alive()?;
-    let mean = total.as_secs_f64() * 1000.0 / f64::from(rounds);
-    sample.number(key, mean);
+    let mean = |time: Duration| time.as_secs_f64() * 1000.0 / f64::from(rounds);
+    let updates = clients.engine.ledger.received().updates - told.updates;
+    let pace = Pace {
+        round: mean(total),
+        cpu: mean(stage.usage().cpu.saturating_sub(cpu)),
+        updates: updates as f64 / changed as f64,
+    };
+    sample.number(key, pace.round);
     if let (lost @ 1.., reasons) = clients.engine.losses() {
         sample.note(format!("{lost} sessions lost: {}", reasons.join(", ")));
     }
-    Ok(Some(mean))
+    Ok(Some(pace))
 }

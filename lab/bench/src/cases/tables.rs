@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Case, both, minutes};
+use super::{Case, minutes};
 use crate::daemons::Daemon;
 use crate::digest::{Catalogue, Sender, Terms};
 use crate::engine::{Engine, PeerId};
@@ -38,7 +38,6 @@ pub(super) const ONE: Case = Case {
         ratio("withdraw", Daemon::Bird, 0.8),
         ratio("memory", Daemon::Bird, 1.2),
     ],
-    placements: both,
     limit: Duration::from_secs(60),
     usual: minutes(15),
     lacks: |_| None,
@@ -65,7 +64,6 @@ pub(super) const TEN: Case = Case {
         ratio("announce", Daemon::Bird, 0.4),
         ratio("memory", Daemon::Bird, 1.2),
     ],
-    placements: both,
     limit: Duration::from_secs(90),
     usual: minutes(20),
     lacks: |_| None,
@@ -95,7 +93,6 @@ pub(super) const BEST: Case = Case {
         ratio("announce", Daemon::Bird, 0.6),
         ratio("failover", Daemon::Bird, 0.6),
     ],
-    placements: both,
     limit: Duration::from_secs(60),
     usual: minutes(14),
     lacks: no_paths_in_direct,

@@ -36,8 +36,8 @@ pub(super) fn render(book: &Book, stem: &str) -> String {
         match book.get(case) {
             Some(result) => {
                 let _ = writeln!(text, "{}\n", origins.line(&result.setting));
-                for placement in (case.placements)() {
-                    tables(result, *placement, &mut text);
+                for placement in Placement::ALL {
+                    tables(result, placement, &mut text);
                 }
             }
             None => text.push_str("Not measured yet.\n\n"),
@@ -169,6 +169,15 @@ fn tables(result: &CaseResult, placement: Placement, text: &mut String) {
             let _ = writeln!(text, "- {}: {}", daemon.title(), escape(&note));
             any = true;
         }
+    }
+    for metric in result.close_to_generator(placement) {
+        let _ = writeln!(
+            text,
+            "- {}: of \"{}\" the generator takes the greater part for itself.",
+            Daemon::Caracal.title(),
+            metric.label
+        );
+        any = true;
     }
     if any {
         text.push('\n');
