@@ -484,7 +484,7 @@ pub struct SetOrigin {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.address) != has(self.mode)").message("give address or mode"))]
 pub struct SetNextHop {
-    /// This address.
+    /// This address. On export, the route is withheld from a peer whose session cannot carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::ip")]
     pub address: Option<IpAddr>,
@@ -502,6 +502,7 @@ pub enum NextHopTarget {
     Own,
     /// On import: the peer, whatever it named.
     PeerAddress,
-    /// On export: as it was learnt, whatever `nextHopMode` says.
+    /// On export: as it was learnt, whatever `nextHopMode` says; ourselves where the learnt one is
+    /// link-local or of a family that the session cannot carry.
     Unchanged,
 }

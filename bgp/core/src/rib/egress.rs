@@ -137,6 +137,9 @@ pub enum Withheld {
     LongLived,
     /// We have no address of the family that the peer could use.
     NoNextHop,
+    /// The export policy names a next hop that the session cannot carry for the family: IPv6 for IPv4
+    /// routes where that is not agreed on (RFC 8950 §4), or IPv4 for IPv6 routes.
+    UnreadableNextHop,
     /// Its attributes leave no room for a prefix in a message.
     TooLong,
 }
@@ -163,6 +166,9 @@ impl fmt::Display for Withheld {
             Self::NoNextHop => {
                 f.write_str("the session's interface has no address of the family to name")
             }
+            Self::UnreadableNextHop => f.write_str(
+                "the export policy names a next hop that the session cannot carry for its family",
+            ),
             Self::TooLong => f.write_str("its attributes are too long for a message"),
         }
     }
@@ -187,7 +193,7 @@ pub fn export(prefix: &Prefix, path: &Path, egress: &EgressConfig) -> Result<Exp
 /// What the peer is told about a path that `decision` lets pass.
 ///
 /// # Errors
-/// [`Withheld::NoNextHop`] or [`Withheld::Leak`].
+/// [`Withheld::NoNextHop`], [`Withheld::UnreadableNextHop`] or [`Withheld::Leak`].
 pub(super) fn changed(
     family: Family,
     path: &Path,
@@ -205,12 +211,15 @@ pub(super) fn changed(
     };
     let applied = egress.policy.apply(decision, attributes, &context);
     let next_hop = match applied.next_hop {
-        NextHopChange::None => next_hop(family, path, egress),
-        NextHopChange::Unchanged => path.next_hop.or(context.own),
+        NextHopChange::None => next_hop(family, path, egress.next_hop_mode, egress),
+        NextHopChange::Unchanged => next_hop(family, path, NextHopMode::Keep, egress),
         NextHopChange::To(next_hop) => Some(next_hop),
         NextHopChange::Unavailable => None,
     };
     let next_hop = next_hop.ok_or(Withheld::NoNextHop)?;
+    if !readable(family, &next_hop, egress) {
+        return Err(Withheld::UnreadableNextHop);
+    }
     let mut attributes = applied.attributes;
     if egress.internal() {
         into_internal(&mut attributes, path, egress);
@@ -283,15 +292,29 @@ fn ourselves(family: Family, egress: &EgressConfig) -> Option<NextHop> {
     }
 }
 
-fn next_hop(family: Family, path: &Path, egress: &EgressConfig) -> Option<NextHop> {
+/// Whether the peer understands this next hop of a route of `family`: it would end the session over
+/// a form that is not agreed on.
+fn readable(family: Family, next_hop: &NextHop, egress: &EgressConfig) -> bool {
+    match (family, next_hop) {
+        (Family::Ipv4Unicast, NextHop::V4(_)) | (Family::Ipv6Unicast, NextHop::V6 { .. }) => true,
+        (Family::Ipv4Unicast, NextHop::V6 { .. }) => egress.extended_next_hop,
+        (Family::Ipv6Unicast, NextHop::V4(_)) => false,
+    }
+}
+
+/// The next hop that `mode` names: ourselves wherever the learnt one may not stand.
+fn next_hop(
+    family: Family,
+    path: &Path,
+    mode: NextHopMode,
+    egress: &EgressConfig,
+) -> Option<NextHop> {
     let ourselves = ourselves(family, egress);
     let Some(learnt) = path.next_hop else {
         return ourselves;
     };
-    let foreign = family == Family::Ipv4Unicast && matches!(learnt, NextHop::V6 { .. });
-    let keep = match egress.next_hop_mode {
-        // The peer could not read it.
-        _ if foreign && !egress.extended_next_hop => false,
+    let keep = match mode {
+        _ if !readable(family, &learnt, egress) => false,
         NextHopMode::Self_ => false,
         NextHopMode::Keep => true,
         NextHopMode::Auto if egress.internal() => true,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::{Action, NextHopTarget, Operation, Rule, Verdict};
 use crate::rib::path::PeerIndex;
 use crate::wire::AsPath;
 
@@ -71,6 +72,13 @@ fn own() -> Path {
 
 fn prefix() -> Prefix {
     "10.244.0.0/26".parse().unwrap()
+}
+
+/// Tells every route with this next hop.
+fn renaming(target: NextHopTarget) -> ExportPolicy {
+    let name = Operation::SetNextHop(target);
+    let rule = Rule::new("next hop", Vec::new(), Action::Accept(vec![name]));
+    ExportPolicy::new(vec![rule], Verdict::Reject)
 }
 
 #[test]
@@ -207,6 +215,134 @@ fn next_hops_follow_the_mode() {
 }
 
 #[test]
+fn a_filter_names_no_next_hop_that_the_session_cannot_carry() {
+    let v6 = |text: &str| NextHop::from(std::net::IpAddr::V6(text.parse().unwrap()));
+    let v4: Prefix = prefix();
+    let six: Prefix = "2001:db8:f::/64".parse().unwrap();
+    let address = |text: &str| NextHopTarget::Address(text.parse().unwrap());
+    let unreadable = Err(Withheld::UnreadableNextHop);
+    let ipv4_hop = NextHop::V4([192, 0, 2, 1].into());
+    let cases = [
+        // RFC 8950 §4: only after both sides have said so.
+        (
+            v4,
+            ipv4_hop,
+            address("2001:db8::9"),
+            true,
+            Ok("2001:db8::9"),
+        ),
+        (
+            v4,
+            ipv4_hop,
+            address("2001:db8::9"),
+            false,
+            unreadable.clone(),
+        ),
+        (v4, ipv4_hop, address("192.0.2.9"), false, Ok("192.0.2.9")),
+        (
+            six,
+            v6("2001:db8::7"),
+            address("192.0.2.9"),
+            true,
+            unreadable,
+        ),
+        // What cannot be left unchanged is replaced by ourselves, as where `Keep` says so.
+        (
+            v4,
+            v6("2001:db8::7"),
+            NextHopTarget::Unchanged,
+            true,
+            Ok("2001:db8::7"),
+        ),
+        (
+            v4,
+            v6("2001:db8::7"),
+            NextHopTarget::Unchanged,
+            false,
+            Ok("10.0.0.0"),
+        ),
+        (
+            v4,
+            ipv4_hop,
+            NextHopTarget::Unchanged,
+            false,
+            Ok("192.0.2.1"),
+        ),
+        (
+            six,
+            v6("2001:db8::7"),
+            NextHopTarget::Unchanged,
+            false,
+            Ok("2001:db8::7"),
+        ),
+        (
+            six,
+            ipv4_hop,
+            NextHopTarget::Unchanged,
+            false,
+            Ok("2001:db8::"),
+        ),
+        // RFC 2545 §3: a link-local address means something on its own link only.
+        (
+            six,
+            v6("fe80::7"),
+            NextHopTarget::Unchanged,
+            false,
+            Ok("2001:db8::"),
+        ),
+        (
+            v4,
+            v6("fe80::7"),
+            NextHopTarget::Unchanged,
+            true,
+            Ok("10.0.0.0"),
+        ),
+    ];
+    for (prefix, learnt_hop, target, extended_next_hop, expected) in cases {
+        let path = Path {
+            next_hop: Some(learnt_hop),
+            ..learnt(false, false)
+        };
+        let config = EgressConfig {
+            extended_next_hop,
+            policy: Arc::new(renaming(target)),
+            ..config(PeerKind::External)
+        };
+        let told = export(&prefix, &path, &config);
+        let told = told.map(|told| told.next_hop.addr().to_string());
+        assert_eq!(
+            told,
+            expected.map(str::to_owned),
+            "{prefix} from {learnt_hop}, {target:?}, extended next hops: {extended_next_hop}"
+        );
+    }
+}
+
+#[test]
+fn the_link_local_companion_of_a_learnt_next_hop_stays_on_its_link() {
+    let told_with = NextHop::V6 {
+        global: "2001:db8::7".parse().unwrap(),
+        link_local: Some("fe80::7".parse().unwrap()),
+    };
+    let path = Path {
+        next_hop: Some(told_with),
+        ..learnt(false, false)
+    };
+    let config = EgressConfig {
+        policy: Arc::new(renaming(NextHopTarget::Unchanged)),
+        ..config(PeerKind::External)
+    };
+    let told = export(&"2001:db8:f::/64".parse().unwrap(), &path, &config).unwrap();
+    assert_eq!(
+        told.next_hop,
+        NextHop::V6 {
+            global: "2001:db8::7".parse().unwrap(),
+            link_local: None,
+        }
+    );
+}
+
+#[test]
 fn ipv6_routes_carry_the_global_and_the_link_local_address_of_the_link() {
     let prefix: Prefix = "2001:db8:f::/64".parse().unwrap();
     let told = export(&prefix, &own(), &config(PeerKind::External)).unwrap();
@@ -257,7 +393,10 @@ fn well_known_communities_and_policies_are_honoured() {
         (with(own(), Community::NO_EXPORT), &external, true),
     ];
     for (path, config, told) in cases {
-        assert_eq!(export(&prefix(), &path, config).is_ok(), told, "{path:?}");
+        for prefix in [prefix(), "2001:db8:f::/64".parse().unwrap()] {
+            let exported = export(&prefix, &path, config);
+            assert_eq!(exported.is_ok(), told, "{prefix}, {path:?}");
+        }
     }
     let no_transit = EgressConfig {
         transit: false,
