@@ -426,7 +426,8 @@ pub struct PeerGracefulRestart {
     pub long_lived_stale_time: Option<DurationString>,
 }
 
-/// How many prefixes of one family a peer may announce.
+/// How many prefixes of one family a peer may announce. Where the session carries several paths to a
+/// prefix (`addPath`), each path counts. Routes that a filter rejects count too.
 #[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.restartAfter) || !has(self.action) || self.action == 'Terminate'").message("restartAfter needs action Terminate").field_path(".restartAfter"))]
@@ -447,8 +448,8 @@ pub struct MaxPrefixes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<MaxPrefixAction>,
 
-    /// When a session that was ended so may come back. Default: never, until it is cleared or this
-    /// object changes.
+    /// When a session that was ended so may come back. Default: never, until it is cleared or the
+    /// limit of this family changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_after: Option<DurationString>,
 }

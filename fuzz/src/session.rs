@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
     Action, AddPath, Admin, CloseWhy, Config, ConnId, Event, Incoming, LocalGracefulRestart,
-    LocalLongLived, LocalRole, PathWhy, Peer, Role, State,
+    LocalLongLived, LocalRole, PathWhy, Peer, PrefixLimit, Role, State,
 };
 use caracal_bgp_core::types::{Asn, BgpRole, Family, FamilySet, PeerAs, RouterId};
 use caracal_bgp_core::wire::{
@@ -54,7 +54,11 @@ impl Harness {
     /// A peer that has been started, with every extension on offer where `extended`.
     pub fn new(extended: bool) -> Self {
         let mut config = Config::new(LOCAL, RouterId(20), PeerAs::External);
-        config.prefix_limit_restart = Some(Duration::from_secs(60));
+        let limit = PrefixLimit {
+            limit: 1,
+            restart_after: Some(Duration::from_secs(60)),
+        };
+        config.prefix_limits = [Some(limit); Family::ALL.len()];
         config.graceful_restart = Some(LocalGracefulRestart {
             restart_time: Duration::from_secs(120),
             restarting: extended,

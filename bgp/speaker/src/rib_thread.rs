@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caracal_bgp_core::bmp::{PeerDownReason, SessionFacts};
-use caracal_bgp_core::rib::{Action, Event, Forward, PeerId, Rib, RibConfig, RibOptions};
+use caracal_bgp_core::rib::{
+    Action, Event, Forward, MaxPrefixes, PeerId, Rib, RibConfig, RibOptions,
+};
 use caracal_bgp_core::types::{Family, NextHop};
 use caracal_bgp_core::wire::Update;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -138,6 +140,8 @@ pub(crate) struct Outlet {
 pub(crate) struct PrefixAlarm {
     pub(crate) family: Family,
     pub(crate) count: u32,
+    /// What it may tell, by the configuration that the RIB had: the session's own may be older or newer.
+    pub(crate) limits: MaxPrefixes,
     /// It tells more.
     pub(crate) exceeded: bool,
 }
@@ -393,11 +397,13 @@ impl Worker {
                     peer,
                     family,
                     count,
+                    limits,
                     exceeded,
                 } => {
                     let alarm = PrefixAlarm {
                         family,
                         count,
+                        limits,
                         exceeded,
                     };
                     // There is room for each that can come; a session that has ended needs none.

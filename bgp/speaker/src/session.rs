@@ -22,14 +22,14 @@ use caracal_bgp_core::fsm::{
     State,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
-use caracal_bgp_core::rib::{Event as RibEvent, PeerId, PeerIndex};
+use caracal_bgp_core::rib::{Event as RibEvent, MaxPrefixes, PeerId, PeerIndex};
 use caracal_bgp_core::types::Asn;
 use caracal_bgp_core::wire::{DecodeContext, Update};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::{Auth, MaxPrefixAction, PeerConfig, PeerName};
+use crate::config::{Auth, PeerConfig, PeerName};
 use crate::connection::{ConnEvent, close_why};
 use crate::export::Trace;
 use crate::net::{Interfaces, Source};
@@ -307,13 +307,12 @@ impl Session {
         let PrefixAlarm {
             family,
             count,
+            limits: MaxPrefixes {
+                limit, terminates, ..
+            },
             exceeded,
         } = *alarm;
         let peer = &self.setup.name;
-        let Some(max) = self.setup.config.max_prefixes.get(&family).copied() else {
-            return;
-        };
-        let limit = max.limit;
         if exceeded {
             tracing::warn!(%peer, %family, count, limit, "the peer exceeds its prefix limit");
         } else {
@@ -321,7 +320,8 @@ impl Session {
         }
         let text = format!("{count} {family} prefixes of at most {limit}");
         self.setup.board.event(EventNote::Other(text));
-        if let (true, MaxPrefixAction::Terminate { .. }) = (exceeded, max.action)
+        if exceeded
+            && terminates
             && let Some(Established { conn, .. }) = self.established
         {
             let event = Event::PrefixLimitExceeded {

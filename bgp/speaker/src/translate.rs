@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_bgp_core::fsm::{
-    AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole,
+    AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole, PrefixLimit,
 };
 use caracal_bgp_core::rib::{
     BlockOwner, BlockOwners, FamilyView, MaxPrefixes, Multipath, PeerIndex, PeerPolicy, RibConfig,
@@ -57,7 +57,7 @@ pub(crate) fn machine_config(
         send_hold_time: Some(peer.send_hold_time),
         connect_retry: peer.connect_retry,
         passive: peer.passive,
-        prefix_limit_restart: prefix_limit_restart(peer),
+        prefix_limits: Family::ALL.map(|family| prefix_limit(peer.max_prefixes.get(&family)?)),
         graceful_restart: restarts.then(|| LocalGracefulRestart {
             restart_time: peer.restart_time.unwrap_or(restart.restart_time),
             restarting,
@@ -87,16 +87,15 @@ pub(crate) fn machine_config(
     }
 }
 
-/// The shortest wait that a limit asks for; for ever where one asks for that.
-fn prefix_limit_restart(peer: &PeerConfig) -> Option<Duration> {
-    let waits = peer
-        .max_prefixes
-        .values()
-        .filter_map(|max| match max.action {
-            MaxPrefixAction::Warn => None,
-            MaxPrefixAction::Terminate { restart_after } => Some(restart_after),
-        });
-    waits.collect::<Option<Vec<Duration>>>()?.into_iter().min()
+/// What of a limit concerns the session: nothing where it only warns.
+fn prefix_limit(max: &config::MaxPrefixes) -> Option<PrefixLimit> {
+    match max.action {
+        MaxPrefixAction::Warn => None,
+        MaxPrefixAction::Terminate { restart_after } => Some(PrefixLimit {
+            limit: max.limit,
+            restart_after,
+        }),
+    }
 }
 
 fn add_path(peer: &PeerConfig) -> AddPath {
@@ -174,6 +173,7 @@ fn max_prefixes(max: &config::MaxPrefixes) -> MaxPrefixes {
     MaxPrefixes {
         limit: max.limit,
         warn_at: u32::try_from(share).unwrap_or(max.limit).max(1),
+        terminates: matches!(max.action, MaxPrefixAction::Terminate { .. }),
     }
 }
 

@@ -29,9 +29,8 @@ pub struct Config {
     pub connect_retry: Duration,
     /// Whether to leave dialling to the peer.
     pub passive: bool,
-    /// How long the peer stays down after it exceeded its prefix limit; `None` is until somebody
-    /// clears it.
-    pub prefix_limit_restart: Option<Duration>,
+    /// By family: how many prefixes end the session; `None` where none do.
+    pub prefix_limits: [Option<PrefixLimit>; Family::ALL.len()],
     /// Our part in graceful restart; `None` takes none, not even as a helper.
     pub graceful_restart: Option<LocalGracefulRestart>,
     /// Our part in long-lived graceful restart; of no effect without graceful restart
@@ -68,7 +67,7 @@ impl Config {
             send_hold_time: None,
             connect_retry: Duration::from_secs(5),
             passive: false,
-            prefix_limit_restart: None,
+            prefix_limits: Default::default(),
             graceful_restart: None,
             long_lived: None,
             add_path: AddPath::default(),
@@ -96,6 +95,16 @@ impl Config {
             MAX_MESSAGE_LEN
         }
     }
+}
+
+/// How many prefixes of a family end the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrefixLimit {
+    /// The most that the peer may send.
+    pub limit: u32,
+    /// How long the peer stays down after it has sent more; `None` is until somebody clears it or
+    /// configures another limit.
+    pub restart_after: Option<Duration>,
 }
 
 /// Our part in graceful restart (RFC 4724).

@@ -89,13 +89,15 @@ pub enum Event {
     /// Our own restart is over: OPENs sent from now on leave the R bit clear (RFC 4724 §4.1).
     RestartComplete,
     /// The RIB counts more prefixes of the peer than are configured as its limit: end the session
-    /// and leave the peer alone for as long as is configured.
+    /// and leave the peer alone for as long as is configured. Where [`Config::prefix_limits`] has
+    /// another limit, the RIB has heard earlier or later of a change than the machine: the event
+    /// waits for the next [`Event::Configure`], and means nothing if that does not have its limit.
     PrefixLimitExceeded {
         /// The connection of the session that they came over.
         conn: ConnId,
         /// The family counted.
         family: Family,
-        /// The limit.
+        /// The limit, as the RIB knows it.
         limit: u32,
     },
     /// Ask the peer for its routes of a family again, as after a change of import policy. Where
@@ -111,6 +113,8 @@ pub enum Event {
         /// What is agreed in OPEN differs: end the session, so that the next one agrees on it. Routes
         /// stay meanwhile where the peer keeps them across a NOTIFICATION (RFC 8538). Otherwise the
         /// session goes on: pace, limits and keepalives are the new ones, terms stay as agreed.
+        /// A peer that is left alone because of its prefix limit gets another chance with another
+        /// limit of that family, or other terms.
         new_session: bool,
     },
     /// An operator's wish.

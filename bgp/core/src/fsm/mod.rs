@@ -20,7 +20,9 @@ mod terms;
 mod tests;
 mod why;
 
-pub use config::{AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole};
+pub use config::{
+    AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole, PrefixLimit,
+};
 pub use event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
 pub use peer::Peer;
 pub use terms::{Negotiated, PeerGracefulRestart, PeerLongLived, Retention};

@@ -42,6 +42,8 @@ pub struct Peer {
     jitter: Jitter,
     backoff: Backoff,
     dial: Dial,
+    /// By family: an excess over a limit that is not, or no longer, configured here.
+    early_excess: [Option<(ConnId, u32)>; Family::ALL.len()],
     /// At most two: before the session, one of each role; with a session, it and a newcomer.
     connections: Vec<Connection>,
 }
@@ -58,6 +60,7 @@ impl Peer {
             jitter: Jitter::new(config.jitter_seed),
             backoff: Backoff::new(config.connect_retry),
             dial: Dial::Off,
+            early_excess: Default::default(),
             connections: Vec::new(),
             config,
         }

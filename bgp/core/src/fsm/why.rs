@@ -98,7 +98,8 @@ pub enum IdleWhy {
         family: Family,
         /// How many it may send.
         limit: u32,
-        /// When it gets another chance; `None` is when somebody clears it.
+        /// When it gets another chance at the latest; `None` is when somebody clears it or the limit
+        /// is another.
         until: Option<Instant>,
     },
 }
@@ -120,7 +121,7 @@ impl fmt::Display for IdleWhy {
                 exceeded(*family, *limit, f)?;
                 f.write_str(match until {
                     Some(_) => "; the session starts again later",
-                    None => "; the session starts again when cleared",
+                    None => "; the session starts again when cleared or with another limit",
                 })
             }
         }

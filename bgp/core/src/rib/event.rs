@@ -110,10 +110,12 @@ pub struct PeerPolicy {
 /// How many paths of one family a peer may tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPrefixes {
-    /// One more ends the session.
+    /// The most that it may tell.
     pub limit: u32,
     /// As many are worth a warning.
     pub warn_at: u32,
+    /// Whether the session ends over more; else it is another warning.
+    pub terminates: bool,
 }
 
 /// The two ends of a session, as far as routes are concerned.
@@ -249,7 +251,8 @@ pub enum Action {
         /// Which.
         peer: PeerId,
     },
-    /// The peer tells more than it may, or nearly so. Comes once per session for each.
+    /// The peer tells more than it may, or nearly so. Comes once per session for each, and again
+    /// when the limits of the session have changed.
     PrefixLimit {
         /// Which peer.
         peer: PeerId,
@@ -257,7 +260,10 @@ pub enum Action {
         family: Family,
         /// How many paths it has told.
         count: u32,
-        /// Whether the session has to end; else it is a warning.
+        /// What it may tell, as configured when this was said.
+        limits: MaxPrefixes,
+        /// Whether it has told more than it may: the session has to end where
+        /// [`MaxPrefixes::terminates`] says so.
         exceeded: bool,
     },
     /// Something is otherwise than before, for those who follow the table. It says what to look at

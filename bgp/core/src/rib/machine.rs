@@ -276,24 +276,25 @@ impl Rib {
         out.extend(peer.map(|peer| Action::Changed(Changed::Entry { peer, nlri })));
     }
 
-    /// Says once in a session that a peer tells more than it may, or nearly so.
+    /// Says once in a session that a peer tells more than it may, or nearly so. What counts is what takes
+    /// memory: every path, of which a peer may tell any number to one prefix (RFC 7911).
     pub(super) fn check_limit(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
-        let Some(limit) = peer.policy.max_prefixes[family.index()] else {
+        let Some(limits) = peer.policy.max_prefixes[family.index()] else {
             return;
         };
         let count = u32::try_from(peer.counts(family).received).unwrap_or(u32::MAX);
         let Some(session) = peer.session(id) else {
             return;
         };
-        let (exceeded, said) = if count > limit.limit {
+        let (exceeded, said) = if count > limits.limit {
             (true, &mut session.exceeded)
         } else {
             (false, &mut session.warned)
         };
-        if count < limit.warn_at.min(limit.limit + 1) || said.contains(family) {
+        if (!exceeded && count < limits.warn_at) || said.contains(family) {
             return;
         }
         said.insert(family);
@@ -301,6 +302,7 @@ impl Rib {
             peer: id,
             family,
             count,
+            limits,
             exceeded,
         });
     }

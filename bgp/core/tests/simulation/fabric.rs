@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caracal_bgp_core::fsm::{Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole};
+use caracal_bgp_core::fsm::{
+    Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole, PrefixLimit,
+};
 use caracal_bgp_core::policy::{
     Action, AnyCommunity, Condition, Operation, Policy, PrefixMatch, PrefixSet, Rule, Verdict,
 };
@@ -225,6 +227,7 @@ impl Fabric {
                 end.limit.map(|limit| MaxPrefixes {
                     limit,
                     warn_at: limit / 2 + 1,
+                    terminates: true,
                 })
             }),
             next_hop_mode: end.next_hop_mode,
@@ -247,7 +250,12 @@ impl Fabric {
             send_hold_time: end.send_hold_time,
             connect_retry: end.connect_retry,
             passive: end.passive,
-            prefix_limit_restart: end.limit_restart,
+            prefix_limits: Family::ALL.map(|_| {
+                end.limit.map(|limit| PrefixLimit {
+                    limit,
+                    restart_after: end.limit_restart,
+                })
+            }),
             graceful_restart: end.restart_time.map(|restart_time| LocalGracefulRestart {
                 restart_time,
                 restarting,

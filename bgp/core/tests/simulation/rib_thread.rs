@@ -160,6 +160,7 @@ impl World {
                     peer,
                     family,
                     count: _,
+                    limits,
                     exceeded,
                 } => {
                     let sides = self.fabric.sides(router);
@@ -167,13 +168,12 @@ impl World {
                     let Some(side) = side.filter(|_| exceeded) else {
                         continue;
                     };
-                    let limit = self.fabric.end(side).limit.unwrap_or_default();
                     let up = self.living(side).and_then(|session| session.up.clone());
                     if let Some(Up { conn, .. }) = up.filter(|up| up.id == peer) {
                         let event = Event::PrefixLimitExceeded {
                             conn,
                             family,
-                            limit,
+                            limit: limits.limit,
                         };
                         self.tell(side, event);
                     }

@@ -146,8 +146,6 @@ impl World {
                 end.limit_restart = None;
                 self.configure_rib(self.fabric.end(side).router);
                 self.configure(side, false);
-                let text = "the limit is gone".to_owned();
-                self.tell(side, Event::Admin(Admin::Clear { text }));
             }
         }
     }

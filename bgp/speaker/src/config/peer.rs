@@ -301,7 +301,7 @@ pub struct BfdConfig {
     pub password: Option<Secret>,
 }
 
-/// How many prefixes of one family a peer may announce.
+/// How many prefixes of one family a peer may announce; of several paths to one prefix, each counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaxPrefixes {
     /// The most that is accepted without consequences.
@@ -319,7 +319,8 @@ pub enum MaxPrefixAction {
     Warn,
     /// Cease (Maximum Number of Prefixes Reached, RFC 4486).
     Terminate {
-        /// When the session may come back; `None`: when it is cleared or configured anew.
+        /// When the session may come back; `None`: when it is cleared, or the limit of the family or
+        /// what is agreed in OPEN changes.
         restart_after: Option<Duration>,
     },
 }

@@ -81,6 +81,13 @@ impl Peer {
             let why = DownWhy::Reconfigured;
             self.close_all(now, &why, |_| Some(changed.clone()), out);
         }
+        let another_chance = match self.idle {
+            Some(IdleWhy::PrefixLimit { family, .. }) => {
+                let limit = |config: &Config| config.prefix_limits[family.index()];
+                new_session || limit(&config) != limit(&self.config)
+            }
+            _ => false,
+        };
         self.backoff.set_longest(config.connect_retry);
         self.config = config;
         for connection in &mut self.connections {
@@ -95,6 +102,15 @@ impl Peer {
         } else {
             self.ensure_dial(now, out);
         }
+        if another_chance {
+            self.start(now, out);
+        }
+        for (family, excess) in Family::ALL.into_iter().zip(self.early_excess) {
+            if let Some((conn, limit)) = excess {
+                self.prefix_limit_exceeded(now, conn, family, limit, out);
+            }
+        }
+        self.early_excess = Default::default();
     }
 
     /// Ends the session that brought too many prefixes, and leaves the peer alone.
@@ -110,7 +126,12 @@ impl Peer {
         if !self.find(conn).is_some_and(|found| found.is_established()) {
             return;
         }
-        let until = self.config.prefix_limit_restart.map(|wait| now + wait);
+        let configured = self.config.prefix_limits[family.index()];
+        let Some(terms) = configured.filter(|terms| terms.limit == limit) else {
+            self.early_excess[family.index()] = Some((conn, limit));
+            return;
+        };
+        let until = terms.restart_after.map(|wait| now + wait);
         let idle = IdleWhy::PrefixLimit {
             family,
             limit,

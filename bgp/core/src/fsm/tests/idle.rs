@@ -14,9 +14,16 @@ fn exceeded() -> Event {
     }
 }
 
+fn limit_of_100(restart: Option<u64>) -> PrefixLimit {
+    PrefixLimit {
+        limit: 100,
+        restart_after: restart.map(Duration::from_secs),
+    }
+}
+
 fn limited(restart: Option<u64>) -> Bench {
     let mut config = config();
-    config.prefix_limit_restart = restart.map(Duration::from_secs);
+    config.prefix_limits[V4.index()] = Some(limit_of_100(restart));
     let mut bench = Bench::established(config, open());
     bench.event(exceeded());
     bench
@@ -40,14 +47,17 @@ fn too_many_prefixes_end_the_session_with_family_and_limit() {
     assert_eq!(bench.peer.state(), State::Idle);
     assert_eq!(
         bench.peer.idle_why().unwrap().to_string(),
-        "the peer sent more than 100 ipv4-unicast prefixes; the session starts again when cleared"
+        "the peer sent more than 100 ipv4-unicast prefixes; the session starts again when cleared \
+         or with another limit"
     );
 }
 
 #[test]
 fn a_peer_that_would_keep_our_routes_gets_a_hard_reset_for_its_excess() {
     let open = restart_open(&[(V4, true)], true, false);
-    let mut bench = Bench::established(config(), open);
+    let mut config = config();
+    config.prefix_limits[V4.index()] = Some(limit_of_100(None));
+    let mut bench = Bench::established(config, open);
     bench.event(exceeded());
     let told: Vec<Notification> = bench.notifications(CONN).cloned().collect();
     let inner = told[0].inner().unwrap();
@@ -84,7 +94,7 @@ fn with_a_restart_time_the_peer_is_dialled_again_when_it_is_over() {
 fn a_passive_peer_is_heard_again_when_the_restart_time_is_over() {
     let mut passive = config();
     passive.passive = true;
-    passive.prefix_limit_restart = Some(Duration::from_secs(60));
+    passive.prefix_limits[V4.index()] = Some(limit_of_100(Some(60)));
     let mut bench = Bench::new(passive);
     bench.event(Event::Admin(Admin::Up));
     bench.connected(CONN, Role::Passive);
@@ -99,8 +109,105 @@ fn a_passive_peer_is_heard_again_when_the_restart_time_is_over() {
 }
 
 #[test]
+fn each_family_has_a_restart_time_of_its_own() {
+    let v6 = Family::Ipv6Unicast;
+    for (family, waits) in [(V4, Some(Duration::from_secs(60))), (v6, None)] {
+        let mut config = config();
+        config.prefix_limits[V4.index()] = Some(limit_of_100(Some(60)));
+        config.prefix_limits[v6.index()] = Some(limit_of_100(None));
+        let mut bench = Bench::established(config, open());
+        bench.event(Event::PrefixLimitExceeded {
+            conn: CONN,
+            family,
+            limit: 100,
+        });
+        let waited = bench.peer.poll_timeout().map(|until| until - bench.now);
+        assert_eq!(waited, waits, "{family}");
+    }
+}
+
+#[test]
+fn another_limit_of_the_family_gives_another_chance_and_nothing_else_does() {
+    let v6 = Family::Ipv6Unicast;
+    let v4_limit = |limit: Option<PrefixLimit>| {
+        let mut config = config();
+        config.prefix_limits[V4.index()] = limit;
+        config
+    };
+    let limit = limit_of_100(None);
+    let raised = PrefixLimit {
+        limit: 200,
+        ..limit
+    };
+    let mut of_v6_too = v4_limit(Some(limit));
+    of_v6_too.prefix_limits[v6.index()] = Some(raised);
+    let cases = [
+        ("raised", v4_limit(Some(raised)), false, true),
+        ("gone, or only a warning", v4_limit(None), false, true),
+        (
+            "with a restart time",
+            v4_limit(Some(limit_of_100(Some(60)))),
+            false,
+            true,
+        ),
+        ("the same", v4_limit(Some(limit)), false, false),
+        ("one for the other family", of_v6_too, false, false),
+        ("the same, other terms", v4_limit(Some(limit)), true, true),
+    ];
+    for (case, config, new_session, dialled) in cases {
+        let mut bench = limited(None);
+        let config = Box::new(config);
+        let actions = bench.event(Event::Configure {
+            config,
+            new_session,
+        });
+        assert_eq!(actions.contains(&Action::Dial), dialled, "limit {case}");
+        assert_eq!(bench.peer.idle_why().is_none(), dialled, "limit {case}");
+    }
+}
+
+#[test]
+fn an_excess_that_comes_before_its_limit_counts_once_the_limit_is_there() {
+    let configure = |limit: Option<PrefixLimit>| {
+        let mut config = config();
+        config.prefix_limits[V4.index()] = limit;
+        Event::Configure {
+            config: Box::new(config),
+            new_session: false,
+        }
+    };
+    let raised = PrefixLimit {
+        limit: 200,
+        restart_after: None,
+    };
+    let limit = limit_of_100(None);
+    for (before, after, ends) in [
+        (None, Some(limit), true),
+        (Some(raised), Some(limit), true),
+        // The other way round: it was counted before the RIB knew of the new limit.
+        (Some(raised), Some(raised), false),
+        (None, None, false),
+    ] {
+        let mut bench = Bench::established(config(), open());
+        bench.event(configure(before));
+        bench.event(exceeded());
+        assert_eq!(bench.peer.state(), State::Established, "before");
+        bench.event(configure(after));
+        let ended = bench.peer.state() == State::Idle;
+        assert_eq!(ended, ends, "from {before:?} to {after:?}");
+        // It is not kept for a later change.
+        if !ends {
+            bench.event(configure(Some(limit)));
+            assert_eq!(bench.peer.state(), State::Established);
+        }
+    }
+}
+
+#[test]
 fn a_count_that_comes_after_the_session_ended_means_nothing() {
-    let mut bench = Bench::established(config(), open());
+    let mut config = config();
+    config.prefix_limits[V4.index()] = Some(limit_of_100(None));
+    let mut bench = Bench::established(config, open());
     bench.event(Event::Closed {
         conn: CONN,
         why: CloseWhy::Eof,

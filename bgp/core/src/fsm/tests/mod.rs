@@ -28,6 +28,12 @@ struct Bench {
 const CONN: ConnId = ConnId(1);
 const OTHER: ConnId = ConnId(2);
 
+/// Of IPv4 prefixes in [`config`].
+const LIMIT: PrefixLimit = PrefixLimit {
+    limit: 1,
+    restart_after: None,
+};
+
 fn config() -> Config {
     Config {
         graceful_restart: Some(LocalGracefulRestart {
@@ -35,6 +41,7 @@ fn config() -> Config {
             restarting: false,
             families: Family::ALL.map(|family| (family, true)).to_vec(),
         }),
+        prefix_limits: [Some(LIMIT), None],
         jitter_seed: 7,
         ..Config::new(Asn(65000), RouterId(20), Asn(65001))
     }

@@ -79,7 +79,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         (any::<bool>(), peer_asn, any::<(bool, bool, bool)>()),
         prop::option::of(seconds()),
         prop::option::of(seconds()),
-        prop::option::of(seconds()),
+        [prop::option::of(seconds()), prop::option::of(seconds())],
         (sets(), sets()),
         prop::option::weighted(0.3, role),
     )
@@ -91,7 +91,12 @@ fn any_config() -> impl Strategy<Value = Config> {
                     peer_asn,
                     keepalive,
                     send_hold_time: send_hold,
-                    prefix_limit_restart: limit,
+                    prefix_limits: limit.map(|after| {
+                        after.map(|after| PrefixLimit {
+                            limit: 10,
+                            restart_after: (!after.is_zero()).then_some(after),
+                        })
+                    }),
                     add_path: AddPath {
                         send: paths.0,
                         receive: paths.1,

@@ -64,6 +64,7 @@ fn too_many_prefixes_are_warned_of_once_and_then_end_the_session_once() {
     let limit = MaxPrefixes {
         limit: 3,
         warn_at: 2,
+        terminates: true,
     };
     let mut world = World::new(
         with_peer(0, |peer| peer.max_prefixes[0] = Some(limit)),
@@ -92,6 +93,74 @@ fn too_many_prefixes_are_warned_of_once_and_then_end_the_session_once() {
         [false, true, false],
         "a new session counts anew"
     );
+}
+
+#[test]
+fn changed_limits_are_held_against_what_is_there_already() {
+    let low = MaxPrefixes {
+        limit: 1,
+        warn_at: 1,
+        terminates: false,
+    };
+    let high = MaxPrefixes {
+        limit: 9,
+        warn_at: 9,
+        ..low
+    };
+    let deadly = MaxPrefixes {
+        terminates: true,
+        ..low
+    };
+    let cases = [
+        ("none", None, Some(low), vec![true]),
+        ("another limit", Some(high), Some(low), vec![true]),
+        ("what follows", Some(low), Some(deadly), vec![true]),
+        ("nothing", Some(low), Some(low), vec![]),
+        ("it is gone", Some(low), None, vec![]),
+    ];
+    for (case, before, after, said) in cases {
+        let limited = |limit| with_peer(0, |peer| peer.max_prefixes[0] = limit);
+        let mut world = World::new(limited(before), None);
+        world.up(0);
+        world.tell(0, announcement(0, &[prefix(0), prefix(1)], &[]));
+        world.limits.clear();
+        world.handle(Event::Configure(limited(after)));
+        assert_eq!(world.limits, said, "changed: {case}");
+    }
+}
+
+#[test]
+fn the_highest_limit_that_there_is_is_never_exceeded() {
+    let limit = MaxPrefixes {
+        limit: u32::MAX,
+        warn_at: u32::MAX,
+        terminates: true,
+    };
+    let limited = with_peer(0, |peer| peer.max_prefixes[0] = Some(limit));
+    let mut world = World::new(limited, None);
+    world.up(0);
+    world.tell(0, announcement(0, &[prefix(0)], &[]));
+    assert_eq!(world.limits, []);
+}
+
+#[test]
+fn several_paths_to_one_prefix_count_each() {
+    let limit = MaxPrefixes {
+        limit: 2,
+        warn_at: 2,
+        terminates: true,
+    };
+    let limited = with_peer(0, |peer| peer.max_prefixes[0] = Some(limit));
+    let mut world = World::new(limited, None);
+    world.up(0);
+    let mut seen = Vec::new();
+    for id in [1, 2, 2, 3] {
+        let mut update = announcement(0, &[prefix(0)], &[]);
+        update.reach[0].nlri[0].id = PathId(id);
+        world.tell(0, update);
+        seen.push(world.limits.clone());
+    }
+    assert_eq!(seen, [vec![], vec![false], vec![false], vec![false, true]]);
 }
 
 #[test]

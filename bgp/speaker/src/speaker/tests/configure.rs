@@ -167,6 +167,37 @@ async fn too_many_prefixes_end_the_session_until_the_restart_time_or_the_limit_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_warning_becomes_the_end_and_another_limit_the_beginning_of_a_session() {
+    let family = Family::Ipv4Unicast;
+    let limited = |limit, action| {
+        let warning_percent = 100;
+        let max = MaxPrefixes {
+            limit,
+            warning_percent,
+            action,
+        };
+        [(family, max)].into()
+    };
+    // One prefix is what the peer has.
+    let (mut config, a, _b) = pair(|config| {
+        let peer = config.peers.get_mut(&name(2)).unwrap();
+        peer.max_prefixes = limited(0, MaxPrefixAction::Warn);
+    })
+    .await;
+    reachable(&a, own(2, family)).await;
+    let terminate = MaxPrefixAction::Terminate {
+        restart_after: None,
+    };
+    let ended = |peer: &PeerSnapshot| peer.why.contains("sent more than 0");
+    config.peers.get_mut(&name(2)).unwrap().max_prefixes = limited(0, terminate);
+    a.apply(config.clone()).await.unwrap();
+    until("the end of the session", || peer(&a, 2), ended).await;
+    config.peers.get_mut(&name(2)).unwrap().max_prefixes = limited(1, terminate);
+    a.apply(config).await.unwrap();
+    reachable(&a, own(2, family)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_cleared_hard_and_routes_softly() {
     let (_, a, b) = pair(|_| ()).await;
     for family in Family::ALL {
