@@ -215,18 +215,41 @@ fn between_paths_of_one_peer_the_lowest_identifier_decides() {
     assert_eq!((selection.best, selection.multipath), (1, vec![1, 0]));
 }
 
-fn any_path(index: u32) -> impl Strategy<Value = Path> {
+/// A path in its place: what the decision knows of it beside the path itself.
+#[derive(Clone, Debug, PartialEq)]
+struct Placed {
+    path: Path,
+    id: u32,
+    unconfirmed: bool,
+}
+
+fn decide_placed(paths: &[Placed], multipath: Multipath) -> Selection {
+    let ranks: Vec<Rank> = paths.iter().map(|placed| Rank::of(&placed.path)).collect();
+    let candidates = paths.iter().zip(&ranks).map(|(placed, rank)| {
+        Some(Candidate {
+            unconfirmed: placed.unconfirmed,
+            ..candidate(&placed.path, rank, placed.id)
+        })
+    });
+    best_path(&candidates.collect::<Vec<_>>(), multipath).unwrap()
+}
+
+/// A path of this peer under this identifier.
+fn any_path(
+    (index, internal, router_id): (u32, bool, u32),
+    id: u32,
+) -> impl Strategy<Value = Placed> {
     (
-        any::<bool>(),
         prop::option::of(99_u32..102),
         prop::collection::vec(1_u32..4, 1..4),
         0_u32..3,
-        0_u32..3,
         prop::option::of(0_u32..3),
         0_usize..2,
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
     )
         .prop_map(
-            move |(internal, local_pref, hops, med, router_id, originator, clusters)| {
+            move |(local_pref, hops, med, originator, clusters, long_lived, unconfirmed)| {
                 let mut path = learnt(index, internal, |a| {
                     a.local_pref = local_pref;
                     a.as_path = AsPath::new(hops.into_iter().map(Asn).collect::<Vec<_>>());
@@ -237,14 +260,39 @@ fn any_path(index: u32) -> impl Strategy<Value = Path> {
                 if let Source::Peer(peer) = &mut path.source {
                     Arc::make_mut(peer).router_id = RouterId(router_id);
                 }
-                path
+                path.long_lived = long_lived;
+                Placed {
+                    path,
+                    id,
+                    unconfirmed,
+                }
             },
         )
 }
 
-fn any_paths() -> impl Strategy<Value = (Vec<Path>, Vec<Path>)> {
-    (1_u32..8)
-        .prop_flat_map(|count| (0..count).map(any_path).collect::<Vec<_>>())
+/// Paths of several peers, up to three of each, and perhaps our own.
+fn any_paths() -> impl Strategy<Value = (Vec<Placed>, Vec<Placed>)> {
+    let peers = prop::collection::vec((any::<bool>(), 0_u32..3, 1_u32..4), 1..5);
+    let told = peers.prop_flat_map(|peers| {
+        let mut paths = Vec::new();
+        for (index, (internal, router_id, count)) in (0..).zip(peers) {
+            paths.extend((0..count).map(|id| any_path((index, internal, router_id), id)));
+        }
+        paths
+    });
+    (told, prop::bool::weighted(0.2))
+        .prop_map(|(mut paths, own)| {
+            paths.extend(own.then(|| Placed {
+                path: Path {
+                    source: Source::Local,
+                    next_hop: None,
+                    ..learnt(0, false, |a| a.as_path = AsPath::default())
+                },
+                id: 0,
+                unconfirmed: false,
+            }));
+            paths
+        })
         .prop_flat_map(|paths| (Just(paths.clone()), Just(paths).prop_shuffle()))
 }
 
@@ -252,11 +300,11 @@ proptest! {
     #[test]
     fn the_order_of_paths_has_no_influence((paths, shuffled) in any_paths(), relax: bool) {
         let multipath = Multipath { maximum: 3, relax };
-        let a = decide(&paths, multipath);
-        let b = decide(&shuffled, multipath);
+        let a = decide_placed(&paths, multipath);
+        let b = decide_placed(&shuffled, multipath);
         prop_assert_eq!(&paths[a.best], &shuffled[b.best]);
         prop_assert_eq!(a.decided_by, b.decided_by);
-        let set = |paths: &[Path], selection: &Selection| -> Vec<Path> {
+        let set = |paths: &[Placed], selection: &Selection| -> Vec<Placed> {
             selection.multipath.iter().map(|index| paths[*index].clone()).collect()
         };
         prop_assert_eq!(set(&paths, &a), set(&shuffled, &b));
@@ -265,6 +313,14 @@ proptest! {
             let at = shuffled.iter().position(|other| other == path).unwrap();
             prop_assert_eq!(a.lost_at[index], b.lost_at[at]);
             prop_assert_eq!(a.lost_at[index].is_none(), index == a.best);
+        }
+        // What comes before all else, whatever the paths carry.
+        let own = |placed: &Placed| placed.path.source == Source::Local;
+        let best = &paths[a.best];
+        prop_assert_eq!(own(best), paths.iter().any(own));
+        if !own(best) {
+            let confirmed = |placed: &Placed| !placed.unconfirmed;
+            prop_assert_eq!(confirmed(best), paths.iter().any(confirmed));
         }
     }
 }
