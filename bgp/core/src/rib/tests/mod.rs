@@ -6,6 +6,7 @@ mod follow;
 mod groups;
 mod listing;
 mod oracle;
+mod signature;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
