@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use caracal_bgp_core::rib::NextHopMode;
+use caracal_bgp_core::rib::{NextHopMode, PrivateAs};
 use caracal_bgp_core::types::{BgpRole, Family, Prefix};
 use caracal_bgp_core::wire::{Community, Origin};
 
-use crate::fabric::{End, Export, Fabric, Import, Link, Own, Program, Router};
+use crate::fabric::{End, Export, Fabric, Import, Link, Own, Program, Router, across};
 use crate::random::Random;
 
 /// A fabric, and what may be done to it.
@@ -74,6 +74,36 @@ pub(crate) fn design(random: &mut Random) -> Design {
         prefixes,
         meds: drawing.meds,
         prefers,
+    }
+}
+
+/// Has some sessions tell other AS paths than those that were learnt.
+///
+/// A number that is taken out of a path stops no loop any more, and what then goes round grows without
+/// end. So it is the number of one AS alone, of the renamed router's where there is one; and any number on
+/// the way to a router that has nobody to tell.
+pub(crate) fn rewrite(fabric: &mut Fabric, random: &mut Random) {
+    let sides = fabric.every_side();
+    let renamed = sides
+        .iter()
+        .find(|side| fabric.end(**side).local_asn.is_some());
+    let replaced = match renamed {
+        Some(side) => fabric.router_at(*side).asn,
+        None => random.pick(&fabric.routers).asn,
+    };
+    let overrides = random.chance(40);
+    for side in sides {
+        if fabric.internal(side) {
+            continue;
+        }
+        let to = across(side);
+        let tells_nobody = fabric.sides(fabric.end(to).router).len() == 1;
+        let to_replaced = fabric.router_at(to).asn == replaced;
+        let end = fabric.end_mut(side);
+        end.as_override = overrides && to_replaced && random.chance(60);
+        if tells_nobody && random.chance(50) {
+            end.private_as = random.pick(&[PrivateAs::Remove, PrivateAs::Replace]);
+        }
     }
 }
 
@@ -473,6 +503,8 @@ impl Drawing {
             cluster: None,
             allowed_own_as: 0,
             next_hop_mode: habit.next_hop_mode,
+            as_override: false,
+            private_as: PrivateAs::Keep,
             import: Import::default(),
             export: Export::default(),
             limit: None,

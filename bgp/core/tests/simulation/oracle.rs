@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use caracal_bgp_core::rib::{
-    Candidate, EgressConfig, Multipath, Path, PathPeer, PrivateAs, Rank, Rib, Source, best_path,
-    export,
+    Candidate, EgressConfig, Multipath, Path, PathPeer, Rank, Rib, Source, best_path, export,
 };
 use caracal_bgp_core::role;
 use caracal_bgp_core::types::{Asn, Family, NextHop, PathId, PeerKind, Prefix, RouterId};
@@ -260,8 +259,8 @@ fn egress(fabric: &Fabric, side: Side) -> EgressConfig {
             PeerKind::External
         },
         role: own.role.filter(|_| !internal),
-        replaced_asn: None,
-        private_as: PrivateAs::Keep,
+        replaced_asn: own.as_override.then(|| Asn(fabric.asn(across(side)))),
+        private_as: own.private_as,
         told_paths: [None; Family::ALL.len()],
         long_lived: long(own) && long(other),
         extended_next_hop: own.extended_next_hop && other.extended_next_hop,

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use caracal_bgp_core::rib::{NextHopMode, PrivateAs};
 use caracal_bgp_core::types::{Family, Prefix};
 use caracal_bgp_core::wire::Community;
 
@@ -46,6 +47,9 @@ pub(crate) enum Step {
     Disown(usize, Prefix),
     Import(Side, Import),
     Export(Side, Export),
+    NextHop(Side, NextHopMode),
+    /// Whether AS paths are told as designed, or as they were learnt.
+    Rewrite(Side, bool),
     Transit(usize, bool),
     Client(Side, bool),
     Cluster(usize, u32),
@@ -85,7 +89,10 @@ pub(crate) enum Step {
 
 pub(crate) fn plan(seed: u64) -> Plan {
     let mut random = Random::new(seed);
-    let design = design::design(&mut random);
+    let mut design = design::design(&mut random);
+    // Drawn apart, so that the rest of a case stays what it was before there was this.
+    let mut apart = Random::new(!seed);
+    design::rewrite(&mut design.fabric, &mut apart);
     let routers = design.fabric.routers.len();
     let starts = (0..routers).map(|_| random.millis(0, 4000)).collect();
     let mut steps = Vec::new();
@@ -100,6 +107,11 @@ pub(crate) fn plan(seed: u64) -> Plan {
         }
         steps.push((at, step(&design, &mut random)));
     }
+    for _ in 0..apart.pick(&[0, 1, 3, 8]) {
+        let when = apart.micros((0, u64::try_from(at.as_micros()).unwrap()));
+        steps.push((when, telling(&design, &mut apart)));
+    }
+    steps.sort_by_key(|(at, _)| *at);
     Plan {
         seed,
         design,
@@ -196,6 +208,22 @@ fn step(design: &Design, random: &mut Random) -> Step {
     }
 }
 
+/// Another way to tell the same routes.
+fn telling(design: &Design, random: &mut Random) -> Step {
+    let fabric = &design.fabric;
+    let sides = fabric.every_side();
+    let rewrites = |side: &&Side| {
+        let end = fabric.end(**side);
+        end.as_override || end.private_as != PrivateAs::Keep
+    };
+    let rewriting: Vec<Side> = sides.iter().filter(rewrites).copied().collect();
+    if !rewriting.is_empty() && random.chance(50) {
+        return Step::Rewrite(random.pick(&rewriting), random.chance(50));
+    }
+    let modes = [NextHopMode::Auto, NextHopMode::Self_, NextHopMode::Keep];
+    Step::NextHop(random.pick(&sides), random.pick(&modes))
+}
+
 fn length(random: &mut Random, most: u64) -> Duration {
     match random.below(3) {
         0 => random.millis(1, 300),
@@ -273,14 +301,16 @@ impl fmt::Display for Plan {
                 let other = fabric.end(across(side)).router;
                 write!(
                     f,
-                    " {}→{other} {} hold {:?} gr {:?} llgr {:?} client {} role {:?};",
+                    " {}→{other} {} hold {:?} gr {:?} llgr {:?} client {} role {:?} override {} {:?};",
                     at.router,
                     at.address,
                     at.hold_time,
                     at.restart_time,
                     at.long_lived,
                     at.client,
-                    at.role
+                    at.role,
+                    at.as_override,
+                    at.private_as
                 )?;
             }
             writeln!(

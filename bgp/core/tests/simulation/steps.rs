@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caracal_bgp_core::fsm::{Admin, Event, PathWhy};
-use caracal_bgp_core::rib::Event as RibEvent;
+use caracal_bgp_core::rib::{Event as RibEvent, PrivateAs};
 use caracal_bgp_core::types::{Asn, Family, NextHop, Nlri, PathId, Prefix};
 use caracal_bgp_core::wire::{AsPath, Community, PathAttributes, Reach, Update};
 
@@ -41,6 +41,20 @@ impl World {
             }
             Step::Export(side, export) => {
                 self.fabric.end_mut(side).export = export;
+                self.configure_rib(self.fabric.end(side).router);
+            }
+            Step::NextHop(side, mode) => {
+                self.fabric.end_mut(side).next_hop_mode = mode;
+                self.configure_rib(self.fabric.end(side).router);
+            }
+            Step::Rewrite(side, as_designed) => {
+                let designed = self.plan.design.fabric.end(side);
+                let (as_override, private_as) = match as_designed {
+                    true => (designed.as_override, designed.private_as),
+                    false => (false, PrivateAs::Keep),
+                };
+                let end = self.fabric.end_mut(side);
+                (end.as_override, end.private_as) = (as_override, private_as);
                 self.configure_rib(self.fabric.end(side).router);
             }
             Step::Transit(router, transit) => {
