@@ -55,6 +55,9 @@ pub struct UpdateVector {
     pub external: Cost,
     /// The cost on a session inside an AS.
     pub internal: Cost,
+    /// The attributes that the speaker does not read and tells on all the same, with the Partial bit
+    /// (RFC 4271 §5), ascending: type and value. Others that it does not read stay with it.
+    pub told_on: Vec<(u8, Vec<u8>)>,
 }
 
 /// An OPEN, or the octets of a connection, and the answer.
@@ -101,8 +104,11 @@ pub fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn update(columns: &[&'static str], body: impl FnOnce(Vec<u8>) -> Vec<u8>) -> UpdateVector {
-    let &[name, source, width, octets, external, internal] = columns else {
-        panic!("not six columns: {columns:?}");
+    let (&[name, source, width, octets, external, internal], told_on) = (match columns {
+        [six @ .., told_on] if columns.len() == 7 => (six, *told_on),
+        six => (six, ""),
+    }) else {
+        panic!("neither six nor seven columns: {columns:?}");
     };
     UpdateVector {
         name,
@@ -111,6 +117,10 @@ fn update(columns: &[&'static str], body: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Up
         body: body(hex(octets)),
         external: cost(external),
         internal: cost(internal),
+        told_on: match told_on {
+            "" | "nothing" => Vec::new(),
+            list => list.split(',').map(carried).collect(),
+        },
     }
 }
 
@@ -169,6 +179,15 @@ fn cost(text: &str) -> Cost {
             Cost::Session(code, subcode)
         }
     }
+}
+
+/// The type of an attribute, and its value.
+fn carried(text: &str) -> (u8, Vec<u8>) {
+    let text = text.trim();
+    let (code, value) = text.split_once(' ').unwrap_or((text, ""));
+    let code = code.parse();
+    let code = code.unwrap_or_else(|_| panic!("'{text}' does not begin with an attribute type"));
+    (code, hex(value))
 }
 
 fn codes(text: &str, before: &str) -> (u8, u8) {

@@ -252,7 +252,7 @@ impl Case<'_> {
     async fn check_told(&self, watcher: &mut Watcher, beyond: Prefix) -> Result<(), String> {
         let paths = self.paths().await;
         watcher.hear(beyond).await?;
-        for (prefix, _) in ABOUT {
+        for (prefix, octets) in ABOUT {
             let prefix: Prefix = prefix.parse().unwrap();
             let expected = paths.get(&prefix).filter(|path| path.rejected.is_none());
             let told = watcher.table.get(&prefix);
@@ -272,6 +272,16 @@ impl Case<'_> {
                 told.communities.iter().map(ToString::to_string).collect();
             if communities != path.communities {
                 return Err(format!("{prefix}: told on with {communities:?}"));
+            }
+            // RFC 4271 §5: what we do not know goes on or stays here as its flags say.
+            let carried = told.unknown().iter();
+            let carried: Vec<_> = carried.map(|raw| (raw.code, raw.value.clone())).collect();
+            let expected = match touch(&self.vector.body, octets) {
+                Touch::Announced => &self.vector.told_on[..],
+                Touch::Not | Touch::Withdrawn => &[],
+            };
+            if carried != expected {
+                return Err(format!("{prefix}: told on with {carried:02x?}"));
             }
         }
         // A path that another AS must not have told is the one reason not to use one here.

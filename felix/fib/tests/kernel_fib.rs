@@ -159,6 +159,7 @@ fn a_restart_with_equal_state_writes_nothing_and_leftovers_go_only_at_the_end() 
     third.fib.stop();
 }
 
+// frr#22362: what the kernel had lost behind the back of the speaker did not come back.
 #[test]
 fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone() {
     let Some(fabric) = Fabric::new("node") else {

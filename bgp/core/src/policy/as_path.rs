@@ -308,6 +308,30 @@ mod tests {
         assert!(!refused.is_match(&path(&numbers)));
     }
 
+    // CVE-2026-49943: more than 2,048 numbers, which come in extended messages, overflowed the stack of a
+    // matcher. A message holds 16,000 and some.
+    #[test]
+    fn a_path_as_long_as_a_message_is_matched_like_any_other() {
+        for hops in [2_048, 2_049, 2_295, 16_000] {
+            let mut numbers = vec![65001; hops - 1];
+            numbers.push(7);
+            let path = path(&numbers);
+            for (text, expected) in [
+                ("_7$", true),
+                ("^65001_", true),
+                ("_65001_7_", true),
+                ("^(65001_)+7$", true),
+                ("^(([0-9]+_?)+)+$", true),
+                ("_8_", false),
+                ("^(([0-9]+_?)+)+x$", false),
+                ("_7_.*_65001_", false),
+            ] {
+                let pattern = AsPathPattern::new(text).unwrap();
+                assert_eq!(pattern.is_match(&path), expected, "{text}, {hops} numbers");
+            }
+        }
+    }
+
     #[test]
     fn patterns_are_equal_when_their_text_is() {
         let pattern = |text| AsPathPattern::new(text).unwrap();

@@ -121,6 +121,7 @@ fn the_hold_timer_runs_from_the_last_message() {
     }
 }
 
+// frr PR 4985: a keepalive time of zero was a timer that was always due.
 #[test]
 fn hold_time_zero_means_no_keepalives_and_no_expiry() {
     let mut open = open();
@@ -129,6 +130,7 @@ fn hold_time_zero_means_no_keepalives_and_no_expiry() {
     assert_eq!(bench.peer.poll_timeout(), None);
 }
 
+// frr PR 6959: nothing ended a connection that stayed in OpenConfirm.
 #[test]
 fn with_hold_time_zero_a_peer_stuck_in_open_confirm_is_still_given_up() {
     let mut open = open();
@@ -141,6 +143,7 @@ fn with_hold_time_zero_a_peer_stuck_in_open_confirm_is_still_given_up() {
     assert_eq!(waited, Duration::from_secs(30));
 }
 
+// frr PR 8530, which became RFC 9687.
 #[test]
 fn a_peer_that_does_not_read_is_dropped_after_the_send_hold_time() {
     let mut bench = Bench::established(config(), open());
