@@ -226,7 +226,8 @@ pub(super) fn changed(
     } else {
         into_external(&mut attributes, egress);
     }
-    if path.long_lived {
+    // RFC 9494 §4.2, §4.3: put on what we keep, and never taken off, whatever a rule removes.
+    if path.is_last_resort() {
         attributes.communities.insert(Community::LLGR_STALE);
     }
     attributes.otc =

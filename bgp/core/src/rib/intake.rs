@@ -17,6 +17,7 @@ use crate::rib::paths::{PathRef, Paths};
 use crate::rib::table::Marks;
 use crate::role;
 use crate::types::{Family, NextHop, PeerKind, Prefix};
+use crate::wire::Community;
 
 /// One path on its way in: what needs no prefix is worked out, once for all that it leads to.
 pub(super) struct Intake {
@@ -262,8 +263,14 @@ fn apply(policy: &ImportPolicy, decision: &Decision, taken: &Path) -> Option<Pat
         NextHopChange::To(next_hop) => Some(next_hop),
         NextHopChange::Unavailable => return None,
     };
+    let mut attributes = applied.attributes;
+    // RFC 9494 §4.3: it stays, and with it the lowest preference, whatever a rule removes.
+    let stale = Community::LLGR_STALE;
+    if taken.attributes.communities.contains(&stale) {
+        attributes.communities.insert(stale);
+    }
     Some(Path {
-        attributes: Arc::new(applied.attributes),
+        attributes: Arc::new(attributes),
         next_hop,
         blackhole: applied.blackhole,
         ..taken.clone()
