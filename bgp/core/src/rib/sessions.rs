@@ -266,7 +266,7 @@ impl Rib {
             long_lived_time: Duration::ZERO,
         };
         self.stale.insert((index, family), stale);
-        // RFC 9494 §4.3: what asks not to be kept goes.
+        // RFC 9494 §4.2: what must not be kept goes, whether the peer says so or a rule of ours.
         let goes = |path: &Path| path.attributes.communities.contains(&Community::NO_LLGR);
         let Some(peer) = self.peers.get(&index) else {
             return;
@@ -282,7 +282,7 @@ impl Rib {
                 };
                 let entry = self.table.dest(dest).paths[at];
                 let told = self.table.paths.get(entry.told).clone();
-                if goes(&told) {
+                if goes(&told) || goes(self.table.paths.get(entry.used)) {
                     self.withdraw(dest, Some(index), id, out);
                     continue;
                 }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caracal_bgp_core::policy::{Action, Operation};
+use caracal_bgp_core::policy::{
+    Action, AnyCommunity, Condition, Operation, PrefixMatch, PrefixSet,
+};
 use caracal_bgp_core::types::{Asn, Family};
 use caracal_bgp_core::wire::{Community, PathAttributes};
 use caracal_bgp_speaker::SpeakerConfig;
@@ -27,6 +29,8 @@ const UNKNOWING_INSIDE: usize = 5;
 const ALONE: &str = "10.1.0.0/24";
 const BACKED: &str = "10.1.1.0/24";
 const NOT_LONG: &str = "10.1.2.0/24";
+/// Marked by a rule of ours.
+const RULED: &str = "10.1.3.0/24";
 const OTHER_FAMILY: &str = "2001:db8:1::/64";
 
 struct Watchers {
@@ -101,7 +105,14 @@ fn marked(community: Community, attributes: PathAttributes) -> PathAttributes {
 async fn routes_of_a_peer_that_stays_away_are_a_last_resort_until_their_time_is_over() {
     const RESTART: Duration = Duration::from_secs(1);
     const LONG: Duration = Duration::from_secs(2);
-    let mut stage = stage(|_| {}).await;
+    let mut stage = stage(|config| {
+        let ruled = PrefixSet::new([PrefixMatch::exact(RULED.parse().unwrap())]);
+        let mark = Operation::AddCommunity(AnyCommunity::Standard(Community::NO_LLGR));
+        let (ruled, mark) = (vec![Condition::Prefix(ruled)], Action::Accept(vec![mark]));
+        let rules = vec![Rule::new("not long", ruled, mark)];
+        peer(config, SLEEPER.0).import = Arc::new(Policy::new(rules, Verdict::Accept));
+    })
+    .await;
     let watchers = Watchers::new(&stage).await;
     let mut backup = stage.plain(BACKUP.0).await;
     let script = Script::of(SLEEPER.1, LOCAL)
@@ -118,15 +129,17 @@ async fn routes_of_a_peer_that_stays_away_are_a_last_resort_until_their_time_is_
     sleeper
         .tell(NOT_LONG, marked(Community::NO_LLGR, own()))
         .await;
+    sleeper.tell(RULED, own()).await;
     sleeper.tell_by(OTHER_FAMILY, "2001:db8::9", own()).await;
-    for prefix in [ALONE, BACKED, NOT_LONG, OTHER_FAMILY] {
+    for prefix in [ALONE, BACKED, NOT_LONG, OTHER_FAMILY, RULED] {
         stage.has(SLEEPER.0, prefix).await;
     }
     stage.has(BACKUP.0, NOT_LONG).await;
     stage.settle(&watchers.all()).await;
     // What was told before the last of it came is of no interest here.
     let skipped = |prefix: &str| watchers.histories(prefix).map(|history| history.len() - 1);
-    let skipped = [ALONE, BACKED, NOT_LONG, OTHER_FAMILY].map(|prefix| (prefix, skipped(prefix)));
+    let skipped =
+        [ALONE, BACKED, NOT_LONG, OTHER_FAMILY, RULED].map(|prefix| (prefix, skipped(prefix)));
     let left = Instant::now();
     drop(sleeper);
 
@@ -188,6 +201,17 @@ async fn routes_of_a_peer_that_stays_away_are_a_last_resort_until_their_time_is_
         ],
         "{OTHER_FAMILY}"
     );
+    // §4.2: as if the peer had said so.
+    assert_eq!(
+        after(4),
+        [
+            "65200 65001 no-llgr, gone",
+            "65200 65001 no-llgr, gone",
+            "65001 no-llgr, gone",
+            "65001 no-llgr, gone"
+        ],
+        "{RULED}"
+    );
     // First the restart time as it was, then the long one.
     let lost = watchers.unknowing.heard().of(ALONE).pop().unwrap().at;
     let end = last.of(ALONE).pop().unwrap().at;
@@ -195,7 +219,7 @@ async fn routes_of_a_peer_that_stays_away_are_a_last_resort_until_their_time_is_
     let long = end - lost;
     // What leaves at once is read by two tasks.
     assert!(long + Duration::from_millis(200) >= LONG, "{long:?}");
-    for prefix in [ALONE, BACKED, NOT_LONG] {
+    for prefix in [ALONE, BACKED, NOT_LONG, RULED] {
         assert_eq!(stage.path(SLEEPER.0, prefix).await, None, "{prefix}");
     }
     stage.end().await;
