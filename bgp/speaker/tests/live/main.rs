@@ -5,6 +5,10 @@
     clippy::unwrap_used,
     reason = "every function here serves a test, and a test ends at the first surprise"
 )]
+#![expect(
+    clippy::duplicate_mod,
+    reason = "hosts and loopback labs each bring the means to wait"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

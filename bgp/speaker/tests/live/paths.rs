@@ -148,9 +148,10 @@ async fn our_own_number_may_stand_in_a_path_as_often_as_is_allowed() {
     let old: &[u32] = &[SOURCE.0, OLD];
     let both: &[u32] = &[SOURCE.0, OLD, 65_200];
     let never: &[u32] = &[SOURCE.0, PUBLIC];
+    type Paths<'a> = Vec<&'a [u32]>;
     // How often it may stand there, the old number, and the paths that are taken and that are not.
     #[rustfmt::skip]
-    let cases: Vec<(u8, Option<u32>, Vec<&[u32]>, Vec<&[u32]>)> = vec![
+    let cases: Vec<(u8, Option<u32>, Paths<'_>, Paths<'_>)> = vec![
         (0, None,      vec![never, old],                    vec![once, twice, thrice, both]),
         (1, None,      vec![never, once, old, both],        vec![twice, thrice]),
         (2, None,      vec![never, once, twice, old, both], vec![thrice]),
