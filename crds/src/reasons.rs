@@ -42,16 +42,54 @@ pub const RELEASED_BY_NODE: &str = "ReleasedByNode";
 
 /// The session is up.
 pub const ESTABLISHED: &str = "Established";
+/// No attempt at a session has ended yet.
+pub const CONNECTING: &str = "Connecting";
 /// The peer refused the TCP connection.
 pub const CONNECTION_REFUSED: &str = "ConnectionRefused";
-/// The peer could not be reached in time.
+/// Nobody answered at the peer's address in time.
 pub const CONNECT_TIMEOUT: &str = "ConnectTimeout";
+/// There is no way to the peer's address.
+pub const UNREACHABLE: &str = "Unreachable";
+/// The peer ended the connection without a word.
+pub const CONNECTION_CLOSED: &str = "ConnectionClosed";
+/// The connection could not be made, or it broke; the message has the system's words.
+pub const CONNECTION_FAILED: &str = "ConnectionFailed";
+/// The connection made way for the one that the peer had made.
+pub const COLLISION_LOST: &str = "CollisionLost";
+/// The peer restarted before its old connection had ended.
+pub const PEER_RESTARTED: &str = "PeerRestarted";
 /// The peer sent nothing for the hold time.
 pub const HOLD_TIMER_EXPIRED: &str = "HoldTimerExpired";
+/// The peer took nothing for the send hold time (RFC 9687).
+pub const SEND_HOLD_TIMER_EXPIRED: &str = "SendHoldTimerExpired";
 /// The peer ended the session with a NOTIFICATION; the message gives its code.
 pub const NOTIFICATION_RECEIVED: &str = "NotificationReceived";
 /// We ended the session with a NOTIFICATION; the message gives its code.
 pub const NOTIFICATION_SENT: &str = "NotificationSent";
+/// The peer sent more prefixes than it may.
+pub const PREFIX_LIMIT_EXCEEDED: &str = "PrefixLimitExceeded";
+/// The interface towards the peer has no carrier or is gone.
+pub const LINK_DOWN: &str = "LinkDown";
+/// BFD says that the path to the peer is dead.
+pub const BFD_DOWN: &str = "BfdDown";
+/// BFD has not said yet that the path to the peer is alive, and `bfd.strict` is set.
+pub const AWAITS_PATH: &str = "AwaitsPath";
+/// The interface on which the peer is looked for is not there, or cannot be used.
+pub const INTERFACE_NOT_READY: &str = "InterfaceNotReady";
+/// Nobody has been heard on the interface on which the peer is looked for.
+pub const PEER_NOT_FOUND: &str = "PeerNotFound";
+/// Several routers are on the interface on which the peer is looked for.
+pub const SEVERAL_PEERS: &str = "SeveralPeers";
+/// `spec.adminDown` is set: an operator keeps the session down.
+pub const ADMIN_DOWN: &str = "AdminDown";
+/// An operator asked for a new session.
+pub const CLEARED: &str = "Cleared";
+/// The session starts anew with another configuration.
+pub const RECONFIGURED: &str = "Reconfigured";
+/// The peer is no longer configured.
+pub const DECONFIGURED: &str = "Deconfigured";
+/// The speaker restarts.
+pub const RESTARTING: &str = "Restarting";
 /// No peer names this speaker.
 pub const NO_PEERS: &str = "NoPeers";
 /// Two peers resolve to the same address and port; the first one counts.

@@ -26,7 +26,7 @@ pub use crate::net::ao::{AoAlgorithm, AoKey, AoKeyId, AoKeys};
 pub use crate::net::{Auth, Secret};
 pub use change::Change;
 pub use peer::{
-    Activation, AddPath, AddPathSend, BfdConfig, Endpoint, MaxPrefixAction, MaxPrefixes,
+    Activation, AddPath, AddPathSend, BfdConfig, Endpoint, Lack, MaxPrefixAction, MaxPrefixes,
     PeerConfig, PeerName, Ttl,
 };
 

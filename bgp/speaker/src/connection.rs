@@ -216,6 +216,9 @@ pub(crate) fn close_why(error: &io::Error) -> CloseWhy {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseWhy::Reset,
         io::ErrorKind::ConnectionRefused => CloseWhy::Refused,
         io::ErrorKind::TimedOut => CloseWhy::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            CloseWhy::Unreachable(error.to_string())
+        }
         _ => CloseWhy::Other(error.to_string()),
     }
 }

@@ -36,7 +36,7 @@ use crate::net::{Interfaces, Source};
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
 use crate::snapshot::SessionState;
-use crate::status::{EventNote, FlapReason, PeerBoard, now_ms};
+use crate::status::{EventNote, FlapReason, PeerBoard, Said, Status, Why, now_ms};
 
 /// Reads whose messages are not yet handled, per peer.
 const READ_DEPTH: usize = 2;
@@ -121,6 +121,7 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         claimed: false,
         stopping: false,
         removed: false,
+        idle: true,
     };
     (commands, tokio::spawn(session.run(orders, arrivals)))
 }
@@ -149,6 +150,8 @@ struct Session {
     stopping: bool,
     /// The peer is wanted no more.
     removed: bool,
+    /// Whatever is said of it was said when nobody tried.
+    idle: bool,
 }
 
 /// What a message means to the RIB, if the machine lets it pass.
@@ -410,6 +413,7 @@ impl Session {
     }
 
     fn act(&mut self, actions: Vec<Action>, mut delivery: Option<Delivery>) {
+        self.explain_running();
         let reason = self.down_reason(&actions);
         for action in actions {
             match action {
@@ -429,6 +433,23 @@ impl Session {
                 Action::DropRetained => self.forget_routes(),
                 Action::Note(note) => self.note(note),
             }
+        }
+        self.explain_idle();
+    }
+
+    /// Whoever tries is not left alone any more: why it was is over.
+    fn explain_running(&mut self) {
+        if self.idle && self.machine.idle_why().is_none() {
+            self.idle = false;
+            self.setup.board.update(Status::forget_why);
+        }
+    }
+
+    /// Says why nothing is tried, which is more than what ended the last session.
+    fn explain_idle(&mut self) {
+        if let Some(why) = self.machine.idle_why().and_then(Why::idle) {
+            self.idle = true;
+            self.setup.board.stays_down(why);
         }
     }
 
@@ -469,7 +490,7 @@ impl Session {
             status.interface = interface;
             status.ends = Some(ends.clone());
             status.negotiated = Some(negotiated.clone());
-            status.why.clear();
+            status.forget_why();
         });
         if let Some(wire) = self.connections.get(&conn)
             && !wire.connection.established(id, routes)
@@ -494,7 +515,7 @@ impl Session {
         tracing::info!(peer = %self.setup.name, reason = %why, ?retain, "session down");
         let board = &self.setup.board;
         board.update(|status| {
-            status.why = why.to_string();
+            status.ended(Why::ended(&why));
             status.negotiated = None;
         });
         board.counters.flap(FlapReason::of(&why));
@@ -526,12 +547,11 @@ impl Session {
                 });
             }
             Note::AttemptFailed { why } => {
-                let reason = why.to_string();
+                let reason = Why::ended(&why);
                 // Losing a collision to the session that is up explains nothing.
-                let news = self.established.is_none() && board.status().why != reason;
-                if news {
+                let explains = self.established.is_none();
+                if explains && board.attempt_failed(reason.clone()) == Said::News {
                     tracing::info!(%peer, %reason, "attempt failed");
-                    board.update(|status| status.why = reason);
                 } else {
                     tracing::debug!(%peer, %reason, "attempt failed");
                 }

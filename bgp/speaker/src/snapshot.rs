@@ -13,7 +13,7 @@ use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
 pub use route::{Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot};
 
-use crate::status::{CounterSnapshot, HistogramSnapshot};
+use crate::status::{CounterSnapshot, HistogramSnapshot, Why};
 
 /// The whole speaker at one moment, without its routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,8 +210,12 @@ pub struct PeerSnapshot {
     pub state: SessionState,
     /// When the state was entered, milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// Why the session is not up, or was last left; empty before anything happened.
-    pub why: String,
+    /// Why the session is not up; absent while it is, and before anything has happened.
+    pub why: Option<Why>,
+    /// Since when that is so, of attempts when the last one failed, milliseconds since the Unix epoch.
+    pub why_ms: u64,
+    /// Attempts that have failed since it was up, or since it was left alone.
+    pub attempts: u32,
     /// The last NOTIFICATION that we sent.
     pub last_sent_error: Option<ErrorSnapshot>,
     /// The last NOTIFICATION that the peer sent.
@@ -238,7 +242,11 @@ impl PeerSnapshot {
     /// In a line why the session is down, or what is unusual about one that is up; may be empty.
     pub fn remark(&self) -> String {
         if self.state != SessionState::Established {
-            return self.why.clone();
+            return self
+                .why
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
         }
         let mut remarks = Vec::new();
         if self.draining {

@@ -91,8 +91,8 @@ pub(crate) fn differ_in_counts_alone(
     one != other && uncounted(one) == uncounted(other)
 }
 
-fn statements(facts: &Facts, sessions: &Sessions) -> Vec<Statement<'static>> {
-    let say = |condition, failure: Option<(&'static str, String)>| {
+fn statements<'a>(facts: &'a Facts, sessions: &'a Sessions) -> Vec<Statement<'a>> {
+    let say = |condition, failure: Option<(&'a str, String)>| {
         let holds = failure.is_none();
         let (reason, message) = failure.unwrap_or((reasons::OK, String::new()));
         Statement {
@@ -112,7 +112,7 @@ fn statements(facts: &Facts, sessions: &Sessions) -> Vec<Statement<'static>> {
         _ if total == 0 => Some((reasons::NO_PEERS, "no BGPPeer names this node".to_owned())),
         None => None,
         Some(session) => Some((
-            session_reason(session.reason.as_deref()),
+            session.reason.as_deref().unwrap_or(reasons::CONNECTING),
             format!(
                 "{up} of {total} sessions are up; {} ({}): {}",
                 session.name,
@@ -177,23 +177,6 @@ fn not_accepted(findings: &[Finding]) -> Option<(&'static str, String)> {
 
 /// The kernel did not take what it was told.
 const KERNEL_REFUSED: &str = "KernelRefused";
-
-/// A condition needs a reason even before the session has one.
-const CONNECTING: &str = "Connecting";
-
-fn session_reason(reason: Option<&str>) -> &'static str {
-    let known = [
-        reasons::CONNECTION_REFUSED,
-        reasons::CONNECT_TIMEOUT,
-        reasons::HOLD_TIMER_EXPIRED,
-        reasons::NOTIFICATION_RECEIVED,
-        reasons::NOTIFICATION_SENT,
-    ];
-    known
-        .into_iter()
-        .find(|known| reason == Some(known))
-        .unwrap_or(CONNECTING)
-}
 
 #[cfg(test)]
 mod tests;

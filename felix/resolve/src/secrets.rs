@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use caracal_bgp_speaker::config;
-use caracal_crds::{Bfd, BgpPeerSpec, PasswordSource, SecretKeyRef, reasons};
+use caracal_bgp_speaker::config::{self, Lack};
+use caracal_crds::{Bfd, BgpPeerSpec, PasswordSource, SecretKeyRef};
 use k8s_openapi::api::core::v1::Secret;
 
 /// What the kernel takes as a key (`TCP_MD5SIG_MAXKEYLEN`, `TCP_AO_MAXKEYLEN`).
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Secrets<'_> {
 /// Why a key cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
-    pub(crate) reason: &'static str,
+    pub(crate) lack: Lack,
     pub(crate) message: String,
 }
 
@@ -49,7 +49,7 @@ impl Secrets<'_> {
         longest: usize,
     ) -> Result<config::Secret, Missing> {
         let SecretKeyRef { name, key } = reference;
-        let missing = |reason, message| Err(Missing { reason, message });
+        let missing = |lack, message| Err(Missing { lack, message });
         let mut candidates = self
             .objects
             .iter()
@@ -69,11 +69,11 @@ impl Secrets<'_> {
                 Some(why) => format!("Secret {name}{place} cannot be read: {why}"),
                 None => format!("there is no Secret {name}{place}"),
             };
-            return missing(reasons::MISSING_SECRET, message);
+            return missing(Lack::Secret, message);
         };
         if candidates.next().is_some() {
             return missing(
-                reasons::MISSING_SECRET,
+                Lack::Secret,
                 format!("there are several Secrets {name}, in different namespaces"),
             );
         }
@@ -88,12 +88,12 @@ impl Secrets<'_> {
                     Some(why) => format!("key {key} of Secret {name} cannot be read: {why}"),
                     None => format!("Secret {name} has no key {key}"),
                 };
-                return missing(reasons::MISSING_SECRET_KEY, message);
+                return missing(Lack::SecretKey, message);
             }
         };
         if octets.is_empty() || octets.len() > longest {
             return missing(
-                reasons::INVALID_SECRET,
+                Lack::ValidSecret,
                 format!(
                     "key {key} of Secret {name} has {} octets: there must be 1 to {longest}",
                     octets.len()
@@ -101,7 +101,7 @@ impl Secrets<'_> {
             );
         }
         config::Secret::new(octets).map_err(|error| Missing {
-            reason: reasons::INVALID_SECRET,
+            lack: Lack::ValidSecret,
             message: format!("key {key} of Secret {name}: {error}"),
         })
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use caracal_bgp_core::types::{Asn, Family, RouterId};
 use caracal_bgp_speaker::config::{
     Activation, AddPath, AddPathSend, AoAlgorithm, AoKey, AoKeyId, AoKeys, Auth, BfdConfig,
-    BgpRole, Endpoint, MaxPrefixAction, MaxPrefixes, NextHopMode, PeerAs, PeerConfig, PrivateAs,
-    Ttl,
+    BgpRole, Endpoint, Lack, MaxPrefixAction, MaxPrefixes, NextHopMode, PeerAs, PeerConfig,
+    PrivateAs, Ttl,
 };
 use caracal_crds::{BgpPeerSpec, PeerRole, RemovePrivateAs, TcpAo, TcpAoAlgorithm, reasons};
 
@@ -265,7 +265,7 @@ impl Ground<'_> {
         };
         let keys = ao.keys.iter().map(key).collect::<Result<_, Missing>>()?;
         let keys = AoKeys::new(keys).map_err(|error| Missing {
-            reason: reasons::INVALID_SPEC,
+            lack: Lack::ValidConfiguration,
             message: error.to_string(),
         })?;
         Ok(Auth::Ao(keys))
@@ -336,8 +336,18 @@ fn send_hold_time(hold_time: Duration) -> Duration {
 
 fn lacking(what: &str) -> Missing {
     Missing {
-        reason: reasons::NOT_SUPPORTED_BY_KERNEL,
+        lack: Lack::KernelSupport,
         message: format!("the kernel of this node has no {what}"),
+    }
+}
+
+fn reason(lack: Lack) -> &'static str {
+    match lack {
+        Lack::Secret => reasons::MISSING_SECRET,
+        Lack::SecretKey => reasons::MISSING_SECRET_KEY,
+        Lack::ValidSecret => reasons::INVALID_SECRET,
+        Lack::KernelSupport => reasons::NOT_SUPPORTED_BY_KERNEL,
+        Lack::ValidConfiguration => reasons::INVALID_SPEC,
     }
 }
 
@@ -354,12 +364,13 @@ impl Found<'_> {
 
     /// Says that something is missing without which the session must not run.
     pub(crate) fn hold(&mut self, activation: &mut Activation, field: &str, missing: Missing) {
-        let Missing { reason, message } = missing;
+        let Missing { lack, message } = missing;
+        let reason = reason(lack);
         let why = format!("{message} ({reason})");
         self.add(field, reason, format!("{message}: the session is held"));
         // What an operator keeps down is down anyway.
         if *activation == Activation::Run {
-            *activation = Activation::Held { why };
+            *activation = Activation::Held { lack, why };
         }
     }
 }

@@ -96,8 +96,8 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     facts.add("found by", found_by(peer));
     facts.add("ends", ends(peer));
     facts.add("state", state(peer, now_ms));
-    if !peer.why.is_empty() {
-        facts.add("why", peer.why.clone());
+    if let Some(why) = &peer.why {
+        facts.add("why", why.to_string());
     }
     for (what, error) in [
         ("last error sent", &peer.last_sent_error),

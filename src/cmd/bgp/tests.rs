@@ -12,8 +12,8 @@ use caracal_bgp_speaker::snapshot::{
     TermsSnapshot, ToldSnapshot,
 };
 use caracal_bgp_speaker::status::{
-    CounterSnapshot, Direction, EventRecord, FlapReason, HistorySnapshot, MessageCounts,
-    MessageRecord,
+    CounterSnapshot, Direction, DownReason, EventRecord, FlapReason, HistorySnapshot,
+    MessageCounts, MessageRecord, Why,
 };
 use insta::assert_snapshot;
 
@@ -42,7 +42,9 @@ fn peer(name: &str, asn: u32) -> PeerSnapshot {
         draining: false,
         state: SessionState::Active,
         since_ms: NOW - 42_000,
-        why: String::new(),
+        why: None,
+        why_ms: NOW - 42_000,
+        attempts: 0,
         last_sent_error: None,
         last_received_error: None,
         established_count: 0,
@@ -51,6 +53,11 @@ fn peer(name: &str, asn: u32) -> PeerSnapshot {
         counters: CounterSnapshot::default(),
         routes: Some(PeerRoutesSnapshot::default()),
     }
+}
+
+fn why(reason: DownReason, text: &str) -> Option<Why> {
+    let text = text.to_owned();
+    Some(Why { reason, text })
 }
 
 fn family(family: Family, received: usize, accepted: usize) -> FamilySnapshot {
@@ -70,7 +77,7 @@ fn up(name: &str) -> PeerSnapshot {
         state: SessionState::Established,
         since_ms: NOW - 76 * 60 * MINUTE,
         established_count: 2,
-        why: String::new(),
+        why: None,
         routes: Some(PeerRoutesSnapshot {
             untold: 0,
             families: vec![
@@ -107,7 +114,10 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     });
     let mut unknown = peer("unnumbered", 65_009);
     (unknown.remote, unknown.asn) = (None, None);
-    unknown.why = "eth2: no router has been heard on the link".to_owned();
+    unknown.why = why(
+        DownReason::PeerNotFound,
+        "eth2: no router has been heard on the link",
+    );
     let mut speaker = SpeakerSnapshot {
         asn: Asn(65_000),
         router_id: RouterId(1),
@@ -127,7 +137,7 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
         peers: vec![
             up("tor1"),
             PeerSnapshot {
-                why: "connection refused".to_owned(),
+                why: why(DownReason::ConnectionRefused, "connection refused"),
                 ..peer("tor2", 65_002)
             },
             stale,
@@ -258,7 +268,7 @@ fn figures_of_a_session_that_are_not_known_are_not_shown_as_none() {
 fn a_session_that_never_was_says_so() {
     let detail = PeerDetail {
         peer: PeerSnapshot {
-            why: "connection refused".to_owned(),
+            why: why(DownReason::ConnectionRefused, "connection refused"),
             interface: None,
             ..peer("tor2", 65_002)
         },

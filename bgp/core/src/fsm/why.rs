@@ -162,6 +162,8 @@ pub enum CloseWhy {
     Refused,
     /// Nobody answered.
     TimedOut,
+    /// There is no way to the peer's address, in the system's words.
+    Unreachable(String),
     /// Anything else, in the system's words.
     Other(String),
 }
@@ -173,7 +175,7 @@ impl fmt::Display for CloseWhy {
             Self::Reset => f.write_str("the peer reset the connection"),
             Self::Refused => f.write_str("connection refused"),
             Self::TimedOut => f.write_str("connection timed out"),
-            Self::Other(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::Other(text) => f.write_str(text),
         }
     }
 }

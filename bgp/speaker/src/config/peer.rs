@@ -242,9 +242,26 @@ pub enum Activation {
     /// Something that it needs is missing. It must neither dial nor accept, as it would run without
     /// protection.
     Held {
-        /// What, for people.
+        /// What.
+        lack: Lack,
+        /// The same for people.
         why: String,
     },
+}
+
+/// What a session may lack without which it must not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// What holds its key.
+    Secret,
+    /// The key in it.
+    SecretKey,
+    /// A key that can be used.
+    ValidSecret,
+    /// A kernel that can do what it asks for.
+    KernelSupport,
+    /// A configuration that makes sense.
+    ValidConfiguration,
 }
 
 /// Several paths to one prefix (RFC 7911).

@@ -12,6 +12,7 @@ use crate::net::{Keychain, Listeners, Remote};
 use crate::session::{self, Command, Reconfiguration, Setup};
 use crate::speaker::Supervisor;
 use crate::speaker::peers::Peer;
+use crate::status::{DownReason, Why};
 use crate::translate::{machine_config, rib_config};
 
 use caracal_bgp_core::types::Prefix;
@@ -116,8 +117,8 @@ impl Supervisor {
         if peer.session.is_none() {
             return self.start_peer(name);
         }
-        if let Activation::Held { why } = &now.activation {
-            return self.hold(name, why).await;
+        if let Activation::Held { lack, why } = &now.activation {
+            return self.hold(name, Why::lacks(*lack, why)).await;
         }
         // Being down is not agreed on in OPEN: it is said below.
         let as_active_now = PeerConfig {
@@ -143,7 +144,7 @@ impl Supervisor {
     }
 
     /// Ends the session of a peer that lacks something, and says what.
-    async fn hold(&mut self, name: &PeerName, why: &str) {
+    async fn hold(&mut self, name: &PeerName, why: Why) {
         let session = self
             .peers
             .get_mut(name)
@@ -152,8 +153,7 @@ impl Supervisor {
             let _ = commands.send(Command::Stop(Admin::Deconfigure)).await;
             let _ = task.await;
         }
-        let why = why.to_owned();
-        self.board.open(name).update(|status| status.why = why);
+        self.board.open(name).stays_down(why);
     }
 
     /// Starts the session of a peer, if everything that it needs is there; else says what is not.
@@ -170,7 +170,7 @@ impl Supervisor {
             Ok(remote) => remote,
             Err(why) => {
                 tracing::info!(peer = %name, reason = %why, "session not started");
-                return board.update(|status| status.why = why);
+                return board.stays_down(why);
             }
         };
         let setup = Setup {
@@ -211,10 +211,10 @@ impl Supervisor {
     /// Where the peer is.
     ///
     /// # Errors
-    /// Why there can be no session, for people.
-    fn endpoint(&self, peer: &Peer) -> Result<std::net::SocketAddr, String> {
-        if let Activation::Held { why } = &peer.config.activation {
-            return Err(why.clone());
+    /// Why there can be no session.
+    fn endpoint(&self, peer: &Peer) -> Result<std::net::SocketAddr, Why> {
+        if let Activation::Held { lack, why } = &peer.config.activation {
+            return Err(Why::lacks(*lack, why));
         }
         match &peer.config.remote {
             Endpoint::Address(address) => Ok(*address),
@@ -222,7 +222,10 @@ impl Supervisor {
                 let found = self.links.neighbor(name, *port);
                 found.ok_or_else(|| self.links.describe(name))
             }
-            Endpoint::Range { .. } => Err("a range has no session itself".to_owned()),
+            Endpoint::Range { .. } => Err(Why {
+                reason: DownReason::PeerNotFound,
+                text: "a range has no session itself".to_owned(),
+            }),
         }
     }
 

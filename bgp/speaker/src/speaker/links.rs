@@ -12,6 +12,7 @@ use crate::config::{Endpoint, PeerConfig, PeerName};
 use crate::net::{Discovery, InterfaceTable, Interfaces, LinkReport, LinkState, Source};
 use crate::session::Command;
 use crate::speaker::Supervisor;
+use crate::status::{DownReason, Why};
 
 /// The links of this machine.
 pub(super) struct Links {
@@ -56,15 +57,30 @@ impl Links {
         }
     }
 
-    /// Why the peer of an interface has not been found, for people.
-    pub(super) fn describe(&self, interface: &str) -> String {
-        match self.found.get(interface) {
-            None => format!("nothing is known of interface {interface} yet"),
-            Some(report) => match &report.trouble {
-                Some(trouble) => format!("{interface}: {}; {trouble}", report.state),
-                None => format!("{interface}: {}", report.state),
-            },
-        }
+    /// Why the peer of an interface has not been found.
+    pub(super) fn describe(&self, interface: &str) -> Why {
+        let Some(report) = self.found.get(interface) else {
+            return Why {
+                reason: DownReason::PeerNotFound,
+                text: format!("nothing is known of interface {interface} yet"),
+            };
+        };
+        let reason = match report.state {
+            LinkState::Down(_) if report.ifindex.is_some_and(|it| self.is_dead(it)) => {
+                DownReason::LinkDown
+            }
+            LinkState::Absent | LinkState::Down(_) | LinkState::Failed(_) => {
+                DownReason::InterfaceNotReady
+            }
+            // Who has been found is not asked about.
+            LinkState::Silent | LinkState::Neighbor { .. } => DownReason::PeerNotFound,
+            LinkState::Several(_) => DownReason::SeveralPeers,
+        };
+        let text = match &report.trouble {
+            Some(trouble) => format!("{interface}: {}; {trouble}", report.state),
+            None => format!("{interface}: {}", report.state),
+        };
+        Why { reason, text }
     }
 
     /// The name of the interface of this index, where unnumbered peers are looked for on it.
@@ -249,7 +265,7 @@ impl Supervisor {
             (None, Some(_)) => {}
             (None, None) => {
                 let why = self.links.describe(interface);
-                self.board.open(name).update(|status| status.why = why);
+                self.board.open(name).stays_down(why);
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::snapshot::{
     Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
     UpdateToFibSnapshot,
 };
-use crate::status::{Direction, FlapReason};
+use crate::status::{Direction, DownReason, FlapReason, Why};
 
 /// Addresses that no other test of this process uses; the port keeps processes apart.
 struct Lab {
@@ -474,13 +474,20 @@ async fn a_refused_dial_is_told_as_refused_before_and_after_a_session() {
     let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
     lab.link(&mut a, &mut b);
     let a = start(a).await;
-    let told = |peer: &PeerSnapshot| !peer.why.is_empty();
+    let told = |peer: &PeerSnapshot| peer.why.is_some();
     let seen = until("a reason", || peer(&a, 2), told).await;
-    assert_eq!(seen.why, "connection refused");
+    let refused = Why {
+        reason: DownReason::ConnectionRefused,
+        text: "connection refused".to_owned(),
+    };
+    assert_eq!(seen.why.as_ref(), Some(&refused));
+    let more = |peer: &PeerSnapshot| peer.attempts > seen.attempts && peer.why_ms > seen.why_ms;
+    until("another attempt", || peer(&a, 2), more).await;
     let b = start(b).await;
-    established(&a, 2).await;
+    let up = established(&a, 2).await;
+    assert_eq!((up.why, up.attempts), (None, 0));
     b.shutdown(How::GracefulRestart).await;
-    let refused = |peer: &PeerSnapshot| peer.why == "connection refused";
+    let refused = |peer: &PeerSnapshot| peer.why.as_ref() == Some(&refused);
     until(
         "the dial after the session refused",
         || peer(&a, 2),

@@ -14,12 +14,20 @@ use crate::net::Interface;
 use crate::snapshot::{BfdSnapshot, ErrorSnapshot, SessionState};
 use crate::status::counters::{Counters, Direction};
 use crate::status::history::{EventNote, History, HistorySnapshot, MessageNote};
+use crate::status::why::Why;
 
 /// Every peer; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
     peers: Arc<Mutex<BTreeMap<PeerName, Arc<PeerBoard>>>>,
     changes: Arc<watch::Sender<u64>>,
+}
+
+/// Whether a reason is another one than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    News,
+    Before,
 }
 
 /// One peer.
@@ -36,7 +44,12 @@ pub(crate) struct PeerBoard {
 pub(crate) struct Status {
     pub(crate) state: SessionState,
     pub(crate) since_ms: u64,
-    pub(crate) why: String,
+    /// Why there is no session; nothing while there is one, or before anything has happened.
+    pub(crate) why: Option<Why>,
+    /// Since when that is so; of attempts, when the last one failed.
+    pub(crate) why_ms: u64,
+    /// Attempts that have failed since there was a session, or since the peer was left alone.
+    pub(crate) attempts: u32,
     pub(crate) last_sent_error: Option<ErrorSnapshot>,
     pub(crate) last_received_error: Option<ErrorSnapshot>,
     pub(crate) established_count: u64,
@@ -56,7 +69,9 @@ impl Default for Status {
         Self {
             state: SessionState::Idle,
             since_ms: now_ms(),
-            why: String::new(),
+            why: None,
+            why_ms: 0,
+            attempts: 0,
             last_sent_error: None,
             last_received_error: None,
             established_count: 0,
@@ -116,10 +131,61 @@ impl Board {
     }
 }
 
+impl Status {
+    /// A session has ended because of `why`.
+    pub(crate) fn ended(&mut self, why: Why) {
+        self.say(why, 0);
+    }
+
+    fn stays_down(&mut self, why: Why) -> Said {
+        if self.attempts == 0 && self.why.as_ref() == Some(&why) {
+            return Said::Before;
+        }
+        self.say(why, 0);
+        Said::News
+    }
+
+    fn attempt_failed(&mut self, why: Why) -> Said {
+        let news = self.why.as_ref() != Some(&why);
+        self.say(why, self.attempts.saturating_add(1));
+        if news { Said::News } else { Said::Before }
+    }
+
+    fn say(&mut self, why: Why, attempts: u32) {
+        (self.why, self.why_ms, self.attempts) = (Some(why), now_ms(), attempts);
+    }
+
+    /// No reason is known for there being no session.
+    pub(crate) fn forget_why(&mut self) {
+        (self.why, self.attempts) = (None, 0);
+    }
+}
+
 impl PeerBoard {
     /// Changes the status and tells watchers.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut lock(&self.status));
+        self.tell_watchers();
+    }
+
+    /// There is no session and nothing is tried, because of `why`.
+    pub(crate) fn stays_down(&self, why: Why) {
+        let said = lock(&self.status).stays_down(why);
+        if said == Said::News {
+            self.tell_watchers();
+        }
+    }
+
+    /// An attempt at a session has failed. Watchers need not hear of one that failed like the last.
+    pub(crate) fn attempt_failed(&self, why: Why) -> Said {
+        let said = lock(&self.status).attempt_failed(why);
+        if said == Said::News {
+            self.tell_watchers();
+        }
+        said
+    }
+
+    fn tell_watchers(&self) {
         self.changes.send_modify(|revision| *revision += 1);
     }
 

@@ -46,6 +46,8 @@ impl Board {
             state: status.state,
             since_ms: status.since_ms,
             why: status.why,
+            why_ms: status.why_ms,
+            attempts: status.attempts,
             last_sent_error: status.last_sent_error,
             last_received_error: status.last_received_error,
             established_count: status.established_count,

@@ -9,6 +9,7 @@ use caracal_bgp_core::types::{Family as BgpFamily, Prefix};
 use caracal_bgp_speaker::config::PeerName;
 use caracal_bgp_speaker::handle::{ErrorSnapshot, PeerSnapshot, SessionState as Speaking};
 use caracal_bgp_speaker::snapshot::{FamilySnapshot, RejectedSnapshot};
+use caracal_bgp_speaker::status::DownReason;
 use caracal_crds::{
     ErrorDirection, Family, NodeNetworkStatusStatus, PrefixCounts, RejectedRoutes, SessionError,
     SessionState, SessionStatus, Time, reasons,
@@ -106,7 +107,7 @@ fn session(peer: &PeerSnapshot, said: Option<&SessionStatus>) -> SessionStatus {
         since: said
             .and_then(|said| said.since.clone())
             .or_else(|| time(peer.since_ms)),
-        reason: (!up).then(|| reason(peer)).flatten().map(str::to_owned),
+        reason: (!up).then(|| reason(peer).to_owned()),
         message: (!remark.is_empty()).then(|| words(&remark)),
         last_error: last_error(peer, said.and_then(|said| said.last_error.as_ref())),
         families: peer
@@ -163,20 +164,39 @@ fn last_error(peer: &PeerSnapshot, said: Option<&SessionError>) -> Option<Sessio
     Some(said.filter(is_alike).cloned().unwrap_or(last))
 }
 
-fn reason(peer: &PeerSnapshot) -> Option<&'static str> {
-    let why = peer.why.to_lowercase();
-    if why.contains("refused") {
-        Some(reasons::CONNECTION_REFUSED)
-    } else if why.contains("timed out") || why.contains("unreachable") {
-        Some(reasons::CONNECT_TIMEOUT)
-    } else if why.contains("hold timer") {
-        Some(reasons::HOLD_TIMER_EXPIRED)
-    } else if peer.last_received_error.is_some() {
-        Some(reasons::NOTIFICATION_RECEIVED)
-    } else if peer.last_sent_error.is_some() {
-        Some(reasons::NOTIFICATION_SENT)
-    } else {
-        None
+fn reason(peer: &PeerSnapshot) -> &'static str {
+    let Some(why) = &peer.why else {
+        return reasons::CONNECTING;
+    };
+    match why.reason {
+        DownReason::AdminDown => reasons::ADMIN_DOWN,
+        DownReason::Cleared => reasons::CLEARED,
+        DownReason::Reconfigured => reasons::RECONFIGURED,
+        DownReason::Deconfigured => reasons::DECONFIGURED,
+        DownReason::Restarting => reasons::RESTARTING,
+        DownReason::MissingSecret => reasons::MISSING_SECRET,
+        DownReason::MissingSecretKey => reasons::MISSING_SECRET_KEY,
+        DownReason::InvalidSecret => reasons::INVALID_SECRET,
+        DownReason::NotSupportedByKernel => reasons::NOT_SUPPORTED_BY_KERNEL,
+        DownReason::InvalidSpec => reasons::INVALID_SPEC,
+        DownReason::InterfaceNotReady => reasons::INTERFACE_NOT_READY,
+        DownReason::PeerNotFound => reasons::PEER_NOT_FOUND,
+        DownReason::SeveralPeers => reasons::SEVERAL_PEERS,
+        DownReason::LinkDown => reasons::LINK_DOWN,
+        DownReason::BfdDown => reasons::BFD_DOWN,
+        DownReason::AwaitsPath => reasons::AWAITS_PATH,
+        DownReason::HoldTimerExpired => reasons::HOLD_TIMER_EXPIRED,
+        DownReason::SendHoldTimerExpired => reasons::SEND_HOLD_TIMER_EXPIRED,
+        DownReason::NotificationReceived => reasons::NOTIFICATION_RECEIVED,
+        DownReason::NotificationSent => reasons::NOTIFICATION_SENT,
+        DownReason::ConnectionRefused => reasons::CONNECTION_REFUSED,
+        DownReason::ConnectTimeout => reasons::CONNECT_TIMEOUT,
+        DownReason::Unreachable => reasons::UNREACHABLE,
+        DownReason::ConnectionClosed => reasons::CONNECTION_CLOSED,
+        DownReason::ConnectionFailed => reasons::CONNECTION_FAILED,
+        DownReason::PeerRestarted => reasons::PEER_RESTARTED,
+        DownReason::CollisionLost => reasons::COLLISION_LOST,
+        DownReason::PrefixLimitExceeded => reasons::PREFIX_LIMIT_EXCEEDED,
     }
 }
 

@@ -5,13 +5,13 @@ use caracal_bgp_speaker::handle::{ErrorSnapshot, PeerSnapshot, SessionState as S
 use caracal_bgp_speaker::snapshot::{
     FamilySnapshot, FibCountSnapshot, PeerRoutesSnapshot, RejectedSnapshot, RibSnapshot,
 };
-use caracal_bgp_speaker::status::CounterSnapshot;
+use caracal_bgp_speaker::status::{CounterSnapshot, DownReason, Why};
 use caracal_crds::{ErrorDirection, PrefixCounts, SessionError, SessionStatus};
 use caracal_resolve::ObjectRef;
 
 use super::*;
 
-fn peer(state: Speaking, since_ms: u64, why: &str) -> PeerSnapshot {
+fn peer(state: Speaking, since_ms: u64, why: Option<Why>) -> PeerSnapshot {
     PeerSnapshot {
         name: "tor-1".into(),
         description: String::new(),
@@ -29,7 +29,9 @@ fn peer(state: Speaking, since_ms: u64, why: &str) -> PeerSnapshot {
         draining: false,
         state,
         since_ms,
-        why: why.into(),
+        why,
+        why_ms: since_ms,
+        attempts: 0,
         last_sent_error: None,
         last_received_error: None,
         established_count: 0,
@@ -38,6 +40,15 @@ fn peer(state: Speaking, since_ms: u64, why: &str) -> PeerSnapshot {
         counters: CounterSnapshot::default(),
         routes: None,
     }
+}
+
+fn why(reason: DownReason, text: &str) -> Option<Why> {
+    let text = text.to_owned();
+    Some(Why { reason, text })
+}
+
+fn refused() -> Option<Why> {
+    why(DownReason::ConnectionRefused, "connection refused")
 }
 
 fn error(at_ms: u64, text: &str) -> Option<ErrorSnapshot> {
@@ -119,7 +130,7 @@ fn first(peer: PeerSnapshot) -> NodeNetworkStatusStatus {
 fn what_a_busy_rib_did_not_count_is_as_it_was() {
     let known = PeerSnapshot {
         routes: routes(vec![family(BgpFamily::Ipv6Unicast, 3, 2)]),
-        ..peer(Speaking::Established, 1, "")
+        ..peer(Speaking::Established, 1, None)
     };
     let mut speaker = speaker(vec![known.clone()]);
     let mut counted = Account::default().followed_by(speaker.clone());
@@ -137,7 +148,7 @@ fn what_a_busy_rib_did_not_count_is_as_it_was() {
 fn rejected_routes_are_forgotten_when_there_are_none() {
     let told = |received, accepted| {
         let routes = routes(vec![family(BgpFamily::Ipv4Unicast, received, accepted)]);
-        let up = peer(Speaking::Established, 1, "");
+        let up = peer(Speaking::Established, 1, None);
         speaker(vec![PeerSnapshot { routes, ..up }])
     };
     let mut account = Account::default().followed_by(told(5, 4));
@@ -156,13 +167,16 @@ fn at_ms(ms: i64) -> Timestamp {
 
 #[test]
 fn a_dialling_peer_is_one_state_and_writes_once() {
-    let refused = "connection refused";
     let first = summarise(
-        &facts(peer(Speaking::Connect, 1, refused)),
+        &facts(peer(Speaking::Connect, 1, refused())),
         &NodeNetworkStatusStatus::default(),
         at(1),
     );
-    let second = summarise(&facts(peer(Speaking::Active, 2, refused)), &first, at(2));
+    let again = PeerSnapshot {
+        attempts: 7,
+        ..peer(Speaking::Active, 2, refused())
+    };
+    let second = summarise(&facts(again), &first, at(2));
     assert_eq!(first, second);
     assert_eq!(first.sessions[0].since, Some(Time(at_ms(1))));
     assert_eq!(first.sessions_established.as_deref(), Some("0/1"));
@@ -179,11 +193,196 @@ fn a_dialling_peer_is_one_state_and_writes_once() {
     );
 }
 
+fn kebab(camel: &str) -> String {
+    let mut word = String::new();
+    for letter in camel.chars() {
+        if letter.is_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.extend(letter.to_lowercase());
+    }
+    word
+}
+
+#[test]
+fn the_reason_of_a_session_is_what_ended_it_and_not_what_was_said_once() {
+    let cleared = error(1, "cease: administrative reset");
+    let said = |reason, text| {
+        let down = PeerSnapshot {
+            last_received_error: cleared.clone(),
+            last_sent_error: cleared.clone(),
+            ..peer(Speaking::Idle, 5, why(reason, text))
+        };
+        let status = first(down);
+        let mut all = status.conditions.into_iter();
+        let condition = all.find(|it| it.type_ == conditions::SESSIONS_ESTABLISHED);
+        let reason = status.sessions[0].reason.clone().unwrap();
+        assert_eq!(condition.unwrap().reason, reason);
+        assert_eq!(status.sessions[0].message.as_deref(), Some(text));
+        reason
+    };
+    let shutdown =
+        "the peer sent cease: administrative shutdown (\"refused; hold timer timed out\")";
+    let documented = include_str!("../../../../docs/operating-bgp.md");
+    for (reason, text, expected) in [
+        (
+            DownReason::AdminDown,
+            "administratively down",
+            reasons::ADMIN_DOWN,
+        ),
+        (
+            DownReason::Cleared,
+            "cleared by an operator",
+            reasons::CLEARED,
+        ),
+        (DownReason::Reconfigured, "changed", reasons::RECONFIGURED),
+        (
+            DownReason::Deconfigured,
+            "peer removed",
+            reasons::DECONFIGURED,
+        ),
+        (
+            DownReason::Restarting,
+            "this speaker restarts",
+            reasons::RESTARTING,
+        ),
+        (
+            DownReason::MissingSecret,
+            "no Secret",
+            reasons::MISSING_SECRET,
+        ),
+        (
+            DownReason::MissingSecretKey,
+            "no key",
+            reasons::MISSING_SECRET_KEY,
+        ),
+        (
+            DownReason::InvalidSecret,
+            "it is empty",
+            reasons::INVALID_SECRET,
+        ),
+        (
+            DownReason::NotSupportedByKernel,
+            "the kernel has no TCP-AO",
+            reasons::NOT_SUPPORTED_BY_KERNEL,
+        ),
+        (
+            DownReason::InvalidSpec,
+            "two keys are one",
+            reasons::INVALID_SPEC,
+        ),
+        (
+            DownReason::InterfaceNotReady,
+            "eth2: there is no such interface",
+            reasons::INTERFACE_NOT_READY,
+        ),
+        (
+            DownReason::PeerNotFound,
+            "eth2: nobody",
+            reasons::PEER_NOT_FOUND,
+        ),
+        (
+            DownReason::SeveralPeers,
+            "eth2: several",
+            reasons::SEVERAL_PEERS,
+        ),
+        (
+            DownReason::LinkDown,
+            "path down: link down",
+            reasons::LINK_DOWN,
+        ),
+        (
+            DownReason::BfdDown,
+            "path down: BFD down",
+            reasons::BFD_DOWN,
+        ),
+        (
+            DownReason::AwaitsPath,
+            "waiting until BFD",
+            reasons::AWAITS_PATH,
+        ),
+        (
+            DownReason::HoldTimerExpired,
+            "hold timer expired",
+            reasons::HOLD_TIMER_EXPIRED,
+        ),
+        (
+            DownReason::SendHoldTimerExpired,
+            "send hold timer expired",
+            reasons::SEND_HOLD_TIMER_EXPIRED,
+        ),
+        (
+            DownReason::NotificationReceived,
+            shutdown,
+            reasons::NOTIFICATION_RECEIVED,
+        ),
+        (
+            DownReason::NotificationSent,
+            "we sent OPEN error: bad peer AS",
+            reasons::NOTIFICATION_SENT,
+        ),
+        (
+            DownReason::ConnectionRefused,
+            "connection refused",
+            reasons::CONNECTION_REFUSED,
+        ),
+        (
+            DownReason::ConnectTimeout,
+            "timed out",
+            reasons::CONNECT_TIMEOUT,
+        ),
+        (
+            DownReason::Unreachable,
+            "No route to host",
+            reasons::UNREACHABLE,
+        ),
+        (
+            DownReason::ConnectionClosed,
+            "the peer closed the connection",
+            reasons::CONNECTION_CLOSED,
+        ),
+        (
+            DownReason::ConnectionFailed,
+            "Cannot assign requested address",
+            reasons::CONNECTION_FAILED,
+        ),
+        (
+            DownReason::PeerRestarted,
+            "it restarted",
+            reasons::PEER_RESTARTED,
+        ),
+        (DownReason::CollisionLost, "lost", reasons::COLLISION_LOST),
+        (
+            DownReason::PrefixLimitExceeded,
+            "the peer sent more than 5 prefixes",
+            reasons::PREFIX_LIMIT_EXCEEDED,
+        ),
+    ] {
+        assert_eq!(said(reason, text), expected, "{text}");
+        // One word, here and in the speaker's JSON.
+        let word = serde_json::to_value(reason).unwrap();
+        assert_eq!(word.as_str(), Some(&*kebab(expected)));
+        assert!(documented.contains(&format!("`{expected}`")), "{expected}");
+    }
+    let nothing = first(PeerSnapshot {
+        last_received_error: cleared.clone(),
+        ..peer(Speaking::Connect, 5, None)
+    });
+    assert_eq!(
+        nothing.sessions[0].reason.as_deref(),
+        Some(reasons::CONNECTING)
+    );
+}
+
 #[test]
 fn a_peer_that_refuses_each_attempt_alike_writes_once() {
     let refused = |at_ms, text| PeerSnapshot {
         last_received_error: error(at_ms, text),
-        ..peer(Speaking::Active, at_ms, "the peer sent it")
+        ..peer(
+            Speaking::Active,
+            at_ms,
+            why(DownReason::NotificationReceived, "the peer sent it"),
+        )
     };
     let bad_as = "OPEN error: bad peer AS";
     let first = first(refused(1000, bad_as));
@@ -203,7 +402,7 @@ fn a_peer_that_refuses_each_attempt_alike_writes_once() {
     // The same after a session was up is another one.
     let up = PeerSnapshot {
         last_received_error: error(1000, bad_as),
-        ..peer(Speaking::Established, 2000, "")
+        ..peer(Speaking::Established, 2000, None)
     };
     let up = after(&first, up);
     let again = after(&up, refused(9000, bad_as));
@@ -223,7 +422,7 @@ fn a_session_has_counts_of_all_families_and_the_later_error_and_says_what_is_unu
             family(BgpFamily::Ipv4Unicast, 14, 12),
             family(BgpFamily::Ipv6Unicast, 3, 3),
         ]),
-        ..peer(Speaking::Established, 5000, "")
+        ..peer(Speaking::Established, 5000, None)
     };
     let mut facts = facts(up);
     facts.account.rejected.push(rejected(2));
@@ -251,7 +450,7 @@ fn routes_that_come_and_go_are_counts_and_all_else_is_not() {
     type Change = fn(&mut NodeNetworkStatusStatus);
     let up = PeerSnapshot {
         routes: routes(vec![family(BgpFamily::Ipv4Unicast, 1, 1)]),
-        ..peer(Speaking::Established, 1, "")
+        ..peer(Speaking::Established, 1, None)
     };
     let said = first(up);
     let cases: [(&str, Change, bool); 8] = [
@@ -310,13 +509,17 @@ fn a_status_is_bounded_however_much_there_is_to_say() {
     let talkative = |index: usize, state| PeerSnapshot {
         name: format!("{index:04}{}", "n".repeat(500)),
         last_sent_error: error(1, &"ü".repeat(2000)),
-        ..peer(state, 1, &"\"".repeat(2000))
+        ..peer(
+            state,
+            1,
+            why(DownReason::NotificationReceived, &"\"".repeat(2000)),
+        )
     };
     let peers = (0..5000).map(|index| match index % 100 {
         99 => talkative(index, Speaking::Active),
         _ => talkative(index, Speaking::Established),
     });
-    let mut facts = facts(peer(Speaking::Active, 1, ""));
+    let mut facts = facts(peer(Speaking::Active, 1, None));
     facts.account.speaker = Some(speaker(peers.collect()));
     facts.account.rejected = (0..1000)
         .map(|index| {
@@ -348,7 +551,7 @@ fn a_status_is_bounded_however_much_there_is_to_say() {
 
     let peers = (0..1024).map(|index| PeerSnapshot {
         name: format!("mesh:node-{index:04}"),
-        ..peer(Speaking::Active, 1, "connection refused")
+        ..peer(Speaking::Active, 1, refused())
     });
     facts.account.speaker = Some(speaker(peers.collect()));
     let status = summarise(&facts, &NodeNetworkStatusStatus::default(), at(1));
@@ -402,11 +605,11 @@ fn what_the_resources_ask_and_nobody_does_is_a_condition_with_its_reason() {
 #[test]
 fn conditions_flip_with_their_time() {
     let down = summarise(
-        &facts(peer(Speaking::Active, 1, "")),
+        &facts(peer(Speaking::Active, 1, None)),
         &NodeNetworkStatusStatus::default(),
         at(1),
     );
-    let up = summarise(&facts(peer(Speaking::Established, 5, "")), &down, at(9));
+    let up = summarise(&facts(peer(Speaking::Established, 5, None)), &down, at(9));
     assert!(conditions::holds(
         &up.conditions,
         conditions::SESSIONS_ESTABLISHED

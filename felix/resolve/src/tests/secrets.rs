@@ -72,7 +72,7 @@ fn a_session_without_its_key_is_held_and_says_why() {
         assert_eq!(reasons_of(&resolved), [expected]);
         let session = peer(&resolved, "p");
         assert_eq!(session.authentication, Auth::None);
-        let Activation::Held { why } = &session.activation else {
+        let Activation::Held { why, .. } = &session.activation else {
             panic!("{:?}", session.activation);
         };
         assert!(why.ends_with(&format!("({reason})")), "{why}");

@@ -77,7 +77,7 @@ fn each_field_costs_what_its_meaning_asks_and_no_more() {
         ),
         (
             "activation",
-            |p| p.activation = Activation::Held { why: "x".into() },
+            |p| p.activation = held("x"),
             Change::NEW_SESSION,
         ),
         (
@@ -283,13 +283,20 @@ fn a_range_that_grows_leaves_its_sessions_alone() {
     assert_eq!(change, Change::LIVE);
 }
 
+fn held(why: &str) -> Activation {
+    Activation::Held {
+        lack: crate::config::Lack::Secret,
+        why: why.into(),
+    }
+}
+
 #[test]
 fn what_is_down_stays_down_for_another_reason_at_no_cost() {
     let with = |activation| PeerConfig {
         activation,
         ..peer()
     };
-    let held = with(Activation::Held { why: "a".into() });
+    let held = with(held("a"));
     let down = with(Activation::Down {
         message: "b".into(),
     });

@@ -1,7 +1,7 @@
 //! Another configuration, and what operators ask for, under living sessions.
 
 use super::*;
-use crate::config::{Activation, MaxPrefixAction, MaxPrefixes};
+use crate::config::{Activation, Lack, MaxPrefixAction, MaxPrefixes};
 use crate::handle::Clear;
 
 /// Two speakers with a session: the first one's configuration and handle, and the second's handle.
@@ -93,30 +93,69 @@ async fn an_operator_takes_a_peer_down_with_a_word_and_brings_it_up_again() {
     until("the word at the peer", || peer(&b, 1), down).await;
     let idle = |peer: &PeerSnapshot| peer.state == SessionState::Idle;
     let seen = until("down", || peer(&a, 2), idle).await;
-    assert!(seen.why.contains("administratively down"), "{}", seen.why);
+    let why = Why {
+        reason: DownReason::AdminDown,
+        text: "administratively down (\"fibre works until noon\")".to_owned(),
+    };
+    assert_eq!(seen.why, Some(why));
     config.peers.get_mut(&name(2)).unwrap().activation = Activation::Run;
     a.apply(config).await.unwrap();
     reachable(&b, own(1, Family::Ipv6Unicast)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_nobody_tries_says_so_and_not_how_the_last_attempt_failed() {
+    let lab = Lab::new();
+    let (mut config, mut nobody) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut config, &mut nobody);
+    let a = start(config.clone()).await;
+    let because = |reason| {
+        move |peer: &PeerSnapshot| peer.why.as_ref().is_some_and(|why| why.reason == reason)
+    };
+    let refused = because(DownReason::ConnectionRefused);
+    until("an attempt", || peer(&a, 2), refused).await;
+    let message = "not yet".to_owned();
+    config.peers.get_mut(&name(2)).unwrap().activation = Activation::Down { message };
+    a.apply(config.clone()).await.unwrap();
+    let idle = because(DownReason::AdminDown);
+    let seen = until("left alone", || peer(&a, 2), idle).await;
+    assert_eq!((seen.state, seen.attempts), (SessionState::Idle, 0));
+    config.peers.get_mut(&name(2)).unwrap().activation = Activation::Run;
+    a.apply(config).await.unwrap();
+    until("an attempt again", || peer(&a, 2), refused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_lacks_something_neither_dials_nor_is_heard_until_it_is_there() {
-    let why = "there is no Secret bgp";
+    let held = Activation::Held {
+        lack: Lack::Secret,
+        why: "there is no Secret bgp".into(),
+    };
     let (mut config, a, _b) = pair(|config| {
         let peer = config.peers.get_mut(&name(2)).unwrap();
-        peer.activation = Activation::Held { why: why.into() };
+        peer.activation = held.clone();
     })
     .await;
+    let why = Why {
+        reason: DownReason::MissingSecret,
+        text: "there is no Secret bgp".to_owned(),
+    };
+    let is_held = |seen: &PeerSnapshot| {
+        assert_eq!(seen.state, SessionState::Idle);
+        assert_eq!(seen.why.as_ref(), Some(&why));
+    };
     let seen = peer(&a, 2).await;
-    assert_eq!((seen.state, &*seen.why), (SessionState::Idle, why));
+    is_held(&seen);
+    // Whatever else changes, it is held since then.
+    config.peers.get_mut(&name(2)).unwrap().description = "the other one".into();
+    a.apply(config.clone()).await.unwrap();
+    assert_eq!(peer(&a, 2).await.why_ms, seen.why_ms);
     config.peers.get_mut(&name(2)).unwrap().activation = Activation::Run;
     a.apply(config.clone()).await.unwrap();
     established(&a, 2).await;
-    let held = Activation::Held { why: why.into() };
     config.peers.get_mut(&name(2)).unwrap().activation = held;
     a.apply(config).await.unwrap();
-    let seen = peer(&a, 2).await;
-    assert_eq!((seen.state, &*seen.why), (SessionState::Idle, why));
+    is_held(&peer(&a, 2).await);
     // What it told goes with it.
     gone(&a, own(2, Family::Ipv4Unicast)).await;
 }
@@ -140,8 +179,13 @@ async fn too_many_prefixes_end_the_session_until_the_restart_time_or_the_limit_a
     config.peers.get_mut(&name(2)).unwrap().max_prefixes =
         [(family, limit(0, Some(Duration::from_secs(1))))].into();
     a.apply(config.clone()).await.unwrap();
-    let ended = |peer: &PeerSnapshot| peer.why.contains("sent more than 0");
-    until("the end of the session", || peer(&a, 2), ended).await;
+    let ended = |peer: &PeerSnapshot| {
+        let why = peer.why.as_ref();
+        why.is_some_and(|why| why.reason == DownReason::PrefixLimitExceeded)
+    };
+    let seen = until("the end of the session", || peer(&a, 2), ended).await;
+    let text = seen.why.unwrap().text;
+    assert!(text.contains("sent more than 0"), "{text}");
     let seen = until("another chance", || peer(&a, 2), again).await;
     let sent = &seen.last_sent_error.unwrap().text;
     assert!(sent.contains("maximum number of prefixes"), "{sent}");
