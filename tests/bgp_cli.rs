@@ -164,7 +164,7 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
 
     let own = ["10.1.0.0/24".to_owned()];
     bench.start("a", &transit_speaker(65_001, "10.0.0.10", B, &own));
-    let down = bench.until("a", "peers", &["connection refused"]);
+    let down = bench.until("a", "peers", &["connection refused (", " tries)"]);
     assert!(down.contains("0 of 1 session established"), "{down}");
     bench.as_documented("peers", 0);
 

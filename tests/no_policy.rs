@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use caracal_lab::process::until;
 use common::is_root;
-use common::net::Net;
+use common::net::{Net, caracal};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,13 +94,22 @@ fn told_all(net: &Net, host: &str) -> Result<Value, String> {
     all.then(|| family.clone()).ok_or(answer.to_string())
 }
 
+/// The screen of a host's sessions.
+fn peers(net: &Net, host: &str) -> String {
+    let folder = net.folder(host);
+    let run_dir = folder.to_str().unwrap();
+    let program = caracal();
+    let program = program.to_str().unwrap();
+    net.output(host, program, &["bgp", "peers", "--run-dir", run_dir])
+}
+
 struct Case {
     name: &'static str,
     more: &'static str,
     peer: &'static str,
     objects: String,
     exchanges: bool,
-    /// `NoPolicy` is among the findings.
+    /// `NoPolicy` is among the findings, and `caracal bgp peers` says so.
     says_so: bool,
 }
 
@@ -197,6 +206,9 @@ fn an_external_peer_without_a_policy_exchanges_nothing_and_says_so() {
             assert!(kernel("left", THEIRS).is_err(), "{name}");
             assert!(kernel("right", OURS).is_err(), "{name}");
         }
+        let screen = peers(&net, "left");
+        let expected = "no policy for ipv4-unicast: nothing is taken or told (RFC 8212)";
+        assert_eq!(screen.contains(expected), case.says_so, "{name}: {screen}");
         let log = net.log("left");
         assert_eq!(log.contains("NoPolicy"), case.says_so, "{name}: {log}");
     }

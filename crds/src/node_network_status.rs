@@ -127,7 +127,8 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 
-    /// Why it is not established: one of [`crate::reasons`].
+    /// Why it is not established: one of [`crate::reasons`]. Of one that is, `NoPolicy` where nothing is
+    /// taken or nothing told for want of a policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,

@@ -13,7 +13,7 @@ use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
 pub use route::{Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot};
 
-use crate::status::{CounterSnapshot, HistogramSnapshot, Why};
+use crate::status::{CounterSnapshot, Direction, HistogramSnapshot, Why};
 
 /// The whole speaker at one moment, without its routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +226,14 @@ pub struct PeerSnapshot {
     pub terms: Option<TermsSnapshot>,
     /// What BFD says of the path, once it has said anything.
     pub bfd: Option<BfdSnapshot>,
+    /// What is wrong with the link that leads to it, while no session is up, for people.
+    pub link_trouble: Option<String>,
+    /// Families of which nothing is taken, as nobody has configured a policy (RFC 8212).
+    #[serde(with = "texts")]
+    pub no_import_policy: Vec<Family>,
+    /// Families of which nothing is told, as nobody has configured a policy (RFC 8212).
+    #[serde(with = "texts")]
+    pub no_export_policy: Vec<Family>,
     /// Messages, errors and flaps since start.
     pub counters: CounterSnapshot,
     /// How its routes stand; absent when the RIB was too busy to say.
@@ -242,13 +250,10 @@ impl PeerSnapshot {
     /// In a line why the session is down, or what is unusual about one that is up; may be empty.
     pub fn remark(&self) -> String {
         if self.state != SessionState::Established {
-            return self
-                .why
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let why = self.why.as_ref().map(ToString::to_string);
+            return self.with_link_trouble(why.unwrap_or_default());
         }
-        let mut remarks = Vec::new();
+        let mut remarks: Vec<String> = self.without_policy().into_iter().collect();
         if self.draining {
             remarks.push("draining".to_owned());
         }
@@ -261,6 +266,49 @@ impl PeerSnapshot {
             remarks.push(format!("BFD {}: {}", bfd.state, bfd.reason));
         }
         remarks.join(", ")
+    }
+
+    /// `why` and, where there is something, what is wrong with the link.
+    pub fn with_link_trouble(&self, why: String) -> String {
+        match &self.link_trouble {
+            Some(link) if why.is_empty() => link.clone(),
+            Some(link) => format!("{why}; {link}"),
+            None => why,
+        }
+    }
+
+    /// What is not exchanged for want of a policy (RFC 8212), if anything.
+    pub fn without_policy(&self) -> Option<String> {
+        let named = |families: &[Family]| {
+            let names: Vec<String> = families.iter().map(ToString::to_string).collect();
+            names.join(" and ")
+        };
+        let (import, export) = (&self.no_import_policy, &self.no_export_policy);
+        let taken = || format!("no import policy for {}: nothing is taken", named(import));
+        let told = || format!("no export policy for {}: nothing is told", named(export));
+        let text = match (import.is_empty(), export.is_empty()) {
+            (true, true) => return None,
+            (false, true) => taken(),
+            (true, false) => told(),
+            (false, false) if import == export => {
+                let families = named(import);
+                format!("no policy for {families}: nothing is taken or told")
+            }
+            (false, false) => format!("{}, {}", taken(), told()),
+        };
+        Some(text + " (RFC 8212)")
+    }
+
+    /// The last NOTIFICATION of either direction, and who sent it.
+    pub fn last_error(&self) -> Option<(Direction, &ErrorSnapshot)> {
+        let sent = self.last_sent_error.as_ref();
+        let received = self.last_received_error.as_ref();
+        let errors = [
+            sent.map(|error| (Direction::Sent, error)),
+            received.map(|error| (Direction::Received, error)),
+        ];
+        let errors = errors.into_iter().flatten();
+        errors.max_by_key(|(_, error)| error.at_ms)
     }
 }
 

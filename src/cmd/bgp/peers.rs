@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use caracal_bgp_speaker::snapshot::{
-    FamilySnapshot, PeerDetail, PeerSnapshot, SessionState, SpeakerSnapshot, StationSnapshot,
-    TermsSnapshot,
+    ErrorSnapshot, FamilySnapshot, PeerDetail, PeerSnapshot, SessionState, SpeakerSnapshot,
+    StationSnapshot, TermsSnapshot,
 };
-use caracal_bgp_speaker::status::MessageCounts;
+use caracal_bgp_speaker::status::{Direction, MessageCounts, Why};
 
 use super::{ago, counted, known, moment};
 use crate::table;
@@ -80,8 +80,46 @@ fn row(peer: &PeerSnapshot, now_ms: u64) -> Vec<String> {
         sum(|family| family.received),
         sum(|family| family.accepted),
         sum(|family| family.advertised),
-        peer.remark(),
+        remark(peer, now_ms),
     ]
+}
+
+/// Why a session is down, when that was or since when, and the last error where that is another one; of one
+/// that is up, what is unusual.
+fn remark(peer: &PeerSnapshot, now_ms: u64) -> String {
+    if is_up(peer) {
+        return peer.remark();
+    }
+    let why = peer.why.as_ref().map(|why| timed(peer, why, now_ms));
+    let mut remark = peer.with_link_trouble(why.unwrap_or_default());
+    let said = |error: &ErrorSnapshot| {
+        peer.why
+            .as_ref()
+            .is_some_and(|why| why.text.contains(&error.text))
+    };
+    // Who is left alone has been told why.
+    if peer.state != SessionState::Idle
+        && let Some((direction, error)) = peer.last_error().filter(|(_, error)| !said(error))
+    {
+        let direction = match direction {
+            Direction::Sent => "sent",
+            Direction::Received => "received",
+        };
+        let space = if remark.is_empty() { "" } else { "; " };
+        remark.push_str(&format!("{space}last error {direction}: {}", error.text));
+    }
+    remark
+}
+
+/// Why a session is down: a state for as long as it lasts, or what happened last and how often.
+fn timed(peer: &PeerSnapshot, why: &Why, now_ms: u64) -> String {
+    let time = ago(peer.why_ms, now_ms);
+    match (peer.state, peer.attempts) {
+        (SessionState::Idle, _) => format!("{why} (for {time})"),
+        (_, 0) => format!("{why} ({time} ago)"),
+        (_, 1) => format!("{why} ({time} ago, 1 try)"),
+        (_, tries) => format!("{why} ({time} ago, {tries} tries)"),
+    }
 }
 
 fn is_up(peer: &PeerSnapshot) -> bool {
@@ -97,7 +135,10 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     facts.add("ends", ends(peer));
     facts.add("state", state(peer, now_ms));
     if let Some(why) = &peer.why {
-        facts.add("why", why.to_string());
+        facts.add("why", timed(peer, why, now_ms));
+    }
+    if let Some(link) = &peer.link_trouble {
+        facts.add("link", link.clone());
     }
     for (what, error) in [
         ("last error sent", &peer.last_sent_error),
@@ -112,6 +153,9 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
         }
     }
     facts.add("authentication", peer.authentication.clone());
+    if let Some(missing) = peer.without_policy() {
+        facts.add("policy", missing);
+    }
     if peer.draining {
         facts.add("draining", "traffic is turned away".to_owned());
     }

@@ -50,6 +50,9 @@ fn peer(name: &str, asn: u32) -> PeerSnapshot {
         established_count: 0,
         terms: None,
         bfd: None,
+        link_trouble: None,
+        no_import_policy: Vec::new(),
+        no_export_policy: Vec::new(),
         counters: CounterSnapshot::default(),
         routes: Some(PeerRoutesSnapshot::default()),
     }
@@ -114,6 +117,7 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     });
     let mut unknown = peer("unnumbered", 65_009);
     (unknown.remote, unknown.asn) = (None, None);
+    unknown.state = SessionState::Idle;
     unknown.why = why(
         DownReason::PeerNotFound,
         "eth2: no router has been heard on the link",
@@ -137,8 +141,35 @@ fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
         peers: vec![
             up("tor1"),
             PeerSnapshot {
-                why: why(DownReason::ConnectionRefused, "connection refused"),
+                why: why(DownReason::ConnectTimeout, "connection timed out"),
+                attempts: 6,
+                link_trouble: Some("link eth2 has no carrier".to_owned()),
                 ..peer("tor2", 65_002)
+            },
+            PeerSnapshot {
+                why: why(DownReason::ConnectionRefused, "connection refused"),
+                attempts: 1,
+                last_received_error: Some(ErrorSnapshot {
+                    at_ms: NOW - MINUTE,
+                    text: "cease: administrative shutdown (\"moving house\")".to_owned(),
+                }),
+                ..peer("tor5", 65_005)
+            },
+            PeerSnapshot {
+                why: why(
+                    DownReason::HoldTimerExpired,
+                    "hold timer expired: nothing was received",
+                ),
+                last_sent_error: Some(ErrorSnapshot {
+                    at_ms: NOW - 42_000,
+                    text: "hold timer expired".to_owned(),
+                }),
+                ..peer("tor6", 65_006)
+            },
+            PeerSnapshot {
+                no_import_policy: vec![Family::Ipv4Unicast],
+                no_export_policy: vec![Family::Ipv4Unicast],
+                ..up("tor7")
             },
             stale,
             dead_path,
@@ -269,6 +300,9 @@ fn a_session_that_never_was_says_so() {
     let detail = PeerDetail {
         peer: PeerSnapshot {
             why: why(DownReason::ConnectionRefused, "connection refused"),
+            attempts: 14,
+            link_trouble: Some("link eth1 has no carrier".to_owned()),
+            no_export_policy: Family::ALL.to_vec(),
             interface: None,
             ..peer("tor2", 65_002)
         },

@@ -30,9 +30,17 @@ impl Policy {
         Self::new(vec![rule], Verdict::Reject)
     }
 
-    /// Whether this is [`Policy::not_configured`].
-    pub fn is_not_configured(&self) -> bool {
-        matches!(&*self.rules, [rule] if rule.name == NOT_CONFIGURED && rule.conditions.is_empty())
+    /// Whether nobody has configured a policy for `family`: [`Policy::not_configured`], or a rule of
+    /// the kind for this family among those of another.
+    pub fn is_not_configured(&self, family: Family) -> bool {
+        self.rules.iter().any(|rule| {
+            let of_family = match &*rule.conditions {
+                [] => true,
+                [Condition::Family(only)] => *only == family,
+                _ => false,
+            };
+            of_family && rule.name == NOT_CONFIGURED
+        })
     }
 }
 

@@ -63,6 +63,9 @@ fn everything() -> SpeakerSnapshot {
         last_received_error: None,
         established_count: 2,
         terms: None,
+        link_trouble: None,
+        no_import_policy: Vec::new(),
+        no_export_policy: Vec::new(),
         bfd: Some(BfdSnapshot {
             state: "Down".to_owned(),
             detected_us: Some(150_250),

@@ -22,19 +22,28 @@ use crate::translate::families;
 /// How long a snapshot waits for a busy RIB before it shows sessions without counts.
 const COUNT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A peer, with what only the supervisor knows of it.
+struct Asked {
+    name: PeerName,
+    index: PeerIndex,
+    config: Arc<PeerConfig>,
+    range: Option<String>,
+    link_trouble: Option<String>,
+}
+
 impl Supervisor {
     pub(super) fn snapshot(&self, answer: oneshot::Sender<SpeakerSnapshot>) {
         let rib = self.rib.clone();
         let board = self.board.clone();
         let (asn, router_id) = (self.config.asn, self.config.router_id);
-        let peers: Vec<(PeerName, PeerIndex, Arc<PeerConfig>, Option<String>)> = self
-            .peers
-            .iter()
-            .map(|(name, peer)| {
-                let range = peer.admitted.as_ref().map(|(range, _)| range.0.clone());
-                (name.clone(), peer.index, Arc::clone(&peer.config), range)
-            })
-            .collect();
+        let peers = self.peers.iter().map(|(name, peer)| Asked {
+            name: name.clone(),
+            index: peer.index,
+            config: Arc::clone(&peer.config),
+            range: peer.admitted.as_ref().map(|(range, _)| range.0.clone()),
+            link_trouble: self.link_trouble(name, peer),
+        });
+        let peers: Vec<Asked> = peers.collect();
         let stations = self.exports.snapshot();
         let channels = self.channels();
         let forwarding = self.forwarding();
@@ -53,12 +62,19 @@ impl Supervisor {
             };
             let peers = peers
                 .into_iter()
-                .map(|(name, index, config, range)| {
+                .map(|peer| {
+                    let Asked {
+                        name,
+                        index,
+                        config,
+                        range,
+                        link_trouble,
+                    } = peer;
                     let routes = views.as_mut().map(|(views, untold)| PeerRoutesSnapshot {
                         untold: untold.get(&index).copied().unwrap_or(0),
                         families: families(views.remove(&index).unwrap_or_default()),
                     });
-                    board.snapshot(&name, &config, asn, range, routes)
+                    board.snapshot(&name, &config, asn, range, link_trouble, routes)
                 })
                 .collect();
             // Whoever asked may have given up.

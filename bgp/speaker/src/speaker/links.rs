@@ -9,9 +9,13 @@ use caracal_bgp_core::fsm::PathWhy;
 use caracal_bgp_core::rib::Event as RibEvent;
 
 use crate::config::{Endpoint, PeerConfig, PeerName};
-use crate::net::{Discovery, InterfaceTable, Interfaces, LinkReport, LinkState, Source};
+use crate::net::{
+    Discovery, Interface, InterfaceTable, Interfaces, Link, LinkReport, LinkState, Source,
+};
 use crate::session::Command;
+use crate::snapshot::SessionState;
 use crate::speaker::Supervisor;
+use crate::speaker::peers::Peer;
 use crate::status::{DownReason, Why};
 
 /// The links of this machine.
@@ -40,6 +44,19 @@ impl Links {
         self.running
             .get(&ifindex)
             .is_some_and(|(_, running)| !running)
+    }
+
+    /// What is wrong with a link, for people; nothing where it has carrier.
+    fn trouble(&self, link: &Interface) -> Option<String> {
+        let name = &link.name;
+        // One that was made anew has another number.
+        let mut all = self.running.values();
+        let known = self.running.get(&link.index);
+        match known.or_else(|| all.find(|(other, _)| other == name)) {
+            Some((_, true)) => None,
+            Some((_, false)) => Some(format!("link {name} has no carrier")),
+            None => Some(format!("link {name} is gone")),
+        }
     }
 
     /// Where the peer of an interface was found.
@@ -160,6 +177,7 @@ impl Supervisor {
             self.order(&peer, Command::PathDown(PathWhy::LinkDown))
                 .await;
         }
+        self.tell_of_link(ifindex);
     }
 
     async fn link_up(&mut self, ifindex: u32, name: &str) {
@@ -167,6 +185,50 @@ impl Supervisor {
         for peer in self.peers_on(ifindex, name) {
             self.order(&peer, Command::PathUp).await;
         }
+        self.tell_of_link(ifindex);
+    }
+
+    /// Has watchers look again where a link that leads to a peer has changed: sessions that are not up
+    /// do not tell themselves.
+    fn tell_of_link(&self, ifindex: u32) {
+        let mut peers = self.peers.iter();
+        let leads_there = |(name, peer): (&PeerName, &Peer)| {
+            let link = self.link_tried(name, peer);
+            link.is_some_and(|link| link.index == ifindex)
+        };
+        if peers.any(leads_there) {
+            self.board.tell_watchers();
+        }
+    }
+
+    /// What is wrong with the link that leads to a peer that is tried, for people. One that is not tried
+    /// says itself what it lacks.
+    pub(super) fn link_trouble(&self, name: &PeerName, peer: &Peer) -> Option<String> {
+        self.links.trouble(&self.link_tried(name, peer)?)
+    }
+
+    /// The link that leads to a peer that is tried and has no session.
+    fn link_tried(&self, name: &PeerName, peer: &Peer) -> Option<Interface> {
+        peer.session.as_ref()?;
+        let up = self.board.status(name).state == SessionState::Established;
+        (!up).then(|| self.link_towards(name, &peer.config))?
+    }
+
+    /// The link that leads to a peer, as far as is known: that of its subnet, or else that of its last
+    /// session, or of our address.
+    fn link_towards(&self, name: &PeerName, config: &PeerConfig) -> Option<Interface> {
+        let table = self.links.interfaces.current();
+        let last = || self.board.status(name).interface;
+        let direct = match &config.remote {
+            Endpoint::Address(address) => {
+                let source = Source::of(*address);
+                table.towards(source.address, source.ifindex)
+            }
+            Endpoint::Interface { name, .. } => table.by_name(name).map(Link::summary),
+            Endpoint::Range { .. } => None,
+        };
+        let own = || table.interface_of(config.local_address?, None);
+        direct.or_else(last).or_else(own)
     }
 
     /// Peers whose session runs, or ran last, over the interface, or would run over it.

@@ -446,10 +446,22 @@ async fn a_dead_link_ends_its_sessions_at_once_and_nothing_is_retained() {
     until("retained", || route(&a, own(2, Family::Ipv4Unicast)), stale).await;
     let down = FibEvent::LinkDown {
         ifindex: interface.index,
-        name: interface.name,
+        name: interface.name.clone(),
     };
     events.send(down).await.unwrap();
     gone(&a, own(2, Family::Ipv4Unicast)).await;
+    // Attempts fail in their own ways: that it is the link stands beside.
+    let seen = peer(&a, 2).await;
+    let trouble = format!("link {} has no carrier", interface.name);
+    assert_eq!(seen.link_trouble.as_ref(), Some(&trouble));
+    assert!(seen.remark().ends_with(&format!("; {trouble}")), "{seen:?}");
+    let up = FibEvent::LinkUp {
+        ifindex: interface.index,
+        name: interface.name,
+    };
+    events.send(up).await.unwrap();
+    let sound = |peer: &PeerSnapshot| peer.link_trouble.is_none();
+    until("carrier again", || peer(&a, 2), sound).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,24 +5,31 @@ use std::time::Duration;
 use caracal_bgp_core::fsm::Negotiated;
 use caracal_bgp_core::types::Asn;
 
-use crate::config::{Activation, PeerAs, PeerConfig, PeerName};
-use crate::snapshot::{PeerRoutesSnapshot, PeerSnapshot, TermsSnapshot};
+use crate::config::{Activation, PeerAs, PeerConfig, PeerName, Policy};
+use crate::snapshot::{PeerRoutesSnapshot, PeerSnapshot, SessionState, TermsSnapshot};
 use crate::status::board::Board;
 
 impl Board {
-    /// What the peer `name` shows, who came by `range` if it did. `local` is the speaker's AS.
+    /// What the peer `name` shows, who came by `range` if it did. `local` is the speaker's AS;
+    /// `link_trouble` tells of the link to the peer.
     pub(crate) fn snapshot(
         &self,
         name: &PeerName,
         config: &PeerConfig,
         local: Asn,
         range: Option<String>,
+        link_trouble: Option<String>,
         routes: Option<PeerRoutesSnapshot>,
     ) -> PeerSnapshot {
         let board = self.get(name);
         let counters = board.as_ref().map(|board| board.counters.snapshot());
         let status = board.map(|board| board.status()).unwrap_or_default();
         let negotiated = status.negotiated.as_ref();
+        let without_policy = |policy: &Policy| {
+            let families = config.families.iter().copied();
+            let without = families.filter(|family| policy.is_not_configured(*family));
+            without.collect()
+        };
         PeerSnapshot {
             name: name.0.clone(),
             description: config.description.clone(),
@@ -53,6 +60,9 @@ impl Board {
             established_count: status.established_count,
             terms: negotiated.map(terms),
             bfd: status.bfd,
+            link_trouble: link_trouble.filter(|_| status.state != SessionState::Established),
+            no_import_policy: without_policy(&config.import),
+            no_export_policy: without_policy(&config.export),
             counters: counters.unwrap_or_default(),
             routes,
         }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use caracal_bgp_core::types::{Family as BgpFamily, Prefix};
 use caracal_bgp_speaker::config::PeerName;
-use caracal_bgp_speaker::handle::{ErrorSnapshot, PeerSnapshot, SessionState as Speaking};
+use caracal_bgp_speaker::handle::{PeerSnapshot, SessionState as Speaking};
 use caracal_bgp_speaker::snapshot::{FamilySnapshot, RejectedSnapshot};
-use caracal_bgp_speaker::status::DownReason;
+use caracal_bgp_speaker::status::{Direction, DownReason};
 use caracal_crds::{
     ErrorDirection, Family, NodeNetworkStatusStatus, PrefixCounts, RejectedRoutes, SessionError,
     SessionState, SessionStatus, Time, reasons,
@@ -107,7 +107,7 @@ fn session(peer: &PeerSnapshot, said: Option<&SessionStatus>) -> SessionStatus {
         since: said
             .and_then(|said| said.since.clone())
             .or_else(|| time(peer.since_ms)),
-        reason: (!up).then(|| reason(peer).to_owned()),
+        reason: reason(peer).map(str::to_owned),
         message: (!remark.is_empty()).then(|| words(&remark)),
         last_error: last_error(peer, said.and_then(|said| said.last_error.as_ref())),
         families: peer
@@ -145,30 +145,31 @@ fn state(state: Speaking) -> SessionState {
 
 /// The later one of both directions, or the one that was `said` if that is alike.
 fn last_error(peer: &PeerSnapshot, said: Option<&SessionError>) -> Option<SessionError> {
-    let error = |direction, error: &Option<ErrorSnapshot>| {
-        let error = error.as_ref()?;
-        let error_status = SessionError {
-            direction,
-            time: time(error.at_ms)?,
-            message: words(&error.text),
-        };
-        Some((error.at_ms, error_status))
+    let (direction, error) = peer.last_error()?;
+    let last = SessionError {
+        direction: match direction {
+            Direction::Sent => ErrorDirection::Sent,
+            Direction::Received => ErrorDirection::Received,
+        },
+        time: time(error.at_ms)?,
+        message: words(&error.text),
     };
-    let errors = [
-        error(ErrorDirection::Sent, &peer.last_sent_error),
-        error(ErrorDirection::Received, &peer.last_received_error),
-    ];
-    let (_, last) = errors.into_iter().flatten().max_by_key(|(at, _)| *at)?;
     let is_alike =
         |said: &&SessionError| (said.direction, &said.message) == (last.direction, &last.message);
     Some(said.filter(is_alike).cloned().unwrap_or(last))
 }
 
-fn reason(peer: &PeerSnapshot) -> &'static str {
-    let Some(why) = &peer.why else {
-        return reasons::CONNECTING;
-    };
-    match why.reason {
+fn reason(peer: &PeerSnapshot) -> Option<&'static str> {
+    if peer.state == Speaking::Established {
+        let policies = peer.no_import_policy.is_empty() && peer.no_export_policy.is_empty();
+        return (!policies).then_some(reasons::NO_POLICY);
+    }
+    let why = peer.why.as_ref();
+    Some(why.map_or(reasons::CONNECTING, |why| down_reason(why.reason)))
+}
+
+fn down_reason(reason: DownReason) -> &'static str {
+    match reason {
         DownReason::AdminDown => reasons::ADMIN_DOWN,
         DownReason::Cleared => reasons::CLEARED,
         DownReason::Reconfigured => reasons::RECONFIGURED,

@@ -37,6 +37,9 @@ fn peer(state: Speaking, since_ms: u64, why: Option<Why>) -> PeerSnapshot {
         established_count: 0,
         terms: None,
         bfd: None,
+        link_trouble: None,
+        no_import_policy: Vec::new(),
+        no_export_policy: Vec::new(),
         counters: CounterSnapshot::default(),
         routes: None,
     }
@@ -446,6 +449,53 @@ fn a_session_has_counts_of_all_families_and_the_later_error_and_says_what_is_unu
 }
 
 #[test]
+fn a_session_without_a_policy_says_so_although_it_is_up() {
+    let (v4, v6) = (BgpFamily::Ipv4Unicast, BgpFamily::Ipv6Unicast);
+    let said = |import: &[BgpFamily], export: &[BgpFamily]| {
+        let up = PeerSnapshot {
+            no_import_policy: import.to_vec(),
+            no_export_policy: export.to_vec(),
+            ..peer(Speaking::Established, 1, None)
+        };
+        let status = first(up);
+        assert!(conditions::holds(
+            &status.conditions,
+            conditions::SESSIONS_ESTABLISHED
+        ));
+        let session = status.sessions.into_iter().next().unwrap();
+        assert_eq!(session.state, SessionState::Established);
+        session.reason.zip(session.message)
+    };
+    assert_eq!(said(&[], &[]), None);
+    for (import, export, expected) in [
+        (
+            vec![v4, v6],
+            vec![v4, v6],
+            "no policy for ipv4-unicast and ipv6-unicast: nothing is taken or told (RFC 8212)",
+        ),
+        (
+            vec![v6],
+            vec![],
+            "no import policy for ipv6-unicast: nothing is taken (RFC 8212)",
+        ),
+        (
+            vec![],
+            vec![v4],
+            "no export policy for ipv4-unicast: nothing is told (RFC 8212)",
+        ),
+        (
+            vec![v4],
+            vec![v6],
+            "no import policy for ipv4-unicast: nothing is taken, \
+             no export policy for ipv6-unicast: nothing is told (RFC 8212)",
+        ),
+    ] {
+        let (reason, message) = said(&import, &export).unwrap();
+        assert_eq!((&*reason, &*message), (reasons::NO_POLICY, expected));
+    }
+}
+
+#[test]
 fn routes_that_come_and_go_are_counts_and_all_else_is_not() {
     type Change = fn(&mut NodeNetworkStatusStatus);
     let up = PeerSnapshot {
@@ -586,6 +636,12 @@ fn what_the_resources_ask_and_nobody_does_is_a_condition_with_its_reason() {
     assert_eq!(accepted(None), None, "nothing is known yet");
     let (status, reason, _) = accepted(Some(Vec::new())).unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("True", reasons::OK));
+    let lone = accepted(Some(vec![finding("tor", reasons::NO_POLICY)]));
+    let (status, reason, _) = lone.unwrap();
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", reasons::NO_POLICY)
+    );
     let findings = vec![
         finding("a", reasons::INVALID_SELECTOR),
         finding("b", reasons::DUPLICATE_PEER),

@@ -175,11 +175,15 @@ fn a_policy_is_asked_for_in_each_direction_and_family() {
 
     let v4 = case("asNumber: 65001, filters: [f], families: [ipv4-unicast]").resolved();
     assert_eq!(v4.findings, []);
-    assert!(
-        peer(&case("asNumber: 65001").resolved(), "p")
-            .import
-            .is_not_configured()
-    );
+    for (fields, absent) in [
+        ("asNumber: 65001", [true, true]),
+        ("asNumber: 65001, filters: [f]", [false, true]),
+    ] {
+        let resolved = case(fields).resolved();
+        let import = &peer(&resolved, "p").import;
+        let found = Family::ALL.map(|it| import.is_not_configured(it));
+        assert_eq!(found, absent, "{fields}");
+    }
 }
 
 #[test]

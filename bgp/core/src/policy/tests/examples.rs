@@ -200,7 +200,16 @@ fn draining_marks_everything_that_is_told() {
 #[test]
 fn an_absent_policy_rejects_everything_and_says_so() {
     let policy = Policy::not_configured();
-    assert!(policy.is_not_configured() && !Policy::reject_all().is_not_configured());
+    let of_one = Rule::not_configured(Family::Ipv6Unicast);
+    let of_one = Policy::new(vec![of_one], Verdict::Accept);
+    for (policy, absent) in [
+        (&policy, [true, true]),
+        (&of_one, [false, true]),
+        (&Policy::reject_all(), [false, false]),
+    ] {
+        let found = Family::ALL.map(|family| policy.is_not_configured(family));
+        assert_eq!(found, absent, "{policy:?}");
+    }
     let none = PathAttributes::default();
     let explained = policy.explain(&prefix("10.0.0.0/8"), &learnt(&none));
     assert_eq!(

@@ -10,7 +10,7 @@ use caracal_bgp_core::types::{Asn, Family, RouterId};
 use super::Change;
 use crate::config::{
     Activation, AddPath, AoAlgorithm, AoKey, AoKeys, Auth, BfdConfig, BgpRole, BlockOwner,
-    BmpStation, Endpoint, ListenConfig, MaxPrefixAction, MaxPrefixes, MrtDump, OriginCheck,
+    BmpStation, Endpoint, Lack, ListenConfig, MaxPrefixAction, MaxPrefixes, MrtDump, OriginCheck,
     Origination, PeerAs, PeerConfig, PrivateAs, Secret, SpeakerConfig, Ttl,
 };
 
@@ -285,7 +285,7 @@ fn a_range_that_grows_leaves_its_sessions_alone() {
 
 fn held(why: &str) -> Activation {
     Activation::Held {
-        lack: crate::config::Lack::Secret,
+        lack: Lack::Secret,
         why: why.into(),
     }
 }

@@ -109,7 +109,8 @@ impl Link {
         })
     }
 
-    fn summary(&self) -> Interface {
+    /// The same in short.
+    pub fn summary(&self) -> Interface {
         Interface {
             index: self.facts.index,
             name: self.facts.name.clone(),
@@ -224,6 +225,23 @@ impl InterfaceTable {
     /// The interface that holds `local`; `ifindex` says which, where the address is link-local.
     pub fn interface_of(&self, local: IpAddr, ifindex: Option<u32>) -> Option<Interface> {
         self.holder(local, ifindex).map(Link::summary)
+    }
+
+    /// The interface that leads to `remote` without a router; `ifindex` says which, where the address is
+    /// link-local. Of several on one subnet one that has carrier.
+    pub fn towards(&self, remote: IpAddr, ifindex: Option<u32>) -> Option<Interface> {
+        if let Some(index) = ifindex {
+            return self.by_index(index).map(Link::summary);
+        }
+        let on_subnet = |link: &Link| {
+            let subnets = link.addresses.iter().filter_map(subnet);
+            let around = subnets.filter(|subnet| subnet.contains_addr(remote));
+            around.map(|subnet| subnet.len()).max()
+        };
+        let links = self.links.values();
+        let candidates = links.filter_map(|link| Some((on_subnet(link)?, link.is_running(), link)));
+        let best = candidates.max_by_key(|(len, running, _)| (*len, *running));
+        best.map(|(_, _, link)| link.summary())
     }
 
     /// The TTL for an external peer at `remote`: 1 when it is on a connected subnet.

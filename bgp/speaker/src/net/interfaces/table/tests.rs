@@ -67,6 +67,33 @@ fn an_address_names_its_interface_and_a_link_local_one_with_the_index() {
 }
 
 #[test]
+fn a_neighbour_is_behind_the_link_of_its_subnet() {
+    let table = InterfaceTable::new(&Facts::of(vec![
+        link(2, "eth0", IFF_UP | IFF_RUNNING),
+        address(2, "10.0.0.1/8"),
+        link(3, "eth1", IFF_UP),
+        address(3, "10.1.0.0/31"),
+        address(3, "fe80::1/64"),
+        link(4, "eth2", IFF_UP),
+        address(4, "10.2.0.1/24"),
+        link(5, "eth3", IFF_UP | IFF_RUNNING),
+        address(5, "10.2.0.2/24"),
+    ]));
+    for (remote, ifindex, expected) in [
+        ("10.9.9.9", None, Some(("eth0", true))),
+        ("10.1.0.1", None, Some(("eth1", false))),
+        ("10.2.0.9", None, Some(("eth3", true))),
+        ("192.0.2.1", None, None),
+        ("fe80::2", Some(3), Some(("eth1", false))),
+        ("fe80::2", Some(9), None),
+    ] {
+        let found = table.towards(ip(remote), ifindex);
+        let found = found.as_ref().map(|link| (&*link.name, link.running));
+        assert_eq!(found, expected, "{remote}");
+    }
+}
+
+#[test]
 fn the_ends_of_a_session_are_the_addresses_of_its_interface() {
     let table = node();
     let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap();
