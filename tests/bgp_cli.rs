@@ -209,7 +209,8 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
     ] {
         assert!(why.contains(part), "no {part:?} in\n{why}");
     }
-    let why = bench.until("a", "explain 20.0.7.7", &["The FIB has installed it."]);
+    let kernel = "kernel: 20.0.7.0/24 proto 214 next hops 10.0.0.1 e1   in sync (checked ";
+    let why = bench.until("a", "explain 20.0.7.7", &[kernel]);
     assert!(why.contains("the peer told us"), "{why}");
 
     let parts = [
@@ -262,6 +263,7 @@ fn every_screen_of_two_speakers_tells_what_is_and_why() {
         "routes 20.0.0.0/22",
         "routes --rejected=b 20.1.0.0/22",
         "routes --advertised b",
+        "explain 20.0.7.7",
         "explain 20.1.7.7",
     ] {
         bench.as_documented(words, 0);

@@ -13,7 +13,8 @@ use caracal_bgp_core::wire::PathAttributes;
 
 use crate::config::PeerName;
 use crate::snapshot::{
-    Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot,
+    Explanation, FibSnapshot, KernelSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot,
+    ToldSnapshot,
 };
 
 /// Names of peers by their numbers.
@@ -26,6 +27,8 @@ pub(crate) struct Account {
     pub(crate) view: Option<RouteView>,
     /// What the import policy made of each of its paths.
     pub(crate) import: Vec<Option<Explained>>,
+    /// What the kernel holds there.
+    pub(crate) kernel: Option<KernelSnapshot>,
     /// What each peer with a session is told about it.
     pub(crate) told: Vec<(PeerIndex, Result<Exported, Withheld>)>,
 }
@@ -118,11 +121,12 @@ fn bare(view: &RouteView) -> RouteSnapshot {
 }
 
 /// Why packets to `asked` go where they go, and who is told.
-pub(crate) fn explain(asked: Prefix, account: &Account, names: &Names) -> Explanation {
+pub(crate) fn explain(asked: Prefix, account: Account, names: &Names) -> Explanation {
     let Some(view) = &account.view else {
         return Explanation {
             asked,
             route: None,
+            kernel: None,
             sentences: vec![format!("No peer has told a route that covers {asked}.")],
             import: Vec::new(),
             told: Vec::new(),
@@ -143,7 +147,10 @@ pub(crate) fn explain(asked: Prefix, account: &Account, names: &Names) -> Explan
             sentences.extend(decision.map(|step| format!("The decision fell by {step}.")));
         }
     }
-    sentences.extend(fib_sentence(&route.fib));
+    // Where the kernel was looked at, the route that it holds says it.
+    if route.fib != FibSnapshot::Installed || account.kernel.is_none() {
+        sentences.extend(fib_sentence(&route.fib));
+    }
     let traced = view.paths.iter().zip(&account.import);
     let traces = traced.filter_map(|(path, explained)| {
         let explained = explained.as_ref()?;
@@ -173,6 +180,7 @@ pub(crate) fn explain(asked: Prefix, account: &Account, names: &Names) -> Explan
     Explanation {
         asked,
         route: Some(route),
+        kernel: account.kernel,
         sentences,
         import,
         told,

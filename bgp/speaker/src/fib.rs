@@ -15,9 +15,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use caracal_bgp_core::types::Prefix;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use work::{Drift, FibWork, WriteOutcome};
+
+use crate::snapshot::KernelSnapshot;
 
 /// How many events a FIB may have under way before it waits for the speaker. One batch of
 /// acknowledgements fits; a FIB that waits delays only itself.
@@ -46,6 +48,18 @@ pub trait Fib: Send {
 
     /// Where it counts what it does; asked once, before the first [`Fib::apply`].
     fn work(&self) -> Arc<FibWork>;
+
+    /// Where others look at what it holds; asked once, before the first [`Fib::apply`]. One that holds
+    /// nothing to look at has none.
+    fn window(&self) -> Option<Arc<dyn FibWindow>> {
+        None
+    }
+}
+
+/// Shows what a FIB holds, beside its changes.
+pub trait FibWindow: Send + Sync {
+    /// Has `answer` be told what lies at `prefix`, when there is time. Does not block.
+    fn look(&self, prefix: Prefix, answer: oneshot::Sender<KernelSnapshot>);
 }
 
 /// The FIB of a speaker that forwards.

@@ -27,7 +27,8 @@ mod translate;
 pub use config::{PeerConfig, PeerName, SpeakerConfig};
 pub use error::Error;
 pub use fib::{
-    Drift, Fib, FibChange, FibEvent, FibNextHop, FibRoute, FibWork, Forwarding, WriteOutcome,
+    Drift, Fib, FibChange, FibEvent, FibNextHop, FibRoute, FibWindow, FibWork, Forwarding,
+    WriteOutcome,
 };
 pub use handle::{How, SpeakerHandle, SpeakerOptions, SpeakerSnapshot};
 pub use speaker::Speaker;

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
-pub use route::{Explanation, FibSnapshot, PathSnapshot, PolicyTrace, RouteSnapshot, ToldSnapshot};
+pub use route::{
+    Explanation, FibSnapshot, KernelNextHop, KernelRoute, KernelSnapshot, PathSnapshot,
+    PolicyTrace, RouteSnapshot, ToldSnapshot,
+};
 
 use crate::status::{CounterSnapshot, Direction, HistogramSnapshot, Why};
 

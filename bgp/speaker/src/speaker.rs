@@ -36,7 +36,7 @@ use crate::arrivals::UpdateToFib;
 use crate::config::{PeerName, SpeakerConfig};
 use crate::error::Error;
 use crate::export::{Dump, DumpStream, Exports, Own};
-use crate::fib::{FibEvent, FibWork, Forwarding};
+use crate::fib::{FibEvent, FibWindow, FibWork, Forwarding};
 use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
     BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
@@ -114,6 +114,7 @@ impl Speaker {
             fib_queue: fib_queue.clone(),
             update_to_fib: Arc::clone(&update_to_fib),
             fib_work: forwarding.as_ref().map(|it| it.fib.work()),
+            fib_window: forwarding.as_ref().and_then(|it| it.fib.window()),
             links: Links::new(interfaces.clone(), discovery),
             intake,
             incoming,
@@ -218,6 +219,8 @@ struct Supervisor {
     update_to_fib: Arc<UpdateToFib>,
     /// Where there is a FIB.
     fib_work: Option<Arc<FibWork>>,
+    /// Where there is one to look into.
+    fib_window: Option<Arc<dyn FibWindow>>,
     links: Links,
     bfd: Option<BfdOptions>,
     /// Once a peer has asked for it.

@@ -8,14 +8,15 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::Prefix;
+use caracal_bgp_speaker::snapshot::KernelRoute;
 use caracal_bgp_speaker::{Drift, Fib, FibEvent};
-use caracal_fib::{FibOptions, NamedNetns, PreferredSource, link};
+use caracal_fib::{FibOptions, NamedNetns, PROTOCOL_BGP, PreferredSource, link};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
-use common::subject::{Subject, next_hop};
+use common::subject::{Subject, forwarding, next_hop};
 use common::{BOTH_V4, BOTH_V6, Fabric, ip, objects, prepare, routes, rtnl, shows, until};
 
 #[test]
@@ -47,6 +48,11 @@ fn routes_of_both_families_are_installed_replaced_and_withdrawn() {
     ] {
         until(expected, || shows(node, expected));
     }
+    let both = forwarding(&[("10.0.1.2", "up1"), ("10.0.2.2", "up2")]);
+    assert_eq!(subject.look("10.1.0.0/26"), (both, true));
+    let link_local = forwarding(&[("fe80::2", "up1")]);
+    assert_eq!(subject.look("10.3.0.0/26"), (link_local, true));
+    assert_eq!(subject.look("10.9.0.0/26"), (KernelRoute::Absent, true));
     assert_eq!(
         objects(node).lines().count(),
         9,
@@ -87,6 +93,10 @@ fn a_route_without_next_hops_drops_its_packets_and_ipv4_goes_over_ipv6_next_hops
     let seq = subject.ask_to_drop("203.0.113.7/32");
     subject.installed(seq);
     shows(node, "blackhole 203.0.113.7").unwrap();
+    let dropping = KernelRoute::Dropping {
+        protocol: PROTOCOL_BGP,
+    };
+    assert_eq!(subject.look("203.0.113.7/32"), (dropping, true));
     let seq = subject.ask(&[("203.0.113.7/32", BOTH_V4)]);
     subject.installed(seq);
     shows(node, "203.0.113.7 nhid").unwrap();
@@ -179,6 +189,10 @@ fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone()
     subject.synced();
     let seq = subject.ask(&[("10.7.0.0/26", BOTH_V4)]);
     assert!(subject.failed(seq).contains("not ours to replace"));
+    let (lies_there, in_sync) = subject.look("10.7.0.0/26");
+    let foreign =
+        matches!(lies_there, KernelRoute::Foreign { protocol } if protocol != PROTOCOL_BGP);
+    assert!(foreign && !in_sync, "{lies_there:?}");
 
     let good = routes(node) + &objects(node);
     let group = good

@@ -1,13 +1,15 @@
 //! The screen that answers why.
 
-use caracal_bgp_speaker::snapshot::{Explanation, PathSnapshot};
+use caracal_bgp_speaker::snapshot::{
+    Explanation, FibSnapshot, KernelRoute, KernelSnapshot, PathSnapshot, RouteSnapshot,
+};
 
-use super::known;
 use super::routes::{as_path, communities, from, mark};
+use super::{ago, known};
 use crate::table;
 
 /// The candidates, the deciding step, the kernel, the policies, and who is told.
-pub(super) fn screen(explanation: &Explanation) -> String {
+pub(super) fn screen(explanation: &Explanation, now_ms: u64) -> String {
     let mut text = String::new();
     if let Some(route) = &explanation.route {
         text.push_str(&format!("{}\n", route.prefix));
@@ -17,6 +19,9 @@ pub(super) fn screen(explanation: &Explanation) -> String {
     for sentence in &explanation.sentences {
         text.push_str(sentence);
         text.push('\n');
+    }
+    if let Some((route, kernel)) = explanation.route.as_ref().zip(explanation.kernel.as_ref()) {
+        text.push_str(&in_kernel(route, kernel, now_ms));
     }
     if !explanation.import.is_empty() {
         text.push_str("\nImport policies:\n");
@@ -45,6 +50,40 @@ pub(super) fn screen(explanation: &Explanation) -> String {
         text.push_str(&table::render(&["TOLD TO", "NEXT-HOP", "WHY NOT"], &rows));
     }
     text
+}
+
+/// What the kernel holds; nothing where it holds nothing and need not.
+fn in_kernel(route: &RouteSnapshot, kernel: &KernelSnapshot, now_ms: u64) -> String {
+    let there = match &kernel.route {
+        KernelRoute::Absent if kernel.in_sync && route.fib == FibSnapshot::None => {
+            return String::new();
+        }
+        KernelRoute::Absent => "no route".to_owned(),
+        KernelRoute::Forwarding {
+            protocol,
+            next_hops,
+        } => {
+            let ways = next_hops.iter();
+            let ways = ways.map(|way| format!("{} {}", way.address, way.interface));
+            let ways: Vec<String> = ways.collect();
+            let ways = match ways.is_empty() {
+                true => "nowhere".to_owned(),
+                false => ways.join(", "),
+            };
+            format!("proto {protocol} next hops {ways}")
+        }
+        KernelRoute::Dropping { protocol } => format!("proto {protocol} packets are dropped"),
+        KernelRoute::Foreign { protocol } => format!("proto {protocol} of another program"),
+    };
+    let sync = match kernel.in_sync {
+        true => "in sync",
+        false => "not as it should be",
+    };
+    let checked = ago(kernel.checked_ms, now_ms);
+    format!(
+        "kernel: {} {there}   {sync} (checked {checked} ago)\n",
+        route.prefix
+    )
 }
 
 fn candidates(paths: &[PathSnapshot]) -> String {

@@ -263,18 +263,15 @@ pub(crate) fn run(command: BgpCommand) -> anyhow::Result<ExitCode> {
             nodes,
             prefix,
         } => {
-            if nodes.all_nodes {
+            if nodes.all_nodes || nodes.node.is_some() {
                 let wanted = Wanted::Covering(prefix.parse()?);
                 let cluster = nodes.read()?;
                 return name_rejected(&common, &nodes, &cluster, wanted);
             }
-            if nodes.node.is_some() {
-                let why = "nodes report what they reject (--all-nodes), but no decisions: ask the node's own \
-                           speaker";
-                return Err(nodes.refuse(why));
-            }
             let explanation: Explanation = common.client()?.ask(&Request::Explain { prefix })?;
-            show(&common, &explanation, explain::screen)
+            show(&common, &explanation, |explanation| {
+                explain::screen(explanation, now_ms())
+            })
         }
         BgpCommand::History {
             common,

@@ -7,9 +7,9 @@ use caracal_bgp_core::types::{Asn, Family, RouterId};
 use caracal_bgp_speaker::api::RoutesView;
 use caracal_bgp_speaker::snapshot::{
     BfdSnapshot, ErrorSnapshot, Explanation, FamilySnapshot, FibCountSnapshot, FibSnapshot,
-    PathSnapshot, PeerDetail, PeerRoutesSnapshot, PeerSnapshot, PolicyTrace, RangeSnapshot,
-    RejectedSnapshot, RibSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot, StationSnapshot,
-    TermsSnapshot, ToldSnapshot,
+    KernelNextHop, KernelRoute, KernelSnapshot, PathSnapshot, PeerDetail, PeerRoutesSnapshot,
+    PeerSnapshot, PolicyTrace, RangeSnapshot, RejectedSnapshot, RibSnapshot, RouteSnapshot,
+    SessionState, SpeakerSnapshot, StationSnapshot, TermsSnapshot, ToldSnapshot,
 };
 use caracal_bgp_speaker::status::{
     CounterSnapshot, Direction, DownReason, EventRecord, FlapReason, HistorySnapshot,
@@ -435,6 +435,73 @@ fn a_listing_that_is_cut_says_so_and_one_without_routes_too() {
     assert_eq!(page(RoutesView::Table, None, vec![vec![]]), "0 prefixes\n");
 }
 
+fn forwarding(ways: &[(&str, &str)]) -> KernelRoute {
+    let next_hops = ways.iter().map(|(address, interface)| KernelNextHop {
+        address: address.parse().unwrap(),
+        interface: (*interface).to_owned(),
+    });
+    KernelRoute::Forwarding {
+        protocol: 214,
+        next_hops: next_hops.collect(),
+    }
+}
+
+#[test]
+fn what_the_kernel_holds_stands_in_a_line() {
+    let line = |fib, route, in_sync| {
+        let mut shown = contested();
+        shown.fib = fib;
+        let explanation = Explanation {
+            asked: shown.prefix,
+            route: Some(shown),
+            kernel: Some(KernelSnapshot {
+                route,
+                in_sync,
+                checked_ms: NOW - MINUTE,
+            }),
+            sentences: Vec::new(),
+            import: Vec::new(),
+            told: Vec::new(),
+        };
+        let text = explain::screen(&explanation, NOW);
+        let line = text.lines().find_map(|line| line.strip_prefix("kernel: "));
+        line.map(str::to_owned)
+    };
+    let dropping = KernelRoute::Dropping { protocol: 214 };
+    let foreign = KernelRoute::Foreign { protocol: 16 };
+    let refused = FibSnapshot::Failed("no route to the next hop".to_owned());
+    for (fib, route, in_sync, expected) in [
+        (
+            FibSnapshot::Pending,
+            forwarding(&[("fe80::1", "eth1")]),
+            false,
+            Some("proto 214 next hops fe80::1 eth1   not as it should be"),
+        ),
+        (
+            FibSnapshot::None,
+            dropping,
+            true,
+            Some("proto 214 packets are dropped   in sync"),
+        ),
+        (
+            refused,
+            foreign,
+            false,
+            Some("proto 16 of another program   not as it should be"),
+        ),
+        (
+            FibSnapshot::Pending,
+            KernelRoute::Absent,
+            false,
+            Some("no route   not as it should be"),
+        ),
+        (FibSnapshot::None, KernelRoute::Absent, true, None),
+    ] {
+        let expected = expected.map(|text| format!("10.244.3.0/26 {text} (checked 1m00s ago)"));
+        assert_eq!(line(fib, route, in_sync), expected);
+    }
+}
+
 #[test]
 fn an_explanation_goes_from_the_candidates_to_those_who_are_told() {
     let trace = |from: &str, path_id, steps: [&str; 2]| PolicyTrace {
@@ -445,10 +512,14 @@ fn an_explanation_goes_from_the_candidates_to_those_who_are_told() {
     let explanation = Explanation {
         asked: "10.244.3.7/32".parse().unwrap(),
         route: Some(contested()),
+        kernel: Some(KernelSnapshot {
+            route: forwarding(&[("10.0.1.1", "eth1"), ("10.0.2.1", "eth2")]),
+            in_sync: true,
+            checked_ms: NOW - 3000,
+        }),
         sentences: vec![
             "10.244.3.0/26 is the longest prefix that covers 10.244.3.7/32.".to_owned(),
             "The decision fell by the shortest AS path.".to_owned(),
-            "The FIB has installed it.".to_owned(),
         ],
         import: vec![
             trace(
@@ -481,16 +552,17 @@ fn an_explanation_goes_from_the_candidates_to_those_who_are_told() {
             },
         ],
     };
-    assert_snapshot!("explain", explain::screen(&explanation));
+    assert_snapshot!("explain", explain::screen(&explanation, NOW));
     let unknown = Explanation {
         asked: "10.9.9.9/32".parse().unwrap(),
         route: None,
+        kernel: None,
         sentences: vec!["No peer has told a route that covers 10.9.9.9/32.".to_owned()],
         import: Vec::new(),
         told: Vec::new(),
     };
     assert_eq!(
-        explain::screen(&unknown),
+        explain::screen(&unknown, NOW),
         "No peer has told a route that covers 10.9.9.9/32.\n"
     );
 }

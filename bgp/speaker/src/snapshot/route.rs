@@ -36,6 +36,53 @@ pub enum FibSnapshot {
     Failed(String),
 }
 
+/// What the kernel holds at a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelSnapshot {
+    /// The route.
+    #[serde(flatten)]
+    pub route: KernelRoute,
+    /// Whether it is the one that should be there.
+    pub in_sync: bool,
+    /// When the kernel was last asked for all that it holds, milliseconds since the Unix epoch; what it
+    /// has told of since is taken in.
+    pub checked_ms: u64,
+}
+
+/// A route in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum KernelRoute {
+    /// None of ours, nor another in its place.
+    Absent,
+    /// One of ours.
+    Forwarding {
+        /// Its protocol, as `ip route` shows it.
+        protocol: u8,
+        /// Where packets go.
+        next_hops: Vec<KernelNextHop>,
+    },
+    /// One of ours by which packets are dropped.
+    Dropping {
+        /// Its protocol.
+        protocol: u8,
+    },
+    /// Another program's in the place of ours.
+    Foreign {
+        /// Its protocol.
+        protocol: u8,
+    },
+}
+
+/// A next hop in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelNextHop {
+    /// The gateway.
+    pub address: IpAddr,
+    /// The name of the interface that leads there.
+    pub interface: String,
+}
+
 /// One path to a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathSnapshot {
@@ -89,6 +136,9 @@ pub struct Explanation {
     pub asked: Prefix,
     /// The longest prefix in the table that covers it, with all its paths.
     pub route: Option<RouteSnapshot>,
+    /// What the kernel holds there; absent where nothing is forwarded, or where the FIB was too busy to
+    /// say.
+    pub kernel: Option<KernelSnapshot>,
     /// The decision in sentences, in their order.
     pub sentences: Vec<String>,
     /// What the import policy made of each path, in the order of the paths; own routes have none.

@@ -120,20 +120,29 @@ impl Supervisor {
     pub(super) fn explain(&self, prefix: Prefix, answer: oneshot::Sender<Explanation>) {
         let rib = self.rib.clone();
         let names = self.peers.by_index();
+        let window = self.fib_window.clone();
         tokio::spawn(async move {
             let account = rib.query(move |rib| {
                 let Some(view) = rib.covering(&prefix) else {
                     return Account::default();
                 };
                 Account {
+                    kernel: None,
                     import: rib.explain_import(&view.prefix),
                     told: rib.told(&view.prefix),
                     view: Some(view),
                 }
             });
-            if let Some(account) = account.await {
-                let _ = answer.send(explain::explain(prefix, &account, &names));
+            let Some(mut account) = account.await else {
+                return;
+            };
+            if let (Some(window), Some(view)) = (window, &account.view) {
+                let (shown, kernel) = oneshot::channel();
+                window.look(view.prefix, shown);
+                let kernel = tokio::time::timeout(COUNT_PATIENCE, kernel).await;
+                account.kernel = kernel.ok().and_then(Result::ok);
             }
+            let _ = answer.send(explain::explain(prefix, account, &names));
         });
     }
 }

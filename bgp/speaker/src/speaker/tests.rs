@@ -19,15 +19,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use caracal_bgp_core::rib::NextHopMode;
 use caracal_bgp_core::types::{Asn, Family, Prefix, RouterId};
 
+use tokio::sync::oneshot;
 use waiting::{DEADLINE, until};
 
 use super::*;
 use crate::config::{ListenConfig, Origination, PeerConfig, Policy};
-use crate::fib::{Fib, FibChange, FibNextHop};
+use crate::fib::{Fib, FibChange, FibNextHop, FibWindow};
 use crate::net::InterfaceTable;
 use crate::snapshot::{
-    Explanation, FibSnapshot, PeerSnapshot, RouteSnapshot, SessionState, SpeakerSnapshot,
-    UpdateToFibSnapshot,
+    Explanation, FibSnapshot, KernelRoute, KernelSnapshot, PeerSnapshot, RouteSnapshot,
+    SessionState, SpeakerSnapshot, UpdateToFibSnapshot,
 };
 use crate::status::{Direction, DownReason, FlapReason, Why};
 
@@ -297,6 +298,59 @@ impl Fib for SilentFib {
     fn work(&self) -> Arc<FibWork> {
         Arc::default()
     }
+}
+
+/// Holds the same at every prefix.
+struct ShownFib(KernelSnapshot);
+
+impl Fib for ShownFib {
+    fn apply(&mut self, _: Vec<FibChange>) {}
+
+    fn lose(&mut self, _: Vec<FibNextHop>) {}
+
+    fn initial_sync_complete(&mut self) {}
+
+    fn work(&self) -> Arc<FibWork> {
+        Arc::default()
+    }
+
+    fn window(&self) -> Option<Arc<dyn FibWindow>> {
+        Some(Arc::new(Self(self.0.clone())))
+    }
+}
+
+impl FibWindow for ShownFib {
+    fn look(&self, _: Prefix, answer: oneshot::Sender<KernelSnapshot>) {
+        let _ = answer.send(self.0.clone());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explanation_has_what_the_fib_holds() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut a, &mut b);
+    let _b = start(b).await;
+    let held = KernelSnapshot {
+        route: KernelRoute::Dropping { protocol: 214 },
+        in_sync: false,
+        checked_ms: 7,
+    };
+    let (_events, events) = mpsc::channel(16);
+    let fib = Box::new(ShownFib(held.clone()));
+    let a = Speaker::start(
+        a,
+        Some(Forwarding { fib, events }),
+        SpeakerOptions::default(),
+    )
+    .await
+    .unwrap();
+    let prefix = own(2, Family::Ipv4Unicast);
+    reachable(&a, prefix).await;
+    let explained = a.explain(prefix).await.unwrap();
+    assert_eq!(explained.kernel, Some(held));
+    let nowhere = a.explain("203.0.113.0/24".parse().unwrap()).await.unwrap();
+    assert_eq!(nowhere.kernel, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

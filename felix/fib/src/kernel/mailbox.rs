@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::FibChange;
+use caracal_bgp_speaker::snapshot::KernelSnapshot;
+use tokio::sync::oneshot;
 
 use super::PreferredSource;
 use super::resolve::Way;
@@ -25,6 +27,8 @@ pub(super) struct Mail {
     pub(super) initial_sync_complete: bool,
     pub(super) blackholes: Option<BTreeSet<Prefix>>,
     pub(super) preferred_source: Option<PreferredSource>,
+    /// Who wants to know what lies at a prefix.
+    pub(super) looks: Vec<(Prefix, oneshot::Sender<KernelSnapshot>)>,
     pub(super) closed: bool,
 }
 

@@ -30,8 +30,9 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::fib::FIB_EVENT_DEPTH;
-use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibWork};
-use tokio::sync::mpsc;
+use caracal_bgp_speaker::snapshot::KernelSnapshot;
+use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibWindow, FibWork};
+use tokio::sync::{mpsc, oneshot};
 
 use self::mailbox::Mailbox;
 use self::resolve::Way;
@@ -182,6 +183,20 @@ impl Fib for KernelFib {
 
     fn work(&self) -> Arc<FibWork> {
         self.work.clone()
+    }
+
+    fn window(&self) -> Option<Arc<dyn FibWindow>> {
+        Some(Arc::new(Window(self.mailbox.clone())))
+    }
+}
+
+/// The way to the worker for those who only look.
+#[derive(Debug)]
+struct Window(Arc<Mailbox>);
+
+impl FibWindow for Window {
+    fn look(&self, prefix: Prefix, answer: oneshot::Sender<KernelSnapshot>) {
+        self.0.post(|mail| mail.looks.push((prefix, answer)));
     }
 }
 

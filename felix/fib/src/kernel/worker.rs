@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::{FibChange, FibEvent, FibWork};
@@ -55,6 +55,8 @@ pub(super) struct Worker {
 
     desired: Desired,
     actual: Actual,
+    /// When `actual` was last listed from the kernel.
+    listed: SystemTime,
     planner: Planner,
     topology: Topology,
     underlay: Underlay,
@@ -131,6 +133,7 @@ impl Worker {
             preferred_source: options.preferred_source,
             desired: Desired::default(),
             actual,
+            listed: SystemTime::now(),
             planner: Planner::default(),
             topology,
             underlay,
@@ -244,6 +247,10 @@ impl Worker {
         if !mail.lost.is_empty() {
             self.lost.extend(mail.lost);
             self.agenda.resolve = true;
+        }
+        for (prefix, answer) in mail.looks {
+            // Whoever asked may have given up.
+            let _ = answer.send(self.look(&prefix));
         }
         if mail.initial_sync_complete {
             self.desired.complete();
@@ -429,6 +436,7 @@ impl Worker {
         actual.inherit_ownership(&self.actual);
         let lost_objects = actual.hops.len() < self.actual.hops.len();
         let before = std::mem::replace(&mut self.actual, actual);
+        self.listed = SystemTime::now();
         self.underlay = underlay;
         self.replace_topology(topology);
         self.disturbances.listed(before);

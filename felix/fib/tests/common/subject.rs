@@ -3,9 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use caracal_bgp_speaker::snapshot::{KernelNextHop, KernelRoute};
 use caracal_bgp_speaker::{Fib, FibChange, FibEvent, FibNextHop, FibRoute};
-use caracal_fib::{FibControl, FibOptions, KernelFib, NamedNetns};
+use caracal_fib::{FibControl, FibOptions, KernelFib, NamedNetns, PROTOCOL_BGP};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
 use super::{DEADLINE, addr};
 
@@ -87,6 +89,16 @@ impl Subject {
         })
     }
 
+    /// What lies at a prefix, and whether it should.
+    pub fn look(&self, prefix: &str) -> (KernelRoute, bool) {
+        let (answer, seen) = oneshot::channel();
+        let window = self.fib.window().unwrap();
+        window.look(prefix.parse().unwrap(), answer);
+        let seen = seen.blocking_recv().unwrap();
+        assert!(seen.checked_ms > 0);
+        (seen.route, seen.in_sync)
+    }
+
     pub fn failed(&mut self, wanted: u64) -> String {
         self.event("failed", |event| match event {
             FibEvent::Failed { seq, why, .. } if *seq == wanted => Some(why.clone()),
@@ -99,6 +111,18 @@ impl Subject {
         self.event("resynced", |event| {
             matches!(event, FibEvent::Resynced).then_some(())
         });
+    }
+}
+
+/// Routes of ours over these gateways and links.
+pub fn forwarding(next_hops: &[(&str, &str)]) -> KernelRoute {
+    let next_hops = next_hops.iter().map(|(address, interface)| KernelNextHop {
+        address: addr(address),
+        interface: (*interface).to_owned(),
+    });
+    KernelRoute::Forwarding {
+        protocol: PROTOCOL_BGP,
+        next_hops: next_hops.collect(),
     }
 }
 

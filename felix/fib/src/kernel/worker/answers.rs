@@ -1,10 +1,15 @@
-//! What the speaker is told of its routes: that they are there, or why not.
+//! What the speaker is told of its routes: that they are there, or why not, and what lies there.
+
+use std::collections::BTreeSet;
+use std::time::UNIX_EPOCH;
 
 use caracal_bgp_core::types::{Family, Prefix};
 use caracal_bgp_speaker::FibEvent;
+use caracal_bgp_speaker::snapshot::{KernelNextHop, KernelRoute, KernelSnapshot};
 
 use super::{Told, Worker};
-use crate::kernel::plan::{GroupKey, Slot};
+use crate::PROTOCOL_BGP;
+use crate::kernel::plan::{GroupKey, Installed, InstalledTarget, Slot};
 
 impl Worker {
     /// Tells the speaker what became of a prefix, unless it knows.
@@ -37,6 +42,53 @@ impl Worker {
         }
         if news {
             self.tell(event);
+        }
+    }
+
+    /// What lies at a prefix with our metric, as far as is known: notifications are followed between two
+    /// listings.
+    pub(in crate::kernel) fn look(&self, prefix: &Prefix) -> KernelSnapshot {
+        let slot = self.actual.slot(prefix);
+        let found = match slot {
+            Some(Slot::Ours(route)) => Some(*route),
+            Some(Slot::Stolen(_) | Slot::Foreign(_)) | None => None,
+        };
+        let listed = self.listed.duration_since(UNIX_EPOCH);
+        let listed_ms = listed.unwrap_or_default().as_millis();
+        KernelSnapshot {
+            route: match slot {
+                None => KernelRoute::Absent,
+                Some(Slot::Stolen(protocol) | Slot::Foreign(protocol)) => KernelRoute::Foreign {
+                    protocol: *protocol,
+                },
+                Some(Slot::Ours(route)) => self.ours(route),
+            },
+            in_sync: found == self.planner.installed(&self.desired, prefix),
+            checked_ms: u64::try_from(listed_ms).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn ours(&self, route: &Installed) -> KernelRoute {
+        let hops = match route.target {
+            InstalledTarget::Object(id) => self.actual.members_of(id).unwrap_or_default(),
+            InstalledTarget::Blackhole => {
+                return KernelRoute::Dropping {
+                    protocol: PROTOCOL_BGP,
+                };
+            }
+            InstalledTarget::Other => BTreeSet::new(),
+        };
+        let next_hops = hops.into_iter().map(|hop| {
+            let mut links = self.topology.links();
+            let link = links.find(|link| link.index == hop.interface);
+            KernelNextHop {
+                address: hop.gateway,
+                interface: link.map_or_else(|| hop.interface.to_string(), |link| link.name.clone()),
+            }
+        });
+        KernelRoute::Forwarding {
+            protocol: PROTOCOL_BGP,
+            next_hops: next_hops.collect(),
         }
     }
 
