@@ -1,6 +1,7 @@
 //! Bidirectional forwarding detection, as peers and the mesh have it.
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DurationString, PasswordSource, schema};
@@ -47,9 +48,25 @@ pub struct Bfd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 
+    /// What a failure of BFD means where the peer's BFD may have ended with its BGP alone: the peer says
+    /// so with its C bit (RFC 5880 §4.1). Where it says otherwise, the path is dead. Default
+    /// PreferFailover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnBfdFailure>,
+
     /// Key of meticulous keyed SHA1 authentication, 1 to 20 octets. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordSource>,
+}
+
+/// What to take a failure of BFD for that may be one of the peer's control plane alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum OnBfdFailure {
+    /// For a dead path: the peer's routes go at once, also those that were kept across a restart.
+    #[default]
+    PreferFailover,
+    /// For a restart of the peer: routes stay for its restart time, as graceful restart allows.
+    PreferRestart,
 }
 
 fn yes() -> bool {

@@ -38,7 +38,7 @@ pub mod selector;
 
 pub use address::{AddressRange, PeerAddress};
 pub use authentication::{PasswordSource, SecretKeyRef, TcpAo, TcpAoAlgorithm, TcpAoKey};
-pub use bfd::Bfd;
+pub use bfd::{Bfd, OnBfdFailure};
 pub use bgp_configuration::{
     BgpConfiguration, BgpConfigurationSpec, BindMode, BmpRoutes, BmpStation, GracefulRestart,
     GracefulShutdown, InvalidRouterId, MrtDump, NamedCommunity, OriginValidation,

@@ -362,7 +362,8 @@ fn far_end(cell: &Cell<'_>, look: impl Fn(&[Route], u8)) {
     }
 }
 
-/// BFD is up on both sides; when its packets stop, the session ends long before its hold timer.
+/// BFD is up on both sides; when its packets stop, the session ends long before its hold timer, and takes the
+/// routes along, though the router would have them kept across a restart.
 fn bfd(cell: &Cell<'_>) -> Result<(), String> {
     until("BFD at the router", || {
         cell.daemon.bfd(&cell.place, &cell.setup)
@@ -384,12 +385,11 @@ fn bfd(cell: &Cell<'_>) -> Result<(), String> {
     let since = Instant::now();
     let why = until("the end of the session", || {
         let peer = cell.ours.peer(ROUTER)?;
-        // RFC 5882 §4.3: who cannot tell a dead path from dead BGP (no C bit) has his routes kept for a while.
+        // Even of one who cannot tell a dead path from dead BGP (no C bit, RFC 5882 §4.3).
         let left = cell.ours.told_by(ROUTER)?;
-        let held = left.iter().all(|(_, path)| path.stale);
         // The router hears of it from our BFD, and its Cease may be here before our BFD's word.
         let noticed = peer.bfd.as_ref().is_some_and(|bfd| bfd.state == "Down");
-        if peer.state != SessionState::Established && held && noticed {
+        if peer.state != SessionState::Established && left.is_empty() && noticed {
             Ok(peer.bfd.map(|bfd| bfd.reason).unwrap_or_default())
         } else {
             Err(format!("{peer:#?}\n{left:?}"))

@@ -27,7 +27,7 @@ pub use crate::net::{Auth, Secret};
 pub use change::Change;
 pub use peer::{
     Activation, AddPath, AddPathSend, BfdConfig, Endpoint, Lack, MaxPrefixAction, MaxPrefixes,
-    PeerConfig, PeerName, Ttl,
+    OnBfdFailure, PeerConfig, PeerName, Ttl,
 };
 
 /// The port that IANA gave BGP.

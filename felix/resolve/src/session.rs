@@ -10,8 +10,8 @@ use std::time::Duration;
 use caracal_bgp_core::types::{Asn, Family, RouterId};
 use caracal_bgp_speaker::config::{
     Activation, AddPath, AddPathSend, AoAlgorithm, AoKey, AoKeyId, AoKeys, Auth, BfdConfig,
-    BgpRole, Endpoint, Lack, MaxPrefixAction, MaxPrefixes, NextHopMode, PeerAs, PeerConfig,
-    PrivateAs, Ttl,
+    BgpRole, Endpoint, Lack, MaxPrefixAction, MaxPrefixes, NextHopMode, OnBfdFailure, PeerAs,
+    PeerConfig, PrivateAs, Ttl,
 };
 use caracal_crds::{BgpPeerSpec, PeerRole, RemovePrivateAs, TcpAo, TcpAoAlgorithm, reasons};
 
@@ -317,6 +317,10 @@ impl Ground<'_> {
                 .unwrap_or(multi_hop)
                 .then(|| bfd.minimum_ttl.unwrap_or(1)),
             strict: bfd.strict.unwrap_or(false),
+            on_failure: match bfd.on_failure.unwrap_or_default() {
+                caracal_crds::OnBfdFailure::PreferFailover => OnBfdFailure::PreferFailover,
+                caracal_crds::OnBfdFailure::PreferRestart => OnBfdFailure::PreferRestart,
+            },
             password,
         }))
     }

@@ -133,11 +133,11 @@ impl fmt::Display for IdleWhy {
 pub enum PathWhy {
     /// The interface towards the peer lost its carrier or is gone.
     LinkDown,
-    /// BFD says so, and the peer's BFD runs apart from its BGP (C bit, RFC 5882 §4.3.1): it is the
-    /// path.
+    /// BFD says so, and it is to be believed: the peer's BFD runs apart from its BGP (C bit, RFC 5882
+    /// §4.3.1), or a dead path is the worse to miss.
     BfdDown,
     /// BFD says so, but the peer's BFD ends with its BGP: it may as well be a restart, over which the
-    /// peer goes on forwarding (RFC 5882 §4.3.2).
+    /// peer goes on forwarding (RFC 5882 §4.3.2), and to wait for that is preferred.
     BfdSilent,
 }
 

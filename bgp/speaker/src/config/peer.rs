@@ -314,8 +314,23 @@ pub struct BfdConfig {
     pub multi_hop: Option<u8>,
     /// Establish no session before BFD is up.
     pub strict: bool,
+    /// What a failure means that may be one of the peer's control plane alone.
+    pub on_failure: OnBfdFailure,
     /// Key of meticulous keyed SHA1 (RFC 5880 §6.7.4), 1 to 20 octets.
     pub password: Option<Secret>,
+}
+
+/// What to take a failure of BFD for where the peer's BFD may have ended with its BGP (C bit clear). Where
+/// it cannot have, the path is dead (RFC 5882 §4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnBfdFailure {
+    /// For a dead path: a peer that died without a word loses its routes at once, and so does one that
+    /// restarts.
+    #[default]
+    PreferFailover,
+    /// For a restart: routes stay as graceful restart allows, and packets for a dead peer are lost
+    /// meanwhile.
+    PreferRestart,
 }
 
 /// How many prefixes of one family a peer may announce; of several paths to one prefix, each counts.

@@ -14,7 +14,7 @@ use caracal_bgp_core::bfd::State;
 use caracal_bgp_core::fsm::{Admin, PathWhy};
 use tokio::sync::mpsc;
 
-use crate::config::{Activation, BfdConfig, Endpoint, PeerConfig, PeerName};
+use crate::config::{Activation, BfdConfig, Endpoint, OnBfdFailure, PeerConfig, PeerName};
 use crate::handle::BfdOptions;
 use crate::session::Command;
 use crate::snapshot::BfdSnapshot;
@@ -158,13 +158,7 @@ impl Supervisor {
             self.show_path(&name, standing, failure);
             let strict = self.is_strict(&name);
             if failed {
-                // RFC 5882 §4.3: only where both ends' BFD outlives their BGP does its failure prove
-                // that the path is dead, and not that a speaker restarts.
-                let why = if standing.local_c && standing.remote_c {
-                    PathWhy::BfdDown
-                } else {
-                    PathWhy::BfdSilent
-                };
+                let why = self.verdict(&name, standing);
                 tracing::warn!(peer = %name, reason = %standing.reason, "path down by BFD");
                 self.order(&name, Command::PathDown(why)).await;
                 if strict {
@@ -209,6 +203,19 @@ impl Supervisor {
         let peer = self.peers.get(name);
         let bfd = peer.and_then(|peer| peer.config.bfd.as_ref());
         bfd.is_some_and(|bfd| bfd.strict)
+    }
+
+    /// What a failure says of the path.
+    fn verdict(&self, name: &PeerName, standing: &Standing) -> PathWhy {
+        let peer = self.peers.get(name);
+        let bfd = peer.and_then(|peer| peer.config.bfd.as_ref());
+        let prefers = bfd.map_or_else(OnBfdFailure::default, |bfd| bfd.on_failure);
+        // RFC 5882 §4.3: only where both ends' BFD outlives their BGP does its failure prove that the
+        // path is dead, and not that a speaker restarts.
+        match (standing.local_c && standing.remote_c, prefers) {
+            (true, _) | (false, OnBfdFailure::PreferFailover) => PathWhy::BfdDown,
+            (false, OnBfdFailure::PreferRestart) => PathWhy::BfdSilent,
+        }
     }
 
     /// Whether the peer's session must wait until its path is proved.

@@ -2,6 +2,7 @@
 
 mod collision;
 mod configure;
+mod detection;
 mod dumps;
 mod listings;
 mod local_api;

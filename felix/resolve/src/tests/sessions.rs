@@ -4,7 +4,7 @@ use super::*;
 use caracal_bgp_core::types::RouterId;
 use caracal_bgp_speaker::config::{
     Activation, AddPath, AddPathSend, BfdConfig, BgpRole, BmpRoutes, BmpStation, Endpoint,
-    MaxPrefixAction, MaxPrefixes, MrtDump, PrivateAs, Ttl,
+    MaxPrefixAction, MaxPrefixes, MrtDump, OnBfdFailure, PrivateAs, Ttl,
 };
 
 /// A router in AS 65000 that passes routes on.
@@ -183,7 +183,7 @@ fn bfd_is_multi_hop_where_routers_may_stand_between() {
         .unwrap();
     assert_eq!(internal.multi_hop, Some(1));
     let given = external(
-        "bfd: {minimumTransmitInterval: 50ms, minimumReceiveInterval: 60ms, detectMultiplier: 5, multiHop: true, minimumTTL: 250, strict: true}",
+        "bfd: {minimumTransmitInterval: 50ms, minimumReceiveInterval: 60ms, detectMultiplier: 5, multiHop: true, minimumTTL: 250, strict: true, onFailure: PreferRestart}",
     );
     let expected = BfdConfig {
         transmit: Duration::from_millis(50),
@@ -191,10 +191,23 @@ fn bfd_is_multi_hop_where_routers_may_stand_between() {
         detect_multiplier: 5,
         multi_hop: Some(250),
         strict: true,
+        on_failure: OnBfdFailure::PreferRestart,
         password: None,
     };
     assert_eq!(given.bfd, Some(expected));
     assert_eq!(external("bfd: {enabled: false}").bfd, None);
+}
+
+#[test]
+fn a_failure_of_bfd_is_one_of_the_path_unless_a_restart_is_preferred() {
+    for (field, expected) in [
+        ("", OnBfdFailure::PreferFailover),
+        ("onFailure: PreferFailover", OnBfdFailure::PreferFailover),
+        ("onFailure: PreferRestart", OnBfdFailure::PreferRestart),
+    ] {
+        let bfd = external(&format!("bfd: {{{field}}}")).bfd.unwrap();
+        assert_eq!(bfd.on_failure, expected, "{field}");
+    }
 }
 
 #[test]

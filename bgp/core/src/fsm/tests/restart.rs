@@ -207,17 +207,19 @@ fn only_negotiated_families_are_kept() {
 
 #[test]
 fn a_path_that_dies_while_the_peer_is_away_takes_the_retained_routes() {
-    let mut bench = Bench::established(config(), restart_open(&BOTH, true, false));
-    bench.event(Event::Closed {
-        conn: CONN,
-        why: CloseWhy::Eof,
-    });
-    let why = PathWhy::LinkDown;
-    assert!(
-        bench
-            .event(Event::PathDown { why })
-            .contains(&Action::DropRetained)
-    );
+    for (why, taken) in [
+        (PathWhy::LinkDown, true),
+        (PathWhy::BfdDown, true),
+        (PathWhy::BfdSilent, false),
+    ] {
+        let mut bench = Bench::established(config(), restart_open(&BOTH, true, false));
+        bench.event(Event::Closed {
+            conn: CONN,
+            why: CloseWhy::Eof,
+        });
+        let actions = bench.event(Event::PathDown { why });
+        assert_eq!(actions.contains(&Action::DropRetained), taken, "{why:?}");
+    }
 }
 
 #[test]

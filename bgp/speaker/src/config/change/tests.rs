@@ -10,8 +10,8 @@ use caracal_bgp_core::types::{Asn, Family, RouterId};
 use super::Change;
 use crate::config::{
     Activation, AddPath, AoAlgorithm, AoKey, AoKeys, Auth, BfdConfig, BgpRole, BlockOwner,
-    BmpStation, Endpoint, Lack, ListenConfig, MaxPrefixAction, MaxPrefixes, MrtDump, OriginCheck,
-    Origination, PeerAs, PeerConfig, PrivateAs, Secret, SpeakerConfig, Ttl,
+    BmpStation, Endpoint, Lack, ListenConfig, MaxPrefixAction, MaxPrefixes, MrtDump, OnBfdFailure,
+    OriginCheck, Origination, PeerAs, PeerConfig, PrivateAs, Secret, SpeakerConfig, Ttl,
 };
 
 fn peer() -> PeerConfig {
@@ -228,6 +228,7 @@ fn bfd() -> BfdConfig {
         detect_multiplier: 3,
         multi_hop: None,
         strict: false,
+        on_failure: OnBfdFailure::PreferFailover,
         password: None,
     }
 }
