@@ -14,12 +14,13 @@ mod wire_facts;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
-    Action, Admin, Config, ConnId, DownWhy, Event, Incoming, Note, PathWhy, Peer, Retention, Role,
-    State,
+    Action, Admin, Config, ConnId, DownWhy, Event, IdleWhy, Incoming, Note, PathWhy, Peer,
+    Retention, Role, State,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, MaxPrefixes, PeerId, PeerIndex};
@@ -90,6 +91,8 @@ pub(crate) struct Setup {
     pub(crate) wish: Admin,
     pub(crate) rib: RibHandle,
     pub(crate) board: Arc<PeerBoard>,
+    /// Where to say that the peer is left alone for its prefix limit.
+    pub(crate) barred: Arc<AtomicBool>,
     pub(crate) interfaces: Interfaces,
     /// Interfaces of which no address is named.
     pub(crate) ignored_interfaces: Arc<[InterfaceGlob]>,
@@ -413,6 +416,9 @@ impl Session {
     }
 
     fn act(&mut self, actions: Vec<Action>, mut delivery: Option<Delivery>) {
+        let barred = matches!(self.machine.idle_why(), Some(IdleWhy::PrefixLimit { .. }));
+        // Before the state is shown: who sees the peer idle has to see why.
+        self.setup.barred.store(barred, Ordering::Release);
         self.explain_running();
         let reason = self.down_reason(&actions);
         for action in actions {

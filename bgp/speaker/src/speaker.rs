@@ -18,6 +18,7 @@ mod detection;
 mod links;
 mod listing;
 mod peers;
+mod roll_call;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 use caracal_bfdd::client::ClientEvent;
 use caracal_bgp_core::fsm::Admin;
-use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, PeerIndex, RibOptions};
+use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, RibOptions};
 use caracal_bgp_core::types::Family;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -44,12 +45,11 @@ use crate::handle::{
 use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners};
 use crate::rib_thread::{self, Outlets, RibHandle};
 use crate::session::Command;
-use crate::snapshot::SessionState;
 use crate::speaker::detection::Detection;
 use crate::speaker::links::Links;
 use crate::speaker::listing::Listings;
 use crate::speaker::peers::{Caller, Peers};
-use crate::status::{Board, now_ms};
+use crate::status::Board;
 use crate::translate::rib_config;
 
 /// Batches of connections, and other news, that may wait for the supervisor, which only sorts them.
@@ -60,8 +60,6 @@ const ANSWERS_AT_ONCE: usize = 512;
 const ROLL_CALL: Duration = Duration::from_secs(1);
 /// How long the BFD process may take to end sessions.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long such a peer may be without a connection before it loses its place.
-const ABSENCE: Duration = Duration::from_secs(5);
 
 /// A BGP speaker.
 #[derive(Debug)]
@@ -401,60 +399,6 @@ impl Supervisor {
             self.order(&name, order).await;
         }
         cleared
-    }
-
-    /// Looks for peers that ranges let in and that have been away for a while. Their routes may
-    /// outlive their sessions, and so may they: the RIB says.
-    fn call_roll(&self) {
-        let patience = u64::try_from(ABSENCE.as_millis()).unwrap_or(u64::MAX);
-        let away: Vec<_> = self
-            .peers
-            .admitted()
-            .filter(|(name, _)| {
-                let status = self.board.status(name);
-                let idle = matches!(
-                    status.state,
-                    SessionState::Idle | SessionState::Active | SessionState::Connect
-                );
-                idle && now_ms().saturating_sub(status.since_ms) > patience
-            })
-            .map(|(name, peer)| (peer.index, name.clone()))
-            .collect();
-        if away.is_empty() {
-            return;
-        }
-        let (rib, intake) = (self.rib.clone(), self.intake.clone());
-        tokio::spawn(async move {
-            let absent = rib.query(move |rib| {
-                let routes = |index: &PeerIndex| {
-                    let received = Family::ALL.map(|family| rib.tally(*index, family).0);
-                    received.into_iter().sum::<usize>()
-                };
-                let absent = away.into_iter().filter(|(index, _)| routes(index) == 0);
-                absent.map(|(_, name)| name).collect::<Vec<_>>()
-            });
-            if let Some(absent) = absent.await {
-                let _ = intake.send(Arrival::Absent(absent)).await;
-            }
-        });
-    }
-
-    /// Frees the places of peers that ranges let in, unless they are back.
-    async fn let_go(&mut self, names: Vec<PeerName>) {
-        let away = |name: &PeerName| {
-            let admitted = self
-                .peers
-                .get(name)
-                .is_some_and(|peer| peer.admitted.is_some());
-            let state = self.board.status(name).state;
-            admitted && matches!(state, SessionState::Idle | SessionState::Active)
-        };
-        let names: Vec<PeerName> = names.into_iter().filter(away).collect();
-        if !names.is_empty() {
-            self.remove_peers(&names).await;
-            self.configure_rib().await;
-            self.watch_paths();
-        }
     }
 
     async fn shutdown(mut self, how: How) {

@@ -182,6 +182,7 @@ impl Supervisor {
             wish: self.wish(&peer.config),
             rib: self.rib.clone(),
             board,
+            barred: Arc::clone(&peer.barred),
             interfaces: self.links.interfaces.clone(),
             ignored_interfaces: self.ignored_interfaces(),
             restarting: self.restarting.clone(),

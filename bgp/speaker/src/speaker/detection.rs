@@ -220,12 +220,17 @@ impl Supervisor {
 
     /// Whether the peer's session must wait until its path is proved.
     pub(super) fn awaits_path(&self, config: &PeerConfig) -> bool {
-        let strict = config.bfd.as_ref().filter(|bfd| bfd.strict);
-        let proved = || {
-            let key = session_config(config, strict?, self.remote_of(config)?).key;
+        self.is_proved(config) == Some(false)
+    }
+
+    /// Whether the peer's path is proved, where its session must wait for that.
+    pub(super) fn is_proved(&self, config: &PeerConfig) -> Option<bool> {
+        let strict = config.bfd.as_ref().filter(|bfd| bfd.strict)?;
+        let up = || {
+            let key = session_config(config, strict, self.remote_of(config)?).key;
             self.detection.as_ref()?.up.get(&key).copied()
         };
-        strict.is_some() && proved() != Some(true)
+        Some(up() == Some(true))
     }
 
     /// Where the peer is, if that is known.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use caracal_bgp_core::rib::PeerIndex;
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ pub(super) struct Peer {
     pub(super) config: Arc<PeerConfig>,
     /// The range that let it in, and from where it came; `None` for one that is configured itself.
     pub(super) admitted: Option<(PeerName, Source)>,
+    /// Whether its session may not come back yet; the session's task says.
+    pub(super) barred: Arc<AtomicBool>,
     /// Its task, while it has one.
     pub(super) session: Option<(mpsc::Sender<Command>, JoinHandle<()>)>,
 }
@@ -118,6 +121,7 @@ impl Peers {
             index: PeerIndex(self.next_index),
             config,
             admitted,
+            barred: Arc::default(),
             session: None,
         };
         self.next_index += 1;

@@ -1,8 +1,14 @@
 //! Peers that a range lets in.
 
+use caracal_bgp_core::bfd::State;
+
+use super::detection::{Process, strict};
 use super::*;
-use crate::config::{Endpoint, PeerAs};
+use crate::config::{Endpoint, MaxPrefixAction, MaxPrefixes, OnBfdFailure, PeerAs};
 use crate::snapshot::RangeSnapshot;
+
+/// Longer than a place is kept for nothing.
+const LONG: Duration = Duration::from_secs(8);
 
 /// A speaker that takes up to `limit` peers of any other AS from the lab's subnet.
 fn open_speaker(lab: &Lab, limit: usize) -> SpeakerConfig {
@@ -81,4 +87,76 @@ async fn a_range_lets_peers_in_up_to_its_limit_and_frees_the_places_of_those_who
     hub.apply(next).await.unwrap();
     gone(&hub, prefix).await;
     assert!(hub.snapshot().await.unwrap().peers.is_empty());
+}
+
+/// The range's configuration in that of [`open_speaker`].
+fn leaves(config: &mut SpeakerConfig) -> &mut PeerConfig {
+    config.peers.get_mut(&PeerName::from("leaves")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_a_range_that_exceeds_its_limit_stays_down_for_as_long_as_that_lasts() {
+    let lab = Lab::new();
+    let mut config = open_speaker(&lab, 2);
+    let never = MaxPrefixes {
+        limit: 1,
+        warning_percent: 100,
+        action: MaxPrefixAction::Terminate {
+            restart_after: None,
+        },
+    };
+    leaves(&mut config).max_prefixes = [(Family::Ipv4Unicast, never)].into();
+    let mut other = lab.speaker(2, 65_002);
+    let more = "10.97.0.0/24".parse().unwrap();
+    other.originate.insert(more, Origination::default());
+    lab.add_peer(&mut other, &config);
+    let (hub, _other) = (start(config).await, start(other).await);
+    let peers = async || hub.snapshot().await.unwrap().peers;
+    let down = |peers: &Vec<PeerSnapshot>| match &peers[..] {
+        [peer] => peer.state == SessionState::Idle && peer.why.contains("more than 1"),
+        _ => false,
+    };
+    until("down for its prefixes", &peers, down).await;
+    let began = Instant::now();
+    while began.elapsed() < LONG {
+        let seen = peers().await;
+        assert!(down(&seen), "{seen:?}");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(range(&hub).await.used, 1);
+    let name = PeerName(peers().await[0].name.clone());
+    let clear = Clear::Hard {
+        message: String::new(),
+    };
+    assert_eq!(hub.clear(Some(name), clear).await.unwrap(), 1);
+    let again = |peers: &Vec<PeerSnapshot>| peers[0].established_count == 2;
+    until("another chance", &peers, again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_a_range_that_had_to_wait_for_bfd_finds_its_path_proved_when_it_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), State::Down);
+    let lab = Lab::new();
+    let mut config = open_speaker(&lab, 2);
+    leaves(&mut config).bfd = Some(strict(OnBfdFailure::PreferFailover));
+    let mut other = lab.speaker(2, 65_002);
+    lab.add_peer(&mut other, &config);
+    let hub = Speaker::start(config, None, process.options())
+        .await
+        .unwrap();
+    // It comes, is refused, and then waits for long.
+    let first = start(other.clone()).await;
+    let refused = |peer: &PeerSnapshot| peer.last_received_error.is_some();
+    until("refused", || peer(&first, 1), refused).await;
+    first.shutdown(How::GracefulRestart).await;
+    let began = Instant::now();
+    while began.elapsed() < LONG {
+        let asked: Vec<u32> = process.wanted().into_values().collect();
+        assert_eq!((range(&hub).await.used, asked), (1, vec![1]));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    process.say(State::Up, true);
+    let _second = start(other).await;
+    reachable(&hub, own(2, Family::Ipv4Unicast)).await;
 }
