@@ -97,11 +97,7 @@ impl Supervisor {
     }
 
     /// Answers with one peer and what becomes of its routes.
-    pub(super) fn peer_detail(
-        &mut self,
-        name: &PeerName,
-        answer: oneshot::Sender<Option<PeerDetail>>,
-    ) {
+    pub(super) fn peer_detail(&self, name: &PeerName, answer: oneshot::Sender<Option<PeerDetail>>) {
         let Some(peer) = self.peers.get(name) else {
             let _ = answer.send(None);
             return;
@@ -111,7 +107,8 @@ impl Supervisor {
         self.snapshot(shown);
         let rib = self.rib.clone();
         let name = name.0.clone();
-        self.listings.start(async move {
+        // Not one of the listings: it waits for no reader, and so not for theirs either.
+        tokio::spawn(async move {
             let Ok(snapshot) = snapshot.await else {
                 return;
             };
@@ -131,7 +128,7 @@ impl Supervisor {
     pub(super) fn rejected(&self, answer: oneshot::Sender<Vec<(PeerName, RejectedSnapshot)>>) {
         let rib = self.rib.clone();
         let names = self.peers.by_index();
-        // Not one of the listings: it waits for no reader, and so not for theirs either.
+        // No listing either.
         tokio::spawn(async move {
             // No answer when the RIB has ended.
             let Some(rejections) = rejections(&rib, None).await else {

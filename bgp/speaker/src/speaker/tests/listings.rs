@@ -65,10 +65,17 @@ impl Client {
 /// Speaker 1 tells many routes to speaker 2, which refuses all of 20.1.0.0/16 and does not tell
 /// its own IPv4 prefix; with the second one's socket.
 async fn pair(directory: &std::path::Path) -> (SpeakerHandle, SpeakerHandle, std::path::PathBuf) {
+    pair_with(directory, MANY).await
+}
+
+async fn pair_with(
+    directory: &std::path::Path,
+    many: u32,
+) -> (SpeakerHandle, SpeakerHandle, std::path::PathBuf) {
     let lab = Lab::new();
     let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
     lab.link(&mut a, &mut b);
-    for index in 0..MANY {
+    for index in 0..many {
         a.originate.insert(long(index), Origination::default());
     }
     let refuse = |name: &str, prefix: Prefix| {
@@ -88,7 +95,7 @@ async fn pair(directory: &std::path::Path) -> (SpeakerHandle, SpeakerHandle, std
     let a = start(a).await;
     let all = |peer: &PeerSnapshot| {
         let mut families = peer.families().iter();
-        families.any(|family| family.received == MANY as usize + 1)
+        families.any(|family| family.received == many as usize + 1)
     };
     until("all routes", || peer(&b, 1), all).await;
     (a, b, socket)
@@ -172,7 +179,8 @@ async fn listings_come_in_pages_by_what_a_peer_told_was_told_and_was_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_a_listing_holds_up_nobody() {
     let directory = tempfile::tempdir().unwrap();
-    let (_a, b, socket) = pair(directory.path()).await;
+    // Far more than a socket holds of what nobody reads.
+    let (_a, b, socket) = pair_with(directory.path(), 10 * MANY).await;
     let routes = Asked::Routes {
         view: RoutesView::Table,
         peer: None,
@@ -185,21 +193,29 @@ async fn who_does_not_read_a_listing_holds_up_nobody() {
         client.write(&routes).await;
         lazy.push(client);
     }
-    let listing = || crate::handle::RouteQuery {
-        listing: crate::handle::Listing::Table,
-        within: None,
-    };
-    let mut unread = Vec::new();
-    for _ in 0..6 {
-        unread.push(b.list(listing()).await.unwrap());
-    }
     let _dump = b.dump(Dump::Table).await.unwrap();
+    let mut last = Client::new(&socket).await;
+    last.write(&routes).await;
     let mut client = Client::new(&socket).await;
-    client.write(&Asked::Peers).await;
-    assert!(matches!(
-        client.read::<SpeakerSnapshot>().await,
-        Response::Ok(_)
-    ));
+    let mut ask = async |request| {
+        client.write(&request).await;
+        let answer = client.read::<serde_json::Value>();
+        let answer = tokio::time::timeout(DEADLINE, answer).await;
+        let answer =
+            answer.unwrap_or_else(|_| panic!("{request:?} waits for those who do not read"));
+        assert!(matches!(answer, Response::Ok(_)), "{request:?}");
+    };
+    let peer = || name(1).0;
+    let prefix = long(0).to_string();
+    ask(Asked::Peers).await;
+    ask(Asked::Peer { peer: peer() }).await;
+    ask(Asked::Explain { prefix }).await;
+    ask(Asked::History { peer: peer() }).await;
+    let rejected = tokio::time::timeout(DEADLINE, b.rejected()).await;
+    assert_eq!(rejected.unwrap().unwrap().len(), 1);
+    // All that while the listings were stuck indeed: the last of them has to wait.
+    let page = tokio::time::timeout(Duration::from_millis(300), last.read::<serde_json::Value>());
+    assert!(page.await.is_err(), "there was room for another listing");
     let end = b.shutdown(How::GracefulRestart);
     assert!(
         tokio::time::timeout(DEADLINE, end).await.is_ok(),
