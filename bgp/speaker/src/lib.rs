@@ -17,6 +17,7 @@ mod fib_thread;
 pub mod handle;
 pub mod metrics;
 pub mod net;
+mod repeats;
 mod rib_thread;
 mod session;
 pub mod snapshot;

@@ -34,6 +34,7 @@ use crate::config::{Auth, PeerConfig, PeerName};
 use crate::connection::{ConnEvent, close_why};
 use crate::export::Trace;
 use crate::net::{Interfaces, Source};
+use crate::repeats::Repeats;
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
 use crate::snapshot::SessionState;
@@ -122,6 +123,8 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         rekeying: false,
         claim_due: false,
         claimed: false,
+        malformed: Repeats::default(),
+        discarded: Repeats::default(),
         stopping: false,
         removed: false,
         idle: true,
@@ -150,6 +153,10 @@ struct Session {
     claim_due: bool,
     /// Our OPENs claim forwarding, whatever happened at our start.
     claimed: bool,
+    /// UPDATEs that were treated as withdrawals.
+    malformed: Repeats<String>,
+    /// Attributes that were discarded.
+    discarded: Repeats<String>,
     stopping: bool,
     /// The peer is wanted no more.
     removed: bool,
@@ -184,6 +191,8 @@ impl Session {
                 .machine
                 .poll_timeout()
                 .map(tokio::time::Instant::from_std);
+            let lines = [&self.malformed, &self.discarded].into_iter();
+            let lines = lines.filter_map(Repeats::poll_timeout).min();
             let full = self.outbox.len() >= OUTBOX_LIMIT;
             tokio::select! {
                 // Orders and timers first: neither may starve while a peer talks without pause.
@@ -193,6 +202,7 @@ impl Session {
                     None => self.obey(Command::Stop(Admin::Restart)),
                 },
                 () = sleep_until(wake) => self.timeout(arrivals.len()),
+                () = sleep_until(lines.map(Into::into)) => self.log_repeats(Instant::now()),
                 permit = rib.reserve(), if !self.outbox.is_empty() => {
                     match permit {
                         Ok(permit) => self.hand_over(permit, &rib),
@@ -211,6 +221,7 @@ impl Session {
             }
             self.claim_forwarding_if_due();
             if self.stopping && self.connections.is_empty() {
+                self.log_rest();
                 // The RIB goes on without this peer and has to know that its session is over. Where
                 // the speaker ends it must not: it would withdraw what it heard here from others.
                 let last_words = self.outbox.drain(..).filter(|_| self.removed);

@@ -20,15 +20,15 @@ mod listing;
 mod peers;
 mod roll_call;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-use std::sync::Arc;
 
 use caracal_bfdd::client::ClientEvent;
 use caracal_bgp_core::fsm::Admin;
 use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, RibOptions};
-use caracal_bgp_core::types::Family;
+use caracal_bgp_core::types::{Family, Prefix};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -42,8 +42,9 @@ use crate::fib_thread::{self, FibQueue};
 use crate::handle::{
     BfdOptions, Clear, How, REQUEST_DEPTH, Request, SpeakerHandle, SpeakerOptions,
 };
-use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners};
-use crate::rib_thread::{self, Outlets, RibHandle};
+use crate::net::{Discovery, Incoming, Interfaces, LinkReport, Listeners, Source};
+use crate::repeats::{Line, Repeats};
+use crate::rib_thread::{self, Outlets, RibHandle, sleep_until};
 use crate::session::Command;
 use crate::speaker::detection::Detection;
 use crate::speaker::links::Links;
@@ -125,6 +126,8 @@ impl Speaker {
             api: None,
             api_socket: options.api_socket,
             exports: Exports::default(),
+            strangers: Repeats::default(),
+            turned_away: BTreeMap::new(),
         };
         supervisor.listen_anew().await?;
         supervisor.api = supervisor
@@ -232,6 +235,10 @@ struct Supervisor {
     api: Option<JoinHandle<()>>,
     api_socket: Option<std::path::PathBuf>,
     exports: Exports,
+    /// Connections of nobody's, whatever their address: whoever scans has many.
+    strangers: Repeats<Source>,
+    /// Connections for which a range had no place.
+    turned_away: BTreeMap<PeerName, Repeats<Source>>,
 }
 
 impl Supervisor {
@@ -260,7 +267,10 @@ impl Supervisor {
                 Turn::InterfacesChanged => self.interfaces_changed().await,
                 Turn::Found(reports) => self.found(reports).await,
                 Turn::Detected(event) => self.detected(event).await,
-                Turn::RollCall => self.call_roll(),
+                Turn::RollCall => {
+                    self.call_roll();
+                    self.log_repeats(Instant::now());
+                }
                 Turn::Forsaken => break (How::GracefulRestart, None),
             }
         };
@@ -332,10 +342,12 @@ impl Supervisor {
                 }
                 // Dropping the stream closes it; strangers get no word.
                 Caller::Full(range) => {
-                    tracing::warn!(%source, %range, "the range has as many peers as it may have");
+                    let turned_away = self.turned_away.entry(range.clone()).or_default();
+                    let line = turned_away.happened(Instant::now(), source);
+                    log_turned_away(&range, line);
                 }
                 Caller::Stranger => {
-                    tracing::warn!(%source, "connection from an address that is no peer's");
+                    log_stranger(self.strangers.happened(Instant::now(), source));
                 }
             }
         }
@@ -401,6 +413,17 @@ impl Supervisor {
         cleared
     }
 
+    /// Writes what is due of the lines that strangers cause.
+    fn log_repeats(&mut self, now: Instant) {
+        log_stranger(self.strangers.handle_timeout(now));
+        for (range, repeats) in &mut self.turned_away {
+            log_turned_away(range, repeats.handle_timeout(now));
+        }
+        let ranges = &self.config.peers;
+        self.turned_away
+            .retain(|range, _| ranges.contains_key(range));
+    }
+
     async fn shutdown(mut self, how: How) {
         // First of all, so that the end of sessions takes no route from packets under way.
         self.fib_queue.close();
@@ -449,6 +472,25 @@ impl Supervisor {
     }
 }
 
+fn log_stranger(line: Option<Line<Source>>) {
+    if let Some(Line { times, what }) = line {
+        tracing::warn!(source = %what, times, "connection from an address that is no peer's");
+    }
+}
+
+fn log_turned_away(range: &PeerName, line: Option<Line<Source>>) {
+    if let Some(Line { times, what }) = line {
+        tracing::warn!(source = %what, %range, times, "the range has as many peers as it may have");
+    }
+}
+
+fn log_refused(line: Option<Line<(Prefix, String)>>) {
+    if let Some(Line { times, what }) = line {
+        let (prefix, reason) = what;
+        tracing::warn!(%prefix, %reason, times, "the FIB refused a route");
+    }
+}
+
 /// Hands the FIB's answers to the RIB and link events to the supervisor.
 async fn forward_answers(
     mut events: mpsc::Receiver<FibEvent>,
@@ -458,7 +500,15 @@ async fn forward_answers(
 ) {
     let mut arrived = Vec::new();
     let mut acknowledged = Vec::new();
-    while events.recv_many(&mut arrived, ANSWERS_AT_ONCE).await > 0 {
+    let mut refused = Repeats::default();
+    loop {
+        let lines = refused.poll_timeout().map(Into::into);
+        tokio::select! {
+            count = events.recv_many(&mut arrived, ANSWERS_AT_ONCE) => if count == 0 {
+                return log_refused(refused.rest());
+            },
+            () = sleep_until(lines) => log_refused(refused.handle_timeout(Instant::now())),
+        }
         // Before anything waits for the RIB.
         let now = Instant::now();
         let mut answers = Vec::new();
@@ -478,7 +528,7 @@ async fn forward_answers(
                     continue;
                 }
                 FibEvent::Failed { prefix, seq, why } => {
-                    tracing::warn!(%prefix, reason = %why, "the FIB refused a route");
+                    log_refused(refused.happened(now, (prefix, why.clone())));
                     let failed = Some(why);
                     answers.push(FibAnswer {
                         prefix,

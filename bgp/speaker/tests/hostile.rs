@@ -12,6 +12,8 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use caracal_bgp_core::types::{Prefix, RouterId};
@@ -27,6 +29,8 @@ use caracal_bgp_speaker::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, MutexGuard};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use common::{
     Lab, Offer, RawPeer, WATCHER, attributes, dial, encoded, established, name, sentinel, snapshot,
@@ -38,6 +42,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// What no siege may cost, beside what sockets of tests take.
 const MEMORY: usize = 24 << 20;
+/// Nor what it may leave in the log at `warn` and above.
+const LINES: usize = 20;
 /// Short enough to notice who waits for something that it should not.
 const HOLD_TIME: Duration = Duration::from_secs(3);
 const WITNESS: &str = "witness";
@@ -50,6 +56,8 @@ struct Siege {
     witness: SpeakerHandle,
     witness_config: SpeakerConfig,
     memory: usize,
+    /// How many there were at the beginning.
+    lines: usize,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -91,11 +99,13 @@ impl Siege {
             witness,
             witness_config,
             memory: resident(),
+            lines: lines(),
             _alone: alone,
         }
     }
 
-    /// The witness has seen nothing of it, its routes pass, and memory is what it was, nearly.
+    /// The witness has seen nothing of it, its routes pass, memory is what it was, nearly, and the log can
+    /// still be read.
     async fn stands(mut self) {
         for (at, peer) in [(&self.speaker, WITNESS), (&self.witness, BESIEGED)] {
             let seen = snapshot(at, &PeerName::from(peer)).await;
@@ -109,6 +119,9 @@ impl Siege {
         let grown = resident().saturating_sub(self.memory);
         println!("memory has grown by {} KiB", grown >> 10);
         assert!(grown < MEMORY, "memory has grown by {grown} octets");
+        let lines = lines() - self.lines;
+        println!("the log has grown by {lines} lines");
+        assert!(lines < LINES, "the log has grown by {lines} lines");
         self.witness.shutdown(How::GracefulRestart).await;
         self.speaker.shutdown(How::GracefulRestart).await;
     }
@@ -148,6 +161,40 @@ async fn start(config: SpeakerConfig) -> SpeakerHandle {
 }
 
 /// Octets of this process in memory.
+/// How many lines the process has logged so far at `warn` and above.
+fn lines() -> usize {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    struct Counter;
+
+    impl Subscriber for Counter {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= Level::WARN
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+
+        // There are no spans.
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    static COUNTER: Once = Once::new();
+    COUNTER.call_once(|| tracing::subscriber::set_global_default(Counter).unwrap());
+    COUNT.load(Ordering::Relaxed)
+}
+
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -229,6 +276,33 @@ async fn thousands_of_connections_that_say_nothing_are_let_go_or_few() {
     drop((strangers, known, ranged));
     let offer = Offer::of(PEER_ASN);
     let _peer = RawPeer::establish(siege.lab.peer(0), to, offer).await;
+    siege.stands().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_that_are_all_malformed_are_counted_and_not_logged_one_by_one() {
+    const EACH: usize = 500;
+    let siege = Siege::begin(1, |_, _| {}).await;
+    let offer = Offer::of(PEER_ASN);
+    let mut peer = RawPeer::establish(siege.lab.peer(0), siege.lab.speaker(), offer).await;
+    // LOCAL_PREF of an external peer is discarded, COMMUNITIES of three octets cost the routes.
+    let discarded = attributes(offer, true, &[0x40, 5, 4, 0, 0, 0, 100]);
+    let withdrawn = attributes(offer, true, &[0xc0, 8, 3, 0, 0, 0]);
+    for number in 0..EACH {
+        let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+        for attributes in [&discarded, &withdrawn] {
+            peer.send(&update(attributes, &[32, 10, 251, high, low]))
+                .await;
+        }
+    }
+    let counted = async || {
+        let counters = snapshot(&siege.speaker, &name(0)).await.counters;
+        [counters.discarded_attributes, counters.treated_as_withdraw]
+    };
+    until("each counted", counted, |counts| {
+        *counts == [EACH as u64; 2]
+    })
+    .await;
     siege.stands().await;
 }
 

@@ -10,6 +10,7 @@ use caracal_bgp_core::wire::{
 };
 use tokio::sync::mpsc;
 
+use crate::repeats::Line;
 use crate::rib_thread::Input;
 use crate::session::wire_facts::family_of;
 use crate::session::{Delivery, Established, Session};
@@ -41,7 +42,7 @@ impl Session {
         let message = match wire::decode_control(frame) {
             Ok(message) => message,
             Err(notification) => {
-                self.malformed(notification.to_string(), &frame.body);
+                self.note_malformed(notification.to_string(), &frame.body);
                 return self.handle(Event::Malformed { conn, notification }, None);
             }
         };
@@ -79,17 +80,17 @@ impl Session {
                 update
             }
             UpdateOutcome::TreatAsWithdraw { withdrawn, reason } => {
-                let peer = &self.setup.name;
-                tracing::warn!(%peer, %reason, "malformed UPDATE treated as withdrawal");
+                let line = self.malformed.happened(Instant::now(), reason.to_string());
+                self.log_malformed(line);
                 self.setup.board.counters.treated_as_withdraw();
-                self.malformed(format!("treated as withdrawal, {reason}"), &frame.body);
+                self.note_malformed(format!("treated as withdrawal, {reason}"), &frame.body);
                 Update {
                     withdrawn,
                     ..Update::default()
                 }
             }
             UpdateOutcome::Reset(notification) => {
-                self.malformed(format!("session reset, {notification}"), &frame.body);
+                self.note_malformed(format!("session reset, {notification}"), &frame.body);
                 return self.handle(Event::Malformed { conn, notification }, None);
             }
         };
@@ -101,17 +102,48 @@ impl Session {
         self.handle(Event::Received { conn, message }, Some(delivery));
     }
 
-    fn discarded(&self, faults: &[AttributeFault], frame: &Frame) {
-        let board = &self.setup.board;
-        board.counters.attributes_discarded(faults.len());
-        for fault in faults {
+    /// Writes what is due of the lines that the peer causes.
+    pub(super) fn log_repeats(&mut self, now: Instant) {
+        let line = self.malformed.handle_timeout(now);
+        self.log_malformed(line);
+        let line = self.discarded.handle_timeout(now);
+        self.log_discarded(line);
+    }
+
+    /// The same at the end of all.
+    pub(super) fn log_rest(&mut self) {
+        let line = self.malformed.rest();
+        self.log_malformed(line);
+        let line = self.discarded.rest();
+        self.log_discarded(line);
+    }
+
+    fn log_malformed(&self, line: Option<Line<String>>) {
+        if let Some(Line { times, what }) = line {
             let peer = &self.setup.name;
-            tracing::warn!(%peer, %fault, "attribute discarded");
-            self.malformed(format!("attribute discarded, {fault}"), &frame.body);
+            tracing::warn!(%peer, reason = %what, times, "malformed UPDATE treated as withdrawal");
         }
     }
 
-    fn malformed(&self, why: String, body: &[u8]) {
+    fn log_discarded(&self, line: Option<Line<String>>) {
+        if let Some(Line { times, what }) = line {
+            let peer = &self.setup.name;
+            tracing::warn!(%peer, fault = %what, times, "attribute discarded");
+        }
+    }
+
+    fn discarded(&mut self, faults: &[AttributeFault], frame: &Frame) {
+        let counters = &self.setup.board.counters;
+        counters.attributes_discarded(faults.len());
+        let now = Instant::now();
+        for fault in faults {
+            let line = self.discarded.happened(now, fault.to_string());
+            self.log_discarded(line);
+            self.note_malformed(format!("attribute discarded, {fault}"), &frame.body);
+        }
+    }
+
+    fn note_malformed(&self, why: String, body: &[u8]) {
         let note = MessageNote::malformed(why, body);
         let octets = body.len() + HEADER_LEN;
         self.setup.board.message(Direction::Received, octets, note);
