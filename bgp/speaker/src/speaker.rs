@@ -20,7 +20,7 @@ mod listing;
 mod peers;
 mod roll_call;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -119,6 +119,7 @@ impl Speaker {
             incoming,
             bfd: options.bfd,
             detection: None,
+            unwatched: BTreeSet::new(),
             listeners: None,
             tasks: Vec::new(),
             listings: Listings::default(),
@@ -226,6 +227,8 @@ struct Supervisor {
     bfd: Option<BfdOptions>,
     /// Once a peer has asked for it.
     detection: Option<Detection>,
+    /// Peers of whom it was said that there is nobody to watch their paths.
+    unwatched: BTreeSet<PeerName>,
     intake: mpsc::Sender<Arrival>,
     incoming: mpsc::Sender<Vec<Incoming>>,
     listeners: Option<Listeners>,

@@ -3,7 +3,7 @@
 //! Owns the way between peers and BFD sessions. Does not own these: they are another process's, so
 //! that they outlive this one. Its silence says nothing about any path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use caracal_bfdd::client::{Client, ClientEvent, ClientOptions};
@@ -80,6 +80,7 @@ impl Supervisor {
     pub(super) fn watch_paths(&mut self) {
         let mut wanted = BTreeMap::new();
         let mut peers: BTreeMap<SessionKey, Vec<PeerName>> = BTreeMap::new();
+        let mut unwatched = BTreeSet::new();
         for (name, peer) in self.peers.iter() {
             let Some(bfd) = &peer.config.bfd else {
                 continue;
@@ -91,6 +92,10 @@ impl Supervisor {
                 continue;
             };
             if self.bfd.is_none() {
+                unwatched.insert(name.clone());
+                if self.unwatched.contains(name) {
+                    continue;
+                }
                 tracing::error!(peer = %name, "BFD is configured, but there is no BFD process to ask");
                 let text = "BFD is configured, but there is no BFD process to ask".to_owned();
                 self.board.open(name).event(EventNote::Other(text));
@@ -103,6 +108,7 @@ impl Supervisor {
                 .push(name.clone());
             wanted.insert(session.key.clone(), session);
         }
+        self.unwatched = unwatched;
         if !wanted.is_empty() && self.detection.is_none() {
             self.detection = self.bfd.clone().map(Detection::start);
         }
@@ -199,12 +205,6 @@ impl Supervisor {
         });
     }
 
-    fn is_strict(&self, name: &PeerName) -> bool {
-        let peer = self.peers.get(name);
-        let bfd = peer.and_then(|peer| peer.config.bfd.as_ref());
-        bfd.is_some_and(|bfd| bfd.strict)
-    }
-
     /// What a failure says of the path.
     fn verdict(&self, name: &PeerName, standing: &Standing) -> PathWhy {
         let peer = self.peers.get(name);
@@ -216,6 +216,12 @@ impl Supervisor {
             (true, _) | (false, OnBfdFailure::PreferFailover) => PathWhy::BfdDown,
             (false, OnBfdFailure::PreferRestart) => PathWhy::BfdSilent,
         }
+    }
+
+    fn is_strict(&self, name: &PeerName) -> bool {
+        let peer = self.peers.get(name);
+        let bfd = peer.and_then(|peer| peer.config.bfd.as_ref());
+        bfd.is_some_and(|bfd| bfd.strict)
     }
 
     /// Whether the peer's session must wait until its path is proved.
