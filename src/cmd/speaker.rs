@@ -53,9 +53,9 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             tracing::warn!(
                 object = %finding.object,
                 field = finding.field,
-                reason = finding.reason,
-                "{}",
-                finding.message
+                finding = finding.reason,
+                reason = finding.message,
+                "not as the resources ask"
             );
         }
         let Resolved { mut config, .. } = resolved;

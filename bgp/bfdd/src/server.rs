@@ -22,7 +22,7 @@ use self::client::Client;
 use crate::describe;
 use crate::engine::{Command, Details, Report};
 use crate::error::Error;
-use crate::proto::{Applied, Message, Request, SessionEvent, SessionStatus, Snapshot};
+use crate::proto::{Applied, Message, Request, SessionEvent, SessionStatus, Snapshot, Standing};
 use crate::registry::{Moment, Order, Registry};
 use crate::wake::Wake;
 
@@ -159,7 +159,10 @@ impl Server {
                 }
             };
             if self.clients.len() >= MAX_CLIENTS {
-                tracing::warn!("{MAX_CLIENTS} clients are connected: another one is turned away");
+                tracing::warn!(
+                    limit = MAX_CLIENTS,
+                    "a client is turned away: as many are connected as may be"
+                );
                 continue;
             }
             if let Err(error) = self.welcome(stream) {
@@ -292,7 +295,7 @@ impl Server {
             }
         };
         for refused in &applied.refused {
-            tracing::warn!(session = %refused.key, why = refused.why, "session refused");
+            tracing::warn!(session = %refused.key, reason = refused.why, "session refused");
         }
         self.order(orders);
         Some(render(&Message::Ok(applied)))
@@ -366,7 +369,7 @@ impl Server {
             Report::Problem {
                 key,
                 problem: Some(why),
-            } => tracing::warn!(session = %key, why, "trouble with sending"),
+            } => tracing::warn!(session = %key, reason = why, "trouble with sending"),
             Report::Problem { key, problem: None } => {
                 tracing::info!(session = %key, "sending works again");
             }
@@ -425,31 +428,26 @@ fn log(event: &SessionEvent) {
         silence_us,
         standing,
     } = event;
-    let (local, interface) = (
-        key.local.map(|local| local.to_string()),
-        key.interface.as_deref(),
-    );
-    macro_rules! write {
-        ($level:ident) => {
-            tracing::$level!(
-                peer = %key.peer,
-                local,
-                interface,
-                multihop = key.multihop,
-                from = %from,
-                to = %standing.state,
-                diag = %standing.diag,
-                remote_diag = %standing.remote_diag,
-                remote_c = standing.remote_c,
-                silence_us,
-                "session changed"
-            )
-        };
-    }
+    let local = key.local.map(|local| local.to_string());
+    let interface = key.interface.as_deref();
+    let (peer, multihop) = (key.peer, key.multihop);
+    let Standing {
+        state,
+        diag,
+        remote_diag,
+        remote_c,
+        ..
+    } = standing;
     if *failure {
-        write!(warn);
+        tracing::warn!(
+            %peer, local, interface, multihop, %from, %state, %diag, %remote_diag, remote_c, silence_us,
+            "session changed"
+        );
     } else {
-        write!(info);
+        tracing::info!(
+            %peer, local, interface, multihop, %from, %state, %diag, %remote_diag, remote_c, silence_us,
+            "session changed"
+        );
     }
 }
 

@@ -286,7 +286,13 @@ fn report(before: &[Finding], now: &Resolved) {
         .iter()
         .filter(|finding| !before.contains(finding))
     {
-        warn!(%finding, "not as the resources ask");
+        warn!(
+            object = %finding.object,
+            field = finding.field,
+            finding = finding.reason,
+            reason = finding.message,
+            "not as the resources ask"
+        );
     }
 }
 

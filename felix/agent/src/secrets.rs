@@ -345,7 +345,8 @@ impl Follower {
         if let Seen::Refused(why) = &news.seen {
             warn!(
                 secret = self.name,
-                why, "may not read a Secret that sessions need"
+                reason = why,
+                "may not read a Secret that sessions need"
             );
         }
         // A loop that has ended needs no news.
