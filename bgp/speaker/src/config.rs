@@ -118,11 +118,10 @@ impl Default for ListenConfig {
     }
 }
 
-/// Graceful restart (RFC 4724) with notifications (RFC 8538).
+/// Graceful restart (RFC 4724) with notifications (RFC 8538). Whom it is offered to, each peer says:
+/// [`PeerConfig::graceful_restart`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GracefulRestartConfig {
-    /// Whether the capability is offered at all.
-    pub enabled: bool,
     /// How long peers are asked to keep our routes while we are away; at most 4095 s on the wire.
     pub restart_time: Duration,
     /// How long stale routes of a peer that came back stay without its End-of-RIB.
@@ -138,7 +137,6 @@ pub struct GracefulRestartConfig {
 impl Default for GracefulRestartConfig {
     fn default() -> Self {
         Self {
-            enabled: true,
             restart_time: Duration::from_secs(120),
             stale_time: Duration::from_secs(360),
             selection_deferral: Duration::from_secs(30),

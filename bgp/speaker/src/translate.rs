@@ -46,7 +46,7 @@ pub(crate) fn machine_config(
 ) -> Config {
     let families: FamilySet = peer.families.iter().copied().collect();
     let restart = &speaker.graceful_restart;
-    let restarts = restart.enabled && peer.graceful_restart;
+    let restarts = peer.graceful_restart;
     let long_lived_time = peer
         .long_lived_stale_time
         .unwrap_or(restart.long_lived_stale_time);
@@ -164,7 +164,7 @@ fn peer_policy(config: &SpeakerConfig, peer: &PeerConfig) -> PeerPolicy {
         next_hop_v4: peer.next_hop_v4,
         next_hop_v6: peer.next_hop_v6,
         client: peer.route_reflector_client && peer.peer_as.is_internal(config.asn),
-        graceful_restart: config.graceful_restart.enabled && peer.graceful_restart,
+        graceful_restart: peer.graceful_restart,
     }
 }
 

@@ -60,7 +60,7 @@ impl Ground<'_> {
                 .filter(|time| outlasts(*time, hold_time))
                 .unwrap_or_else(|| send_hold_time(hold_time)),
             connect_retry: settings.connect_retry,
-            graceful_restart: settings.graceful_restart.enabled,
+            graceful_restart: settings.offers_restart,
             draining: settings.drain,
             ..PeerConfig::at(remote, peer_as)
         }

@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) keepalive_time: Option<Duration>,
     pub(crate) send_hold_time: Option<Duration>,
     pub(crate) connect_retry: Duration,
+    /// Whether graceful restart is offered to peers that say nothing of it.
+    pub(crate) offers_restart: bool,
     pub(crate) graceful_restart: GracefulRestartConfig,
     pub(crate) drain: bool,
     pub(crate) honor_graceful_shutdown: bool,
@@ -180,10 +182,10 @@ impl Settings {
             connect_retry: layers
                 .time(|spec| spec.connect_retry_time)
                 .unwrap_or(DEFAULT_CONNECT_RETRY),
+            offers_restart: layers
+                .first(|spec| spec.graceful_restart.as_ref()?.enabled)
+                .unwrap_or(true),
             graceful_restart: GracefulRestartConfig {
-                enabled: layers
-                    .first(|spec| spec.graceful_restart.as_ref()?.enabled)
-                    .unwrap_or(true),
                 restart_time: restart(|restart| restart.restart_time)
                     .unwrap_or(fallback.restart_time),
                 stale_time: restart(|restart| restart.stale_time).unwrap_or(DEFAULT_STALE_TIME),

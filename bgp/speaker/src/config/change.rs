@@ -215,7 +215,6 @@ impl SpeakerConfig {
             mrt,
         } = self;
         let GracefulRestartConfig {
-            enabled,
             restart_time,
             stale_time,
             selection_deferral,
@@ -226,7 +225,6 @@ impl SpeakerConfig {
         let differences = [
             (Change::NEW_SESSION, *asn != to.asn),
             (Change::NEW_SESSION, *router_id != to.router_id),
-            (Change::NEW_SESSION, *enabled != restart.enabled),
             (Change::NEXT_SESSION, *restart_time != restart.restart_time),
             (
                 Change::NEXT_SESSION,

@@ -3,7 +3,7 @@
 use super::*;
 use caracal_bgp_core::types::RouterId;
 use caracal_bgp_speaker::config::{
-    Activation, AddPath, AddPathSend, BfdConfig, BgpRole, BmpRoutes, BmpStation, Endpoint,
+    Activation, AddPath, AddPathSend, BfdConfig, BgpRole, BmpRoutes, BmpStation, Change, Endpoint,
     MaxPrefixAction, MaxPrefixes, MrtDump, OnBfdFailure, PrivateAs, Ttl,
 };
 
@@ -245,6 +245,39 @@ fn the_configuration_gives_what_a_peer_leaves_out() {
         tables: Some(7200 * SECOND),
     };
     assert_eq!(config.mrt, Some(dump));
+}
+
+#[test]
+fn a_peer_may_be_offered_graceful_restart_alone_or_be_left_out() {
+    let offered = |all: bool, one: &str| {
+        let configuration = ROUTER.replace(
+            "transit: true",
+            &format!("transit: true, gracefulRestart: {{enabled: {all}}}"),
+        );
+        with_peer(
+            &configuration,
+            &format!("peerIP: 10.0.1.1, asNumber: 65001, gracefulRestart: {{{one}}}"),
+        )
+    };
+    let rows = [
+        (true, "", true),
+        (true, "enabled: true", true),
+        (true, "enabled: false", false),
+        (false, "", false),
+        (false, "enabled: true", true),
+        (false, "enabled: false", false),
+    ];
+    for (all, one, expected) in rows {
+        let resolved = offered(all, one);
+        let session = peer(&resolved, "p");
+        assert_eq!(session.graceful_restart, expected, "{all} {one:?}");
+        // Only a session that follows the configuration is made anew with it.
+        let other = offered(!all, one);
+        let follows = session.needs_new_session(peer(&other, "p"));
+        assert_eq!(follows, one.is_empty(), "{all} {one:?}");
+        let speaker = resolved.config.change(&other.config);
+        assert_eq!(speaker, Change::NONE, "{all} {one:?}");
+    }
 }
 
 #[test]

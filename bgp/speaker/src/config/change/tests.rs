@@ -320,7 +320,7 @@ fn the_speakers_own_settings_reset_sessions_only_where_open_names_them() {
     let speaker = || SpeakerConfig::new(Asn(65000), RouterId(1));
     let both = Change::REFRESH_IN.and(Change::REEXPORT);
     type Edit = fn(&mut SpeakerConfig);
-    let rows: [(&str, Edit, Change); 18] = [
+    let rows: [(&str, Edit, Change); 17] = [
         ("asn", |s| s.asn = Asn(1), Change::NEW_SESSION),
         (
             "router_id",
@@ -344,11 +344,6 @@ fn the_speakers_own_settings_reset_sessions_only_where_open_names_them() {
             "multipath_relax",
             |s| s.multipath_relax = true,
             Change::LIVE,
-        ),
-        (
-            "enabled",
-            |s| s.graceful_restart.enabled = false,
-            Change::NEW_SESSION,
         ),
         (
             "restart_time",
