@@ -123,8 +123,9 @@ pub struct BgpFilterRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RouteSource>,
 
-    /// Name of the interface that the route's packets leave by; `*` stands for any characters, `?`
-    /// for one. Own routes have none.
+    /// Name of the interface of the session that told the route, which is the one with our own address
+    /// on it: `lo` between loopbacks, whichever way packets take. `*` stands for any characters, `?` for
+    /// one. Own routes have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,

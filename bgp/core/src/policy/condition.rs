@@ -23,8 +23,8 @@ pub struct RouteFacts<'a> {
     pub next_hop: Option<&'a NextHop>,
     /// Who told it.
     pub source: RouteSource,
-    /// The interface that its packets leave by: that of the session that told it. Own routes have
-    /// none.
+    /// The interface of the session that told it: the one with our own address on the session, so `lo`
+    /// between loopbacks, and not the way that packets take. Own routes have none.
     pub interface: Option<&'a str>,
     /// The kind of the session that the policy belongs to.
     pub peer: PeerKind,
