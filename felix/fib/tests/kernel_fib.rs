@@ -171,6 +171,42 @@ fn a_restart_with_equal_state_writes_nothing_and_leftovers_go_only_at_the_end() 
 
 // frr#22362: what the kernel had lost behind the back of the speaker did not come back.
 #[test]
+fn an_earlier_life_is_known_by_any_route_that_it_left() {
+    let Some(fabric) = Fabric::new("life") else {
+        return;
+    };
+    let node = &fabric.node;
+    let with_blocks = || FibOptions {
+        blackholes: ["10.244.0.0/26", "fd00:244::/122"].map(prefix).into(),
+        ..FibOptions::default()
+    };
+    // What others left is no sign of life, nor what this one is about to write.
+    ip(node, "route add blackhole 10.244.9.0/26 metric 512");
+    let mut first = Subject::start(node, with_blocks());
+    assert_eq!(first.control.inherited(), 0, "no earlier life");
+    first.synced();
+    shows(node, "blackhole 10.244.0.0/26").unwrap();
+    first.fib.stop();
+
+    // It learnt nothing.
+    let mut second = Subject::start(node, with_blocks());
+    assert_eq!(second.control.inherited(), 2, "{}", routes(node));
+    second.synced();
+    second.control.set_blackholes(BTreeSet::new());
+    let seq = second.ask(&[("10.1.0.0/26", BOTH_V4)]);
+    second.installed(seq);
+    until("the blackholes go", || match routes(node) {
+        text if text.contains("blackhole") => Err(text),
+        _ => Ok(()),
+    });
+    second.fib.stop();
+
+    let third = Subject::start(node, FibOptions::default());
+    assert_eq!(third.control.inherited(), 1, "{}", routes(node));
+    third.fib.stop();
+}
+
+#[test]
 fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone() {
     let Some(fabric) = Fabric::new("node") else {
         return;

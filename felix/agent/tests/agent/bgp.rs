@@ -4,21 +4,25 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::router::{REMOTE, Router};
-use crate::common::{Rig, can_run, until};
+use crate::common::{Rig, can_run, inside, until};
 use caracal_crds::BlockPhase;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A node that is ready, and the router that it peers with.
 fn node_and_router() -> (Rig, Router) {
     let mut rig = Rig::new();
     let router = Router::start(&rig, |_| {});
-    rig.api.create(&json!({
-        "apiVersion": "caracal.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
-        "spec": {"peerIP": "192.0.2.1", "asNumber": 65001},
-    }));
+    rig.api.create(&tor());
     rig.start_agent();
     rig.ready();
     (rig, router)
+}
+
+fn tor() -> Value {
+    json!({
+        "apiVersion": "caracal.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
+        "spec": {"peerIP": "192.0.2.1", "asNumber": 65001},
+    })
 }
 
 #[test]
@@ -81,6 +85,51 @@ fn routes_go_both_ways_and_a_killed_agent_moves_none() {
         .and_then(|object| object.status)
         .expect("status");
     assert_eq!(status.sessions_established.as_deref(), Some("1/1"));
+    rig.stop_agent();
+}
+
+#[test]
+fn the_router_keeps_the_routes_of_a_killed_agent_that_learnt_none_from_it() {
+    if !can_run() {
+        return;
+    }
+    let mut rig = Rig::new();
+    let router = Router::silent(&rig);
+    rig.api.create(&tor());
+    rig.start_agent();
+    rig.ready();
+    let patience = Duration::from_secs(15);
+    let block = "10.64.0.0/26";
+    let has_route = || {
+        let route = inside(&rig.management, &["ip", "route", "show", block]);
+        if route.is_empty() {
+            Err(rig.log())
+        } else {
+            Ok(())
+        }
+    };
+    until("the router has a route to the block", patience, has_route);
+
+    let mut monitor = Command::new("ip")
+        .args(["-n", rig.management.name(), "monitor", "route"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the monitor starts");
+    let sessions = router.sessions();
+    rig.kill_agent();
+    rig.start_agent();
+    rig.ready();
+    until("the session is back", patience, || {
+        match router.sessions() {
+            now if now > sessions => Ok(()),
+            now => Err((now, rig.log())),
+        }
+    });
+    rig.settled();
+    monitor.kill().expect("kill");
+    let seen = monitor.wait_with_output().expect("the monitor ends");
+    let seen = String::from_utf8_lossy(&seen.stdout);
+    assert!(!seen.contains(block), "{seen}\n{}", rig.log());
     rig.stop_agent();
 }
 

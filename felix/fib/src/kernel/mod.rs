@@ -201,9 +201,11 @@ impl FibWindow for Window {
 }
 
 impl FibControl {
-    /// How many forwarding routes an earlier life had left in the kernel at the start. With any,
-    /// packets were forwarded all the while: the speaker may say so to its peers (RFC 4724 §3,
-    /// Forwarding State).
+    /// How many routes an earlier life had left in the kernel at the start. With any, packets were
+    /// forwarded all the while: the speaker may say so to its peers (RFC 4724 §3, Forwarding State).
+    /// A blackhole is as good a witness as a route to a peer: it stands behind a block of this node,
+    /// whose routes to pods stay in the kernel just as it does, and a node that learns nothing from
+    /// its peers has no other.
     #[must_use]
     pub fn inherited(&self) -> usize {
         self.inherited

@@ -68,10 +68,10 @@ pub(super) struct Actual {
 }
 
 impl Actual {
-    /// How many routes of ours forward packets.
-    pub(super) fn forwarding(&self) -> usize {
-        let forwards = |slot: &&Slot| matches!(slot, Slot::Ours(route) if route.target != InstalledTarget::Blackhole);
-        self.routes.values().filter(forwards).count()
+    /// How many routes of ours there are, blackholes too.
+    pub(super) fn ours(&self) -> usize {
+        let ours = |slot: &&Slot| matches!(slot, Slot::Ours(_));
+        self.routes.values().filter(ours).count()
     }
 
     pub(super) fn slot(&self, prefix: &Prefix) -> Option<&Slot> {

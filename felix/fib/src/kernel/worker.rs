@@ -153,9 +153,9 @@ impl Worker {
         Ok(worker)
     }
 
-    /// How many forwarding routes were found at the start.
+    /// How many routes of ours were found at the start.
     pub(super) fn inherited(&self) -> usize {
-        self.actual.forwarding()
+        self.actual.ours()
     }
 
     pub(super) fn run(mut self) {

@@ -1,11 +1,16 @@
 //! A router at the far end of the node's only link: our speaker, in the test's own process.
 
+use std::net::Ipv4Addr;
+
 use caracal_bgp_core::types::{Asn, RouterId};
-use caracal_bgp_speaker::config::Origination;
-use caracal_bgp_speaker::{PeerConfig, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions};
+use caracal_bgp_speaker::config::{ListenConfig, Origination};
+use caracal_bgp_speaker::{
+    Forwarding, PeerConfig, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
+};
+use caracal_fib::{FibOptions, KernelFib};
 use tokio::runtime::Runtime;
 
-use super::Rig;
+use super::{Rig, SERVER};
 
 /// What the router announces.
 pub const REMOTE: &str = "10.99.0.0/24";
@@ -13,11 +18,33 @@ pub const REMOTE: &str = "10.99.0.0/24";
 pub struct Router {
     runtime: Runtime,
     handle: SpeakerHandle,
+    address: &'static str,
+    asn: Asn,
 }
 
 impl Router {
     /// A router that announces [`REMOTE`] to the node, whose session is as `change` leaves it.
     pub fn start(rig: &Rig, change: impl FnOnce(&mut PeerConfig)) -> Router {
+        Router::start_at(rig, (SERVER, Asn(65001)), &[REMOTE], None, change)
+    }
+
+    /// A router that announces nothing, and whose kernel has what it learns.
+    pub fn silent(rig: &Rig) -> Router {
+        let options = FibOptions::default();
+        let (fib, _, events) =
+            KernelFib::start(rig.management.netns(), options).expect("kernel routes");
+        let fib = Box::new(fib);
+        let forwarding = Some(Forwarding { fib, events });
+        Router::start_at(rig, (SERVER, Asn(65001)), &[], forwarding, |_| {})
+    }
+
+    fn start_at(
+        rig: &Rig,
+        (address, asn): (&'static str, Asn),
+        announced: &[&str],
+        forwarding: Option<Forwarding>,
+        change: impl FnOnce(&mut PeerConfig),
+    ) -> Router {
         // Threads begin in the namespace of the thread that starts them.
         let build = || {
             tokio::runtime::Builder::new_multi_thread()
@@ -31,14 +58,30 @@ impl Router {
             .run(build)
             .expect("namespace")
             .expect("runtime");
-        let config = Router::config(&[REMOTE], change);
-        let started = runtime.spawn(Speaker::start(config, None, SpeakerOptions::default()));
+        let config = Router::config(address, asn, announced, change);
+        let options = SpeakerOptions::default();
+        let started = runtime.spawn(Speaker::start(config, forwarding, options));
         let handle = runtime.block_on(started).expect("task").expect("speaker");
-        Router { runtime, handle }
+        Router {
+            runtime,
+            handle,
+            address,
+            asn,
+        }
     }
 
-    fn config(announced: &[&str], change: impl FnOnce(&mut PeerConfig)) -> SpeakerConfig {
-        let mut config = SpeakerConfig::new(Asn(65001), RouterId(0xc000_0201));
+    fn config(
+        address: &str,
+        asn: Asn,
+        announced: &[&str],
+        change: impl FnOnce(&mut PeerConfig),
+    ) -> SpeakerConfig {
+        let address: Ipv4Addr = address.parse().expect("address");
+        let mut config = SpeakerConfig::new(asn, RouterId::from(address));
+        config.listen = Some(ListenConfig {
+            addrs: vec![address.into()],
+            ..ListenConfig::default()
+        });
         let node = PeerConfig::new("192.0.2.2:179".parse().expect("address"), Asn(65000));
         let mut node = PeerConfig {
             passive: true,
@@ -55,7 +98,7 @@ impl Router {
 
     /// Takes over what it announces and a session as `change` leaves it.
     pub fn apply(&self, announced: &[&str], change: impl FnOnce(&mut PeerConfig)) {
-        let config = Router::config(announced, change);
+        let config = Router::config(self.address, self.asn, announced, change);
         self.runtime
             .block_on(self.handle.apply(config))
             .expect("speaker");
