@@ -26,7 +26,7 @@ spec:
   routerID: 192.0.2.2
   nodeToNodeMeshEnabled: false
   transit: true
-  prefixAdvertisements: [{cidr: 10.2.0.0/16}]
+  originatedPrefixes: [{cidr: 10.2.0.0/16}]
 ---
 apiVersion: caracal.dev/v1alpha1
 kind: BGPPeer
@@ -63,7 +63,7 @@ spec:
   asNumber: 65001
   routerID: 192.0.2.1
   nodeToNodeMeshEnabled: false
-  prefixAdvertisements: [{{cidr: {OURS}}}]
+  originatedPrefixes: [{{cidr: {OURS}}}]
   {more}
 ---
 apiVersion: caracal.dev/v1alpha1

@@ -77,7 +77,7 @@ apiVersion: caracal.dev/v1alpha1
 kind: BGPConfiguration
 metadata: {name: node.n2}
 spec:
-  prefixAdvertisements:
+  originatedPrefixes:
     - {cidr: 10.244.1.0/26}
     - {cidr: 10.244.1.32/27}
     - {cidr: 10.244.1.7/32}
@@ -92,7 +92,7 @@ const STILL_FORWARDING: &str = "\
 apiVersion: caracal.dev/v1alpha1
 kind: BGPConfiguration
 metadata: {name: node.n1}
-spec: {prefixAdvertisements: [{cidr: 10.244.8.0/26}]}
+spec: {originatedPrefixes: [{cidr: 10.244.8.0/26}]}
 ";
 
 fn cluster(default: &str, more: &str) -> String {

@@ -156,15 +156,20 @@ pub struct BgpConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mrt: Option<MrtDump>,
 
-    /// Names for communities, used by `prefixAdvertisements`.
+    /// Names for communities, used by `prefixAdvertisements` and `originatedPrefixes`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub communities: Vec<NamedCommunity>,
 
-    /// Prefixes to originate, with their communities.
+    /// Communities of own routes, by where they lie. Announces nothing by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub prefix_advertisements: Vec<PrefixAdvertisement>,
+
+    /// Prefixes to announce, beside a node's blocks and loopbacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub originated_prefixes: Vec<OriginatedPrefix>,
 
     /// Not acted on yet: ranges of ClusterIPs to advertise.
     #[serde(
@@ -408,13 +413,33 @@ pub struct NamedCommunity {
     pub value: String,
 }
 
-/// A prefix to originate.
+/// Communities of own routes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrefixAdvertisement {
+    /// Own routes to this prefix and to those inside it carry the communities: blocks, loopbacks,
+    /// `originatedPrefixes`.
+    #[schemars(schema_with = "schema::cidr")]
+    pub cidr: IpNetwork,
+
+    /// Names from `communities`, or `aa:nn` or `aa:nn:mm`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    pub communities: Vec<String>,
+}
+
+/// A prefix to announce.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginatedPrefix {
     /// The prefix.
     #[schemars(schema_with = "schema::cidr")]
     pub cidr: IpNetwork,
+
+    /// Drop packets to it for which there is no longer route, so that they do not follow the default
+    /// route back to those who were told the prefix. Default false: the kernel is left as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blackhole: bool,
 
     /// Names from `communities`, or `aa:nn` or `aa:nn:mm`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -41,7 +41,7 @@ pub use authentication::{PasswordSource, SecretKeyRef, TcpAo, TcpAoAlgorithm, Tc
 pub use bfd::{Bfd, OnBfdFailure};
 pub use bgp_configuration::{
     BgpConfiguration, BgpConfigurationSpec, BindMode, BmpRoutes, BmpStation, GracefulRestart,
-    GracefulShutdown, InvalidRouterId, MrtDump, NamedCommunity, OriginValidation,
+    GracefulShutdown, InvalidRouterId, MrtDump, NamedCommunity, OriginValidation, OriginatedPrefix,
     PrefixAdvertisement, RouterIdSource, ServiceAggregation, ServiceRange,
 };
 pub use bgp_filter::{

@@ -58,7 +58,11 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
                 "not as the resources ask"
             );
         }
-        let Resolved { mut config, .. } = resolved;
+        let Resolved {
+            mut config,
+            dropped,
+            ..
+        } = resolved;
         let options = SpeakerOptions {
             api_socket: arguments
                 .run_dir
@@ -73,7 +77,11 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             Speaker::start(config, None, options).await?
         } else {
             let netns = Netns::current()?;
-            let (fib, control, events) = KernelFib::start(&netns, FibOptions::default())
+            let fib_options = FibOptions {
+                blackholes: dropped.into_iter().collect(),
+                ..FibOptions::default()
+            };
+            let (fib, control, events) = KernelFib::start(&netns, fib_options)
                 .context("cannot take over the kernel's routes")?;
             // Routes that an earlier life left in the kernel still forward: peers are told so, and
             // nothing is removed before they have told us everything again (RFC 4724 §4.1).

@@ -239,7 +239,7 @@ spec:
   nodeToNodeMeshEnabled: false
   transit: true
   connectRetryTime: 1s
-  prefixAdvertisements:
+  originatedPrefixes:
 {prefixes}---
 {peers}"
     )

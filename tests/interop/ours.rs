@@ -193,7 +193,7 @@ fn manifests(setup: &Setup, own: &[Route]) -> Vec<Value> {
         "nodeToNodeMeshEnabled": false,
         "transit": true,
         "holdTime": "30s",
-        "prefixAdvertisements": advertised,
+        "originatedPrefixes": advertised,
     });
     extend(&mut configuration, &setup.configuration);
     let families: Vec<String> = setup.families.iter().map(ToString::to_string).collect();

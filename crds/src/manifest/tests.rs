@@ -14,7 +14,7 @@ spec:
   clusterID: 10.0.0.1        # as reflector
   maximumPaths: 16
   multipathRelax: true
-  prefixAdvertisements: [{cidr: 10.0.0.1/32}]
+  originatedPrefixes: [{cidr: 10.0.0.1/32}]
 ---
 apiVersion: caracal.dev/v1alpha1
 kind: BGPConfiguration
@@ -63,7 +63,7 @@ fn a_speakers_configuration_is_read_whole() {
     let default = &manifests.bgp_configurations["default"].spec;
     assert_eq!(default.as_number, Some(65000));
     assert_eq!(
-        default.prefix_advertisements[0].cidr.to_string(),
+        default.originated_prefixes[0].cidr.to_string(),
         "10.0.0.1/32"
     );
     let leaf = &manifests.bgp_peers["leaf-1"].spec;

@@ -297,7 +297,8 @@ fn report(before: &[Finding], now: &Resolved) {
 }
 
 fn blackholes(resolved: &Resolved) -> BTreeSet<Prefix> {
-    resolved.own_blocks.iter().copied().collect()
+    let (blocks, configured) = (&resolved.own_blocks, &resolved.dropped);
+    blocks.iter().chain(configured).copied().collect()
 }
 
 fn source(resolved: &Resolved) -> PreferredSource {

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use caracal_bgp_core::policy::PrefixMatch;
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::config::{Activation, Auth, Endpoint, OriginCheck, PeerAs, PeerName};
-use ipnetwork::IpNetwork;
 
 use crate::finding::{Findings, ObjectRef};
 use crate::nodes::endpoints;
-use crate::origin::prefix_of;
-use crate::peers::{Sessions, name_own_addresses};
+use crate::origin::subnets_of;
+use crate::peers::{Sessions, name_own_addresses, needs_extended_next_hop};
 use crate::resolve::{Inputs, internal_ips};
 use crate::secrets::{Missing, named_by_mesh};
 use crate::session::Found;
@@ -93,14 +92,7 @@ pub(crate) fn add(sessions: &mut Sessions<'_>, findings: &mut Findings) {
 
 /// What nodes may say: prefixes of the pools and addresses of nodes.
 pub(crate) fn pools_and_nodes(inputs: &Inputs<'_>) -> Vec<PrefixMatch> {
-    let subnets = inputs.pools.values().flat_map(|pool| &pool.spec.subnets);
-    let pools = subnets.flat_map(|subnet| {
-        let (v4, v6) = (
-            subnet.ipv4.map(IpNetwork::V4),
-            subnet.ipv6.map(IpNetwork::V6),
-        );
-        [v4, v6].into_iter().flatten().filter_map(prefix_of)
-    });
+    let pools = inputs.pools.values().flat_map(subnets_of);
     let nodes = inputs.nodes.values().flat_map(internal_ips);
     let mut accepted: Vec<PrefixMatch> = pools.map(PrefixMatch::orlonger).collect();
     accepted.extend(nodes.map(|address| PrefixMatch::exact(Prefix::host(address))));

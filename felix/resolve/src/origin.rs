@@ -1,4 +1,4 @@
-//! What a speaker announces as its own: blocks, loopbacks, configured prefixes.
+//! What a speaker announces as its own: blocks, loopbacks, configured prefixes; and what they carry.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_core::wire::{Community, LargeCommunity};
 use caracal_bgp_speaker::config::Origination;
-use caracal_crds::{BlockPhase, IpBlock, NamedCommunity, PrefixAdvertisement, reasons};
+use caracal_crds::{BlockPhase, IpBlock, IpPool, NamedCommunity, reasons};
 use ipnetwork::IpNetwork;
 
 use crate::finding::{Findings, ObjectRef};
@@ -90,51 +90,127 @@ pub(crate) fn originate(
         .chain(hosts)
         .map(|prefix| (prefix, Origination::default()))
         .collect();
-    let object = ObjectRef::new("BGPConfiguration", &*settings.advertised_by);
-    for (index, advertisement) in settings.prefix_advertisements.iter().enumerate() {
-        let field = format!("spec.prefixAdvertisements[{index}]");
-        let Some(prefix) = prefix_of(advertisement.cidr) else {
+    let (object, originated) = &settings.originated_prefixes;
+    let object = ObjectRef::new("BGPConfiguration", &**object);
+    for (index, originated) in originated.iter().enumerate() {
+        let Some(prefix) = prefix_of(originated.cidr) else {
             continue;
         };
-        let origination = origination(advertisement, &settings.communities, |message| {
-            let field = format!("{field}.communities");
-            findings.add(&object, &field, reasons::REFERENCE_NOT_FOUND, message);
-        });
-        routes.insert(prefix, origination);
+        let field = format!("spec.originatedPrefixes[{index}].communities");
+        let mut found = Communities::new(&object, &field, &settings.communities, findings);
+        found.give(&originated.communities, routes.entry(prefix).or_default());
+    }
+    let (object, advertisements) = &settings.prefix_advertisements;
+    let object = ObjectRef::new("BGPConfiguration", &**object);
+    for (index, advertisement) in advertisements.iter().enumerate() {
+        let Some(within) = prefix_of(advertisement.cidr) else {
+            continue;
+        };
+        let field = format!("spec.prefixAdvertisements[{index}].communities");
+        if advertisement.communities.is_empty() {
+            // It would be the way to announce the prefix itself, were it not Calico's name for something
+            // else.
+            let message = format!(
+                "gives own routes in {within} no communities, so it does nothing; \
+                 originatedPrefixes announces a prefix"
+            );
+            findings.add(&object, &field, reasons::INVALID_SPEC, message);
+            continue;
+        }
+        let mut found = Communities::new(&object, &field, &settings.communities, findings);
+        let mut carried = Origination::default();
+        found.give(&advertisement.communities, &mut carried);
+        let inside = routes.iter_mut().filter(|(own, _)| within.contains(own));
+        for (_, origination) in inside {
+            add(origination, &carried);
+        }
     }
     routes
 }
 
-fn origination(
-    advertisement: &PrefixAdvertisement,
-    named: &[NamedCommunity],
-    mut unknown: impl FnMut(String),
-) -> Origination {
-    let mut origination = Origination::default();
-    for text in &advertisement.communities {
-        let definition = named.iter().find(|community| community.name == *text);
-        let value = definition.map_or(text.as_str(), |community| community.value.as_str());
-        if let Ok(community) = value.parse::<Community>() {
-            origination.communities.push(community);
-        } else if let Ok(community) = value.parse::<LargeCommunity>() {
-            origination.large_communities.push(community);
-        } else {
-            unknown(format!(
-                "'{text}' is neither a name in spec.communities nor a community: left out"
-            ));
+/// Originated prefixes whose packets are dropped where no longer route takes them, ascending.
+pub(crate) fn dropped(settings: &Settings) -> Vec<Prefix> {
+    let (_, originated) = &settings.originated_prefixes;
+    let dropped = originated.iter().filter(|originated| originated.blackhole);
+    let mut dropped: Vec<Prefix> = dropped
+        .filter_map(|originated| prefix_of(originated.cidr))
+        .collect();
+    dropped.sort_unstable();
+    dropped.dedup();
+    dropped
+}
+
+/// Communities by name or value.
+struct Communities<'a> {
+    object: &'a ObjectRef,
+    field: &'a str,
+    named: &'a [NamedCommunity],
+    findings: &'a mut Findings,
+}
+
+impl<'a> Communities<'a> {
+    fn new(
+        object: &'a ObjectRef,
+        field: &'a str,
+        named: &'a [NamedCommunity],
+        findings: &'a mut Findings,
+    ) -> Self {
+        Self {
+            object,
+            field,
+            named,
+            findings,
         }
     }
-    origination.communities.sort_unstable();
-    origination.communities.dedup();
-    origination.large_communities.sort_unstable();
-    origination.large_communities.dedup();
-    origination
+
+    fn give(&mut self, texts: &[String], to: &mut Origination) {
+        let mut given = Origination::default();
+        for text in texts {
+            let definition = self.named.iter().find(|community| community.name == *text);
+            let value = definition.map_or(text.as_str(), |community| community.value.as_str());
+            if let Ok(community) = value.parse::<Community>() {
+                given.communities.push(community);
+            } else if let Ok(community) = value.parse::<LargeCommunity>() {
+                given.large_communities.push(community);
+            } else {
+                let message = format!(
+                    "'{text}' is neither a name in spec.communities nor a community: left out"
+                );
+                self.findings.add(
+                    self.object,
+                    self.field,
+                    reasons::REFERENCE_NOT_FOUND,
+                    message,
+                );
+            }
+        }
+        add(to, &given);
+    }
+}
+
+/// Adds communities, which stay ascending and without duplicates.
+fn add(to: &mut Origination, more: &Origination) {
+    to.communities.extend(&more.communities);
+    to.communities.sort_unstable();
+    to.communities.dedup();
+    to.large_communities.extend(&more.large_communities);
+    to.large_communities.sort_unstable();
+    to.large_communities.dedup();
 }
 
 pub(crate) fn prefixes_of(block: &IpBlock) -> impl Iterator<Item = Prefix> {
     let v4 = block.spec.ipv4.map(IpNetwork::V4);
     let v6 = block.spec.ipv6.map(IpNetwork::V6);
     [v4, v6].into_iter().flatten().filter_map(prefix_of)
+}
+
+/// The address ranges of a pool.
+pub(crate) fn subnets_of(pool: &IpPool) -> impl Iterator<Item = Prefix> {
+    pool.spec.subnets.iter().flat_map(|subnet| {
+        let v4 = subnet.ipv4.map(IpNetwork::V4);
+        let v6 = subnet.ipv6.map(IpNetwork::V6);
+        [v4, v6].into_iter().flatten().filter_map(prefix_of)
+    })
 }
 
 /// `None` never comes of an [`IpNetwork`], whose length fits its family.

@@ -133,6 +133,9 @@ pub struct Resolved {
     /// Prefixes of the blocks that this node announces or is about to, ascending: each needs a
     /// blackhole route, so that packets to unused addresses do not loop.
     pub own_blocks: Vec<Prefix>,
+    /// Configured prefixes that get one as well, ascending: those who send us their packets would
+    /// get them back by our default route.
+    pub dropped: Vec<Prefix>,
 }
 
 /// The node's loopback addresses, one per family.
@@ -234,6 +237,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
         secrets,
         preferred_source: preferred_source(&loopbacks),
         own_blocks,
+        dropped: origin::dropped(&settings),
     }
 }
 

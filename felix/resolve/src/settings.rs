@@ -8,7 +8,8 @@ use caracal_bgp_core::types::{Asn, RouterId};
 use caracal_bgp_speaker::config::{BGP_PORT, GracefulRestartConfig};
 use caracal_crds::{
     Bfd, BgpConfiguration, BgpConfigurationSpec, BindMode, BmpStation, DurationString, MrtDump,
-    NamedCommunity, OriginValidation, PasswordSource, PrefixAdvertisement, RouterIdSource, reasons,
+    NamedCommunity, OriginValidation, OriginatedPrefix, PasswordSource, PrefixAdvertisement,
+    RouterIdSource, reasons,
 };
 
 use crate::finding::{Findings, ObjectRef};
@@ -63,9 +64,10 @@ pub(crate) struct Settings {
     pub(crate) bmp: Vec<BmpStation>,
     pub(crate) mrt: Option<MrtDump>,
     pub(crate) communities: Vec<NamedCommunity>,
-    pub(crate) prefix_advertisements: Vec<PrefixAdvertisement>,
-    /// The object that `communities` and `prefix_advertisements` come from.
-    pub(crate) advertised_by: String,
+    /// With the object that they come from.
+    pub(crate) prefix_advertisements: (String, Vec<PrefixAdvertisement>),
+    /// With the object that they come from.
+    pub(crate) originated_prefixes: (String, Vec<OriginatedPrefix>),
 }
 
 /// The specifications that count for one node: its own, then the one for all.
@@ -143,11 +145,9 @@ impl Settings {
             layers.first(|spec| spec.graceful_shutdown.as_ref().and_then(field))
         };
         let fallback = GracefulRestartConfig::default();
-        let own_advertises = own.is_some_and(|spec| !spec.prefix_advertisements.is_empty());
-        let advertised_by = if own_advertises {
-            format!("{NODE_PREFIX}{node}")
-        } else {
-            DEFAULT.to_owned()
+        let object = |has: fn(&BgpConfigurationSpec) -> bool| match own.is_some_and(has) {
+            true => format!("{NODE_PREFIX}{node}"),
+            false => DEFAULT.to_owned(),
         };
         // One that a node has of its own shadows both notations of the one for all.
         let listen = layers
@@ -200,8 +200,14 @@ impl Settings {
             bmp: layers.list(|spec| &spec.bmp),
             mrt: layers.first(|spec| spec.mrt.clone()),
             communities: layers.list(|spec| &spec.communities),
-            prefix_advertisements: layers.list(|spec| &spec.prefix_advertisements),
-            advertised_by,
+            prefix_advertisements: (
+                object(|spec| !spec.prefix_advertisements.is_empty()),
+                layers.list(|spec| &spec.prefix_advertisements),
+            ),
+            originated_prefixes: (
+                object(|spec| !spec.originated_prefixes.is_empty()),
+                layers.list(|spec| &spec.originated_prefixes),
+            ),
         }
     }
 }

@@ -368,7 +368,7 @@ kind: BGPConfiguration
 metadata: {name: default}
 spec:
   communities: [{name: pods, value: '65000:1'}, {name: wide, value: '65000:1:2'}]
-  prefixAdvertisements:
+  originatedPrefixes:
   - {cidr: 10.244.0.0/16, communities: [wide, pods, '65000:7', nobody]}
 ";
     let resolved = resolved(text, "r1", &[], &[]);
@@ -383,8 +383,75 @@ spec:
         .find(|f| f.reason == reasons::REFERENCE_NOT_FOUND);
     assert_eq!(
         found.unwrap().field,
-        "spec.prefixAdvertisements[0].communities"
+        "spec.originatedPrefixes[0].communities"
     );
+    assert_eq!(resolved.dropped, [], "the kernel is left alone");
+}
+
+#[test]
+fn a_prefix_advertisement_marks_own_routes_inside_it_and_announces_nothing() {
+    let text = CLUSTER.to_owned()
+        + &block(1, "n1", "u1", "Active")
+        + &block(2, "n2", "u2", "Active")
+        + "
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {name: node.n1}
+spec:
+  communities: [{name: pods, value: '65000:1'}, {name: wide, value: '65000:1:2'}]
+  originatedPrefixes:
+  - {cidr: 10.244.128.0/17, blackhole: true}
+  - {cidr: 192.0.2.0/24, communities: [wide]}
+  prefixAdvertisements:
+  - {cidr: 10.244.0.0/16, communities: [pods]}
+  - {cidr: 10.244.1.0/26, communities: ['65000:9', pods]}
+  - {cidr: 10.0.0.1/32, communities: [wide, nobody]}
+  - {cidr: 10.244.64.0/18}
+";
+    // The cluster has a configuration of that name, of which there can be one.
+    let text = text.replacen("metadata: {name: node.n1}", "metadata: {name: node.n7}", 1);
+    let resolved = resolved(&text, "n1", &["10.0.0.1"], &[]);
+    let carried: Vec<String> = resolved
+        .config
+        .originate
+        .iter()
+        .map(|(prefix, origination)| {
+            let communities = origination.communities.iter().map(ToString::to_string);
+            let large = origination
+                .large_communities
+                .iter()
+                .map(ToString::to_string);
+            let all: Vec<String> = communities.chain(large).collect();
+            format!("{prefix} {}", all.join(" ")).trim_end().to_owned()
+        })
+        .collect();
+    let expected = [
+        "10.0.0.1/32 65000:1:2",
+        "10.244.1.0/26 65000:1 65000:9",
+        "10.244.128.0/17 65000:1",
+        "192.0.2.0/24 65000:1:2",
+        "fd00:244::100/122",
+    ];
+    assert_eq!(carried, expected);
+    assert_eq!(resolved.dropped, [prefix("10.244.128.0/17")]);
+    let found: Vec<(&str, &str)> = resolved
+        .findings
+        .iter()
+        .map(|found| (found.field.as_str(), found.reason))
+        .filter(|(field, _)| field.contains("prefix"))
+        .collect();
+    let expected = [
+        (
+            "spec.prefixAdvertisements[2].communities",
+            reasons::REFERENCE_NOT_FOUND,
+        ),
+        (
+            "spec.prefixAdvertisements[3].communities",
+            reasons::INVALID_SPEC,
+        ),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -407,7 +474,7 @@ spec:
   clusterID: 10.0.0.1
   maximumPaths: 16
   multipathRelax: true
-  prefixAdvertisements: [{cidr: 10.0.0.1/32}]
+  originatedPrefixes: [{cidr: 10.0.0.1/32}]
 ---
 apiVersion: caracal.dev/v1alpha1
 kind: BGPPeer

@@ -45,7 +45,7 @@ pub(super) fn render(plan: &Plan, node: &PlannedNode) -> Vec<(PathBuf, String)> 
         "maximumPaths": 16,
         "multipathRelax": true,
         "gracefulRestart": {"restartTime": format!("{RESTART_SECONDS}s")},
-        "prefixAdvertisements": advertised,
+        "originatedPrefixes": advertised,
     });
     if reflects {
         spec["clusterID"] = json!(node.loopback_v4);
