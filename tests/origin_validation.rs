@@ -69,8 +69,8 @@ spec: {pool: pods, index: 9, ipv4: 10.244.9.0/26, nodeName: n9, nodeUID: u9, epo
 status: {phase: Quarantined}
 ";
 
-/// What an intruder on n2 adds: n1's block, parts of it, what n2 held before n3 got it, and the blocks
-/// that are in quarantine.
+/// What an intruder on n2 adds: n1's block, parts of it, what n2 held before n3 got it, the blocks that
+/// are in quarantine, what nobody holds, and n1's own address.
 const INTRUDER: &str = "\
 ---
 apiVersion: caracal.dev/v1alpha1
@@ -84,7 +84,13 @@ spec:
     - {cidr: 10.244.3.0/26}
     - {cidr: 10.244.8.0/26}
     - {cidr: 10.244.9.0/26}
+    - {cidr: 10.244.77.0/26}
+    - {cidr: 10.1.0.1/32}
 ";
+
+/// What is said of n1's own address, told by n2.
+const FOREIGN_NODE: &str =
+    "is rejected: it lies in 10.1.0.1/32, which belongs to node n1, and comes from 10.1.0.2";
 
 /// n1 still forwards for the pods of its block in quarantine.
 const STILL_FORWARDING: &str = "\
@@ -211,6 +217,14 @@ fn in_the_mesh_nobody_takes_what_a_node_does_not_hold() {
     explained(&net, "n3", "10.244.3.0/26", former);
     assert_eq!(gateway(&net, "n3", "10.244.3.1"), "");
 
+    // The address of a node: packets to it go straight to it, by the subnet.
+    let node = "10.1.0.1/32";
+    let hijacked = format!("mesh:n2 via 10.1.0.2 {FOREIGN_NODE}");
+    explained(&net, "n3", node, &hijacked);
+    explained(&net, "n3", node, "No path can be used.");
+    explained(&net, "n1", node, FOREIGN_NODE);
+    assert_eq!(gateway(&net, "n3", "10.1.0.1"), "");
+
     // In quarantine: the holder's word counts for more than that of another.
     explained(
         &net,
@@ -227,6 +241,14 @@ fn in_the_mesh_nobody_takes_what_a_node_does_not_hold() {
         "mesh:n2 via 10.1.0.2, unconfirmed, is best",
     );
     goes_to(&net, "n3", "10.244.9.1", "10.1.0.2");
+    // Nor where no block is known: its object may be on its way.
+    explained(
+        &net,
+        "n3",
+        "10.244.77.0/26",
+        "mesh:n2 via 10.1.0.2, unconfirmed, is best",
+    );
+    goes_to(&net, "n3", "10.244.77.1", "10.1.0.2");
 }
 
 #[test]
@@ -251,6 +273,7 @@ fn without_validation_the_same_node_gets_the_packets_of_others() {
     // This is what the other tests would see if nothing were checked.
     goes_to(&net, "n3", "10.244.1.33", "10.1.0.2");
     goes_to(&net, "n3", "10.244.1.7", "10.1.0.2");
+    goes_to(&net, "n3", "10.1.0.1", "10.1.0.2");
 }
 
 #[test]
@@ -298,9 +321,13 @@ spec:
     for address in ["10.244.1.1", "10.244.1.7", "10.244.1.33"] {
         goes_to(&net, "n3", address, "10.1.0.1");
     }
+    explained(&net, "rr", "10.1.0.1/32", FOREIGN_NODE);
+    assert_eq!(gateway(&net, "n3", "10.1.0.1"), "");
     // Nobody behind the reflector even hears of it.
-    let heard = net.bgp("n3", &["routes", "10.244.1.32/27"]).unwrap();
-    assert_eq!(heard, serde_json::json!([]));
+    for prefix in ["10.244.1.32/27", "10.1.0.1/32"] {
+        let heard = net.bgp("n3", &["routes", prefix]).unwrap();
+        assert_eq!(heard, serde_json::json!([]), "{prefix}");
+    }
     // What nobody can judge is passed on, and marked there as well: the reflector tells who brought it in.
     explained(&net, "n3", "10.244.9.0/26", ", unconfirmed, is best");
 }

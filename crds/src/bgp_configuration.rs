@@ -141,8 +141,8 @@ pub struct BgpConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_filters: Option<bool>,
 
-    /// Whether blocks are believed only from the nodes that hold them. Default: Enabled where there
-    /// are Node objects.
+    /// Whether blocks and addresses of nodes are believed only from the nodes that have them. Default:
+    /// Enabled where there are Node objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin_validation: Option<OriginValidation>,
 
@@ -304,12 +304,13 @@ pub enum BindMode {
     NodeIp,
 }
 
-/// Whether blocks are believed only from the nodes that hold them.
+/// Whether blocks and addresses of nodes are believed only from the nodes that have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OriginValidation {
-    /// A block that another node holds is rejected, and so is anything more specific.
+    /// A block that another node holds is rejected, and so is anything more specific, and the
+    /// address of another node.
     Enabled,
-    /// Whoever announces a block is believed.
+    /// Whoever announces one is believed.
     Disabled,
 }
 

@@ -64,8 +64,9 @@ pub struct SpeakerConfig {
     /// Prefixes that are ours alone: they and everything inside them are never accepted from a
     /// peer (own blocks, own loopbacks).
     pub protected: Vec<Prefix>,
-    /// Blocks and who holds them, by prefix: what a peer with [`PeerConfig::validate_origin`] may
-    /// announce of them. Empty where nobody asks.
+    /// Blocks and who holds them, by prefix, and nodes' addresses likewise: what a peer with
+    /// [`PeerConfig::validate_origin`] may announce of them. The longest that holds a prefix counts.
+    /// Empty where nobody asks.
     pub blocks: Vec<(Prefix, Arc<BlockOwner>)>,
     /// Interfaces whose addresses are never named as next hop and whose subnets count as shared
     /// with nobody.
@@ -154,8 +155,8 @@ pub struct BlockOwner {
     pub router_ids: Vec<RouterId>,
     /// Addresses of the node; they count on sessions with the node itself.
     pub addresses: Vec<IpAddr>,
-    /// The node is not there any more, or another one of the same name took its place: the
-    /// record may be out of date, so nobody is refused for it.
+    /// The node is not there any more, or another one of the same name took its place, or nobody is
+    /// known to hold the block: the record may be out of date, so nobody is refused for it.
     pub stale: bool,
 }
 

@@ -224,7 +224,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
         .values()
         .any(|peer| peer.validate_origin != OriginCheck::Off)
     {
-        config.blocks = blocks::owners(inputs.blocks, &speakers);
+        config.blocks = blocks::owners(inputs.blocks, inputs.pools, &speakers);
     }
     if config.peers.is_empty() {
         let object = ObjectRef::new("Node", inputs.node_name);

@@ -18,7 +18,8 @@ pub struct BlockOwner {
     pub addresses: Vec<IpAddr>,
     /// Its identifiers: a route to the block has to come from one of them where others relay it.
     pub routers: Vec<RouterId>,
-    /// What is known may be out of date, as while a block changes hands: nobody is refused.
+    /// What is known may be out of date, as while a block changes hands, or not known yet, where no
+    /// holder is named at all: nobody is refused.
     pub stale: bool,
 }
 

@@ -1,6 +1,7 @@
 //! Sessions between nodes: the mesh, route reflectors, selectors of peers, and who holds what.
 
 use super::*;
+use caracal_bgp_core::rib::{BlockOwners, OriginValidity, Originator};
 use caracal_bgp_core::types::RouterId;
 use caracal_bgp_speaker::config::OriginCheck;
 
@@ -240,6 +241,13 @@ fn blocks_have_owners_where_origins_are_judged() {
         .collect();
     let row = |prefix: &str, node, id: &str, stale| (prefix.to_owned(), node, id.to_owned(), stale);
     let expected = [
+        // Addresses of nodes are theirs alone.
+        row("10.0.0.1/32", "n1", "10.0.0.1", false),
+        row("10.0.0.2/32", "n2", "10.0.0.2", false),
+        row("10.0.0.3/32", "n3", "10.0.0.3", false),
+        row("10.0.0.4/32", "n4", "10.0.0.4", false),
+        // What is in no block.
+        row("10.244.0.0/16", "", "", true),
         row("10.244.0.0/26", "n1", "10.0.0.1", false),
         row("10.244.1.0/26", "n2", "10.0.0.2", false),
         row("10.244.2.0/26", "n2", "10.0.0.2", true),
@@ -247,14 +255,12 @@ fn blocks_have_owners_where_origins_are_judged() {
         row("10.244.4.0/26", "n2", "10.0.0.2", true),
     ];
     assert_eq!(owners, expected);
-    let (_, owner) = &resolved_cluster.config.blocks[1];
-    assert_eq!(
-        owner.addresses,
-        [
-            "10.0.0.2".parse::<IpAddr>().unwrap(),
-            "fd00::2".parse().unwrap()
-        ]
-    );
+    let n2_has: [IpAddr; 2] = ["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+    for held in ["10.244.1.0/26", "10.0.0.2/32", "fd00::2/128"] {
+        let mut blocks = resolved_cluster.config.blocks.iter();
+        let (_, owner) = blocks.find(|(block, _)| *block == prefix(held)).unwrap();
+        assert_eq!(owner.addresses, n2_has, "{held}");
+    }
 
     let off = text.replace(
         "spec: {asNumber: 64512}",
@@ -263,6 +269,55 @@ fn blocks_have_owners_where_origins_are_judged() {
     let off = resolved(&off, "n1", &[], &[]);
     assert_eq!(off.config.blocks, []);
     assert_eq!(peer(&off, "mesh:n2").validate_origin, OriginCheck::Off);
+}
+
+#[test]
+fn an_address_that_two_nodes_have_comes_from_either_and_from_nobody_else() {
+    // n3 was n2 before it was renamed; both have one more address.
+    let text = cluster(false).replace(
+        "address: 10.0.0.3}",
+        "address: 10.0.0.3}, {type: InternalIP, address: 10.0.0.2}",
+    );
+    let n1 = resolved(&text, "n1", &[], &[]);
+    let blocks: BlockOwners = n1
+        .config
+        .blocks
+        .iter()
+        .map(|(prefix, owner)| {
+            let owner = caracal_bgp_core::rib::BlockOwner {
+                node: owner.node.clone(),
+                addresses: owner.addresses.clone(),
+                routers: owner.router_ids.clone(),
+                stale: owner.stale,
+            };
+            (*prefix, owner)
+        })
+        .collect();
+    let rows = [
+        ("10.0.0.2/32", "10.0.0.2", OriginValidity::Valid),
+        ("10.0.0.2/32", "10.0.0.3", OriginValidity::Valid),
+        ("10.0.0.2/32", "10.0.0.4", OriginValidity::Foreign),
+        ("10.0.0.3/32", "10.0.0.3", OriginValidity::Valid),
+        ("10.0.0.3/32", "10.0.0.4", OriginValidity::Foreign),
+        ("fd00::3/128", "10.0.0.4", OriginValidity::Foreign),
+        // A pool's, and held by nobody; in no pool.
+        ("10.244.9.0/26", "10.0.0.4", OriginValidity::Stale),
+        ("10.244.0.0/16", "10.0.0.4", OriginValidity::Stale),
+        ("192.0.2.0/24", "10.0.0.4", OriginValidity::Unknown),
+    ];
+    for (told, from, expected) in rows {
+        let address: IpAddr = from.parse().unwrap();
+        let router = RouterId::from(from.parse::<std::net::Ipv4Addr>().unwrap());
+        for originator in [
+            Originator::Peer { address, router },
+            Originator::Router(router),
+        ] {
+            let found = blocks.validate(&prefix(told), originator);
+            assert_eq!(found, expected, "{told} from {originator:?}");
+        }
+    }
+    let (_, owner) = blocks.covering(&prefix("10.0.0.2/32")).unwrap();
+    assert_eq!(owner.node, "n2 or n3");
 }
 
 #[test]
