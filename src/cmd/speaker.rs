@@ -10,7 +10,7 @@ use caracal_bgp_speaker::{Forwarding, How, Speaker, SpeakerHandle, SpeakerOption
 use caracal_fib::netns::Netns;
 use caracal_fib::{FibOptions, KernelFib};
 use caracal_metrics::Page;
-use caracal_resolve::{Inputs, Resolved, files, resolve};
+use caracal_resolve::{Inputs, KernelFeatures, Resolved, files, resolve};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -48,7 +48,10 @@ pub(crate) fn run(arguments: SpeakerArgs) -> anyhow::Result<ExitCode> {
             tracing::warn!(%error, "as many sessions as the system gives files");
         }
         let manifests = files::read(&arguments.files)?;
-        let resolved = resolve(&Inputs::standalone(&arguments.node, &manifests));
+        let resolved = resolve(&Inputs {
+            kernel: KernelFeatures::probe(),
+            ..Inputs::standalone(&arguments.node, &manifests)
+        });
         for finding in &resolved.findings {
             tracing::warn!(
                 object = %finding.object,

@@ -54,7 +54,8 @@ pub struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// A speaker that runs from files alone: no block was taken up, nothing is known of the
-    /// loopback, and every start is a cold one.
+    /// loopback, and every start is a cold one. The kernel is taken to lack nothing: who judges files
+    /// does not know where they will run, and who runs them asks the kernel.
     pub fn standalone(node_name: &'a str, manifests: &'a Manifests) -> Self {
         static NO_NAMES: BTreeSet<String> = BTreeSet::new();
         static NO_ADDRESSES: BTreeSet<IpAddr> = BTreeSet::new();
