@@ -204,7 +204,8 @@ pub struct BgpPeerSpec {
     #[x_kube(validation = Rule::new("self.all(f, self.filter(g, g.family == f.family).size() == 1)").message("each family at most once"))]
     pub add_path: Vec<AddPath>,
 
-    /// IPv4 routes with IPv6 next hops (RFC 8950). Default: only with `interface`.
+    /// IPv4 routes with IPv6 next hops (RFC 8950). Default: with `interface`, and between nodes that
+    /// have IPv6 addresses alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extended_next_hop: Option<bool>,
 

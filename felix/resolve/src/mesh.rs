@@ -70,6 +70,7 @@ pub(crate) fn add(sessions: &mut Sessions<'_>, findings: &mut Findings) {
         let peer_as = PeerAs::Number(other.identity.asn);
         let mut session = ground.plain(Endpoint::Address(remote), peer_as);
         session.local_address = Some(local);
+        session.extended_next_hop = needs_extended_next_hop(ground.addresses);
         // One dialler per pair, the lower address, compared as a number: both sides come to the
         // same answer, and nothing collides.
         session.passive = local > remote.ip();

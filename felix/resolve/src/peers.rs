@@ -220,6 +220,9 @@ impl<'a> Sessions<'a> {
         let cluster = node.and_then(|node| node.reflects_for);
         let mut session = self.ground.session(spec, remote, peer_as, cluster, found);
         session.validate_origin = self.origin_check(internal, node);
+        if node.is_some() && spec.extended_next_hop.is_none() {
+            session.extended_next_hop = needs_extended_next_hop(self.ground.addresses);
+        }
         self.give_policies(peer, &mut session, node.is_some(), found);
         self.secrets.extend(named_by_peer(spec).cloned());
         self.made.insert(PeerName(name.to_owned()), session);
@@ -357,6 +360,9 @@ impl<'a> Sessions<'a> {
         );
         let by_kernel = peer.spec.source_address == Some(SourceAddress::None);
         session.local_address = Some(local).filter(|_| !by_kernel);
+        if peer.spec.extended_next_hop.is_none() {
+            session.extended_next_hop = needs_extended_next_hop(&own.addresses);
+        }
         // IPv4 where both have IPv4, IPv6 where both have IPv6, as in Calico, on one session.
         session.families.retain(|family| {
             shared.contains(family) || *family == Family::Ipv4Unicast && session.extended_next_hop
@@ -524,6 +530,12 @@ fn parsed(
     let message = format!("{error}: the peer is not used");
     findings.add(object, field, reasons::INVALID_SELECTOR, message);
     None
+}
+
+/// Whether a node with the addresses `own` takes IPv6 next hops for IPv4 from other nodes and names its
+/// own (RFC 8950): without IPv4 beneath, its pods have IPv4 all the same. One that has it would name that.
+pub(crate) fn needs_extended_next_hop(own: &[IpAddr]) -> bool {
+    !own.is_empty() && own.iter().all(IpAddr::is_ipv6)
 }
 
 /// Names the node's addresses as next hops, whichever family the session runs over.

@@ -97,6 +97,51 @@ fn a_selector_of_peers_gives_both_sides_their_session() {
 }
 
 #[test]
+fn nodes_without_ipv4_tell_ipv4_with_ipv6_next_hops() {
+    let without_ipv4 = |text: String| {
+        (1..=4).fold(text, |text, n| {
+            let address = format!("address: 10.0.0.{n}}}");
+            text.replace(&address, &format!("address: 'fd00:1::{n}'}}"))
+        })
+    };
+    let reflector = |more: &str| {
+        let spec = format!("nodeSelector: '!has(role)', peerSelector: role == 'rr'{more}");
+        cluster(true) + &bgp_peer("rr", &spec)
+    };
+    let by_address = |address: &str| {
+        let spec = format!("node: n1, peerIP: '{address}', asNumber: 64512");
+        cluster(false) + &bgp_peer("one", &spec)
+    };
+    let both = Family::ALL.as_slice();
+    let rows = [
+        ("mesh:n2", without_ipv4(cluster(false)), true, both),
+        ("rr/n3", without_ipv4(reflector("")), true, both),
+        ("one", without_ipv4(by_address("fd00:1::2")), true, both),
+        (
+            "rr/n3",
+            without_ipv4(reflector(", extendedNextHop: false")),
+            false,
+            &[Family::Ipv6Unicast],
+        ),
+        // IPv4 is there, and goes by IPv4.
+        ("mesh:n2", cluster(false), false, both),
+        ("rr/n3", reflector(""), false, both),
+        ("one", by_address("fd00::2"), false, both),
+        // A router is no node.
+        ("one", without_ipv4(by_address("fd00:9::1")), false, both),
+    ];
+    for (name, text, extended, families) in rows {
+        let resolved = resolved(&text, "n1", &[], &[]);
+        let session = peer(&resolved, name);
+        assert_eq!(session.extended_next_hop, extended, "{name} of {text}");
+        assert_eq!(session.families, families, "{name} of {text}");
+        if extended {
+            assert!(session.next_hop_v4.is_none(), "{name} of {text}");
+        }
+    }
+}
+
+#[test]
 fn reflectors_of_one_cluster_are_no_clients_of_each_other() {
     let text = cluster(true) + &bgp_peer("all", "peerSelector: role == 'rr'");
     let reflector = resolved(&text, "n3", &[], &[]);
