@@ -10,10 +10,13 @@ use caracal_bgp_speaker::{
 use caracal_fib::{FibOptions, KernelFib};
 use tokio::runtime::Runtime;
 
-use super::{Rig, SERVER};
+use super::{Rig, SERVER, inside};
 
 /// What the router announces.
 pub const REMOTE: &str = "10.99.0.0/24";
+
+/// Where the second router is.
+pub const SECOND: &str = "192.0.2.3";
 
 pub struct Router {
     runtime: Runtime,
@@ -36,6 +39,16 @@ impl Router {
         let fib = Box::new(fib);
         let forwarding = Some(Forwarding { fib, events });
         Router::start_at(rig, (SERVER, Asn(65001)), &[], forwarding, |_| {})
+    }
+
+    /// Another router on the same link, at [`SECOND`] in AS 65003, which announces nothing.
+    pub fn second(rig: &Rig) -> Router {
+        let address = format!("{SECOND}/24");
+        inside(
+            &rig.management,
+            &["ip", "addr", "add", &address, "dev", "eth0"],
+        );
+        Router::start_at(rig, (SECOND, Asn(65003)), &[], None, |_| {})
     }
 
     fn start_at(
@@ -127,5 +140,27 @@ impl Router {
         } else {
             Err(known)
         }
+    }
+
+    /// Whether a route carries these communities, ascending, and no others.
+    pub fn has_communities(&self, prefix: &str, wanted: &[&str]) -> Result<(), Vec<String>> {
+        let prefix = prefix.parse().expect("prefix");
+        let routes = self
+            .runtime
+            .block_on(self.handle.routes(Some(prefix)))
+            .expect("speaker");
+        let paths = routes.into_iter().flat_map(|route| route.paths);
+        let found: Vec<String> = paths.flat_map(|path| path.communities).collect();
+        if found == wanted { Ok(()) } else { Err(found) }
+    }
+
+    /// Whether the node offers to restart gracefully; `None` without a session.
+    pub fn is_offered_restart(&self) -> Option<bool> {
+        let snapshot = self
+            .runtime
+            .block_on(self.handle.snapshot())
+            .expect("speaker");
+        let terms = snapshot.peers[0].terms.as_ref()?;
+        Some(terms.graceful_restart)
     }
 }
