@@ -96,11 +96,9 @@ fn told_all(net: &Net, host: &str) -> Result<Value, String> {
 
 /// The screen of a host's sessions.
 fn peers(net: &Net, host: &str) -> String {
-    let folder = net.folder(host);
-    let run_dir = folder.to_str().unwrap();
-    let program = caracal();
-    let program = program.to_str().unwrap();
-    net.output(host, program, &["bgp", "peers", "--run-dir", run_dir])
+    let run_dir = net.folder(host).display().to_string();
+    let program = caracal().display().to_string();
+    net.output(host, &program, &["bgp", "peers", "--run-dir", &run_dir])
 }
 
 struct Case {

@@ -411,7 +411,10 @@ fn a_session_that_needs_tcp_ao_stays_down_without_it_and_says_so() {
         for theirs in [keys.clone(), Auth::None] {
             let pair = Signed::start(PORT, keys.clone(), theirs).await;
             let look = || pair.ours();
-            let why = |seen: &PeerSnapshot| seen.why.contains("CONFIG_TCP_AO");
+            let why = |seen: &PeerSnapshot| {
+                let why = seen.why.as_ref();
+                why.is_some_and(|why| why.text.contains("CONFIG_TCP_AO"))
+            };
             until("the reason", look, why).await;
             tokio::time::sleep(Duration::from_millis(500)).await;
             let seen = pair.ours().await;

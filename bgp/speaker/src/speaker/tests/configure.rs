@@ -232,7 +232,10 @@ async fn a_warning_becomes_the_end_and_another_limit_the_beginning_of_a_session(
     let terminate = MaxPrefixAction::Terminate {
         restart_after: None,
     };
-    let ended = |peer: &PeerSnapshot| peer.why.contains("sent more than 0");
+    let ended = |peer: &PeerSnapshot| {
+        let why = peer.why.as_ref();
+        why.is_some_and(|why| why.text.contains("sent more than 0"))
+    };
     config.peers.get_mut(&name(2)).unwrap().max_prefixes = limited(0, terminate);
     a.apply(config.clone()).await.unwrap();
     until("the end of the session", || peer(&a, 2), ended).await;

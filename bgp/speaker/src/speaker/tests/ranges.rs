@@ -113,7 +113,11 @@ async fn a_peer_of_a_range_that_exceeds_its_limit_stays_down_for_as_long_as_that
     let (hub, _other) = (start(config).await, start(other).await);
     let peers = async || hub.snapshot().await.unwrap().peers;
     let down = |peers: &Vec<PeerSnapshot>| match &peers[..] {
-        [peer] => peer.state == SessionState::Idle && peer.why.contains("more than 1"),
+        [peer] => {
+            let why = peer.why.as_ref();
+            let exceeded = |why: &Why| why.reason == DownReason::PrefixLimitExceeded;
+            peer.state == SessionState::Idle && why.is_some_and(exceeded)
+        }
         _ => false,
     };
     until("down for its prefixes", &peers, down).await;
