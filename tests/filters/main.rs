@@ -166,7 +166,7 @@ fn manifests(hearers: &[Hearer]) -> String {
             "routerID": OURS,
             "nodeToNodeMeshEnabled": false,
             "transit": true,
-            "prefixAdvertisements": [{"cidr": OWN.1}],
+            "originatedPrefixes": [{"cidr": OWN.1}],
         }),
     )];
     let mut peer = |address: &str, asn: u32, more: &Value, filter: Option<(&str, &Value)>| {
@@ -424,7 +424,7 @@ fn a_speaker_that_drains_says_so_to_everybody_and_may_ignore_that_others_do() {
                 "routerID": OURS,
                 "nodeToNodeMeshEnabled": false,
                 "transit": true,
-                "prefixAdvertisements": [{"cidr": OWN.1}],
+                "originatedPrefixes": [{"cidr": OWN.1}],
                 "gracefulShutdown": shutdown,
             }),
         )];
