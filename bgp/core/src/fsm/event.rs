@@ -158,7 +158,8 @@ pub enum Admin {
         /// Shutdown communication; may be empty.
         text: String,
     },
-    /// Leave it alone until its path is proved, by BFD; a session that runs goes on.
+    /// Leave it alone until its path is proved, by BFD; a session that runs goes on, and a peer that is held
+    /// down for its prefix limit waits for both.
     AwaitPath,
     /// The path is proved: run the peer, if that is all it waits for.
     PathProved,

@@ -38,6 +38,8 @@ pub struct Peer {
     config: Config,
     /// Why the peer is left alone; `None` while it runs.
     idle: Option<IdleWhy>,
+    /// The path is not proved: when the peer is not left alone for its prefix limit any more, it is for that.
+    path_unproved: bool,
     restarting: bool,
     jitter: Jitter,
     backoff: Backoff,
@@ -53,6 +55,7 @@ impl Peer {
     pub fn new(config: Config) -> Self {
         Self {
             idle: Some(IdleWhy::NotStarted),
+            path_unproved: false,
             restarting: config
                 .graceful_restart
                 .as_ref()

@@ -15,6 +15,7 @@ impl Peer {
     pub(super) fn admin(&mut self, now: Instant, wish: Admin, out: &mut Vec<Action>) {
         match wish {
             Admin::Up => {
+                self.path_unproved = false;
                 let held = matches!(self.idle, Some(IdleWhy::PrefixLimit { .. }));
                 if self.idle.is_some() && !held {
                     self.start(now, out);
@@ -22,6 +23,7 @@ impl Peer {
             }
             Admin::AwaitPath => self.await_path(now, out),
             Admin::PathProved => {
+                self.path_unproved = false;
                 if self.idle == Some(IdleWhy::AwaitsPath) {
                     self.start(now, out);
                 }
@@ -59,8 +61,11 @@ impl Peer {
     }
 
     fn await_path(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let held = matches!(self.idle, Some(IdleWhy::PrefixLimit { .. }));
-        if held || self.negotiated().is_some() {
+        if matches!(self.idle, Some(IdleWhy::PrefixLimit { .. })) {
+            self.path_unproved = true;
+            return;
+        }
+        if self.negotiated().is_some() {
             return;
         }
         self.stop(IdleWhy::AwaitsPath, out);
@@ -170,8 +175,11 @@ impl Peer {
         }
     }
 
-    /// Runs the peer from the beginning.
+    /// Runs the peer from the beginning, as soon as its path is proved.
     pub(super) fn start(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if std::mem::take(&mut self.path_unproved) {
+            return self.stop(IdleWhy::AwaitsPath, out);
+        }
         self.idle = None;
         self.backoff.reset();
         self.dial_now(now, out);
