@@ -49,6 +49,12 @@ for target in ${*:-$all}; do
         run=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
         executions=$((executions + ${run:-0}))
     done
+    # An input that had to wait for a processor looks slow as well, until it is asked again.
+    for unit in "artifacts/$target"/slow-unit-*; do
+        [ -f "$unit" ] || continue
+        ms=$(cargo +nightly fuzz run "$target" "$unit" 2>&1 | sed -n 's/^Executed .* in \([0-9]*\) ms$/\1/p')
+        [ "${ms:-$((slow * 1000))}" -ge $((slow * 1000)) ] || rm "$unit"
+    done
     crashes=$(find "artifacts/$target" -type f \( -name 'crash-*' -o -name 'timeout-*' -o -name 'oom-*' -o -name 'leak-*' \) | wc -l)
     slows=$(find "artifacts/$target" -type f -name 'slow-unit-*' | wc -l)
     printf '%-14s %10s %12s %10s %8s %8s %8s\n' "$target" "$used" "$executions" "$((executions / (used > 0 ? used : 1)))" \
