@@ -16,8 +16,7 @@ impl Peer {
         match wish {
             Admin::Up => {
                 self.path_unproved = false;
-                let held = matches!(self.idle, Some(IdleWhy::PrefixLimit { .. }));
-                if self.idle.is_some() && !held {
+                if self.idle.is_some() && !self.is_held() {
                     self.start(now, out);
                 }
             }
@@ -52,16 +51,15 @@ impl Peer {
             Admin::Clear { text } => {
                 let reset = Notification::cease(Cease::AdministrativeReset, &text);
                 self.close_all(now, &DownWhy::AdminClear, |_| Some(reset.clone()), out);
-                match self.idle {
-                    None | Some(IdleWhy::PrefixLimit { .. }) => self.start(now, out),
-                    Some(_) => {}
+                if self.idle.is_none() || self.is_held() {
+                    self.start(now, out);
                 }
             }
         }
     }
 
     fn await_path(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if matches!(self.idle, Some(IdleWhy::PrefixLimit { .. })) {
+        if self.is_held() {
             self.path_unproved = true;
             return;
         }
@@ -165,6 +163,11 @@ impl Peer {
             // Of an earlier session; nobody will refresh them.
             out.push(Action::DropRetained);
         }
+    }
+
+    /// Whether the peer is left alone because it sent more prefixes than it may.
+    fn is_held(&self) -> bool {
+        matches!(self.idle, Some(IdleWhy::PrefixLimit { .. }))
     }
 
     /// When a peer that is left alone gets another chance.
