@@ -9,6 +9,7 @@
 mod connections;
 mod inbound;
 mod outbound;
+mod telling;
 mod wire_facts;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
-    Action, Admin, Config, ConnId, DownWhy, Event, IdleWhy, Incoming, Note, PathWhy, Peer,
-    Retention, Role, State,
+    Action, Admin, Config, ConnId, DownWhy, Event, IdleWhy, Incoming, PathWhy, Peer, Retention,
+    Role,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, MaxPrefixes, PeerId, PeerIndex};
@@ -37,8 +38,7 @@ use crate::net::{Interfaces, Source};
 use crate::repeats::Repeats;
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
-use crate::snapshot::SessionState;
-use crate::status::{EventNote, FlapReason, PeerBoard, Said, Status, Why, now_ms};
+use crate::status::{EventNote, FlapReason, PeerBoard, Why};
 
 /// Reads whose messages are not yet handled, per peer.
 const READ_DEPTH: usize = 2;
@@ -454,22 +454,6 @@ impl Session {
         self.explain_idle();
     }
 
-    /// Whoever tries is not left alone any more: why it was is over.
-    fn explain_running(&mut self) {
-        if self.idle && self.machine.idle_why().is_none() {
-            self.idle = false;
-            self.setup.board.update(Status::forget_why);
-        }
-    }
-
-    /// Says why nothing is tried, which is more than what ended the last session.
-    fn explain_idle(&mut self) {
-        if let Some(why) = self.machine.idle_why().and_then(Why::idle) {
-            self.idle = true;
-            self.setup.board.stays_down(why);
-        }
-    }
-
     fn up(&mut self, conn: ConnId, negotiated: caracal_bgp_core::fsm::Negotiated) {
         self.generation += 1;
         let id = PeerId {
@@ -544,50 +528,6 @@ impl Session {
             self.outbox.push_back(Input::Down(event, id, reason));
         }
     }
-
-    fn note(&mut self, note: Note) {
-        let peer = &self.setup.name;
-        let board = &self.setup.board;
-        match note {
-            Note::StateChanged { from, to } => {
-                // Dialling comes and goes every second while a peer is away.
-                if from == State::Established || to == State::Established {
-                    tracing::info!(%peer, ?from, state = ?to, "session state");
-                } else {
-                    tracing::debug!(%peer, ?from, state = ?to, "session state");
-                }
-                board.event(EventNote::State { from, to });
-                self.record_state(from, to);
-                board.update(|status| {
-                    status.state = session_state(to);
-                    status.since_ms = now_ms();
-                });
-            }
-            Note::AttemptFailed { why } => {
-                let reason = Why::ended(&why);
-                // Losing a collision to the session that is up explains nothing.
-                let explains = self.established.is_none();
-                if explains && board.attempt_failed(reason.clone()) == Said::News {
-                    tracing::info!(%peer, %reason, "attempt failed");
-                } else {
-                    tracing::debug!(%peer, %reason, "attempt failed");
-                }
-                board.event(EventNote::AttemptFailed(why));
-            }
-            Note::RetryIn(wait) => tracing::debug!(%peer, ?wait, "will dial again"),
-            Note::FamiliesIgnored(families) => {
-                tracing::warn!(%peer, ?families, "the peer offers families that are not configured");
-                let text =
-                    format!("the peer offers families that are not configured: {families:?}");
-                board.event(EventNote::Other(text));
-            }
-            Note::RefreshImpossible(family) => {
-                tracing::warn!(%peer, %family, "the peer cannot be asked for its routes again");
-                let text = format!("the peer cannot be asked for its {family} routes again");
-                board.event(EventNote::Other(text));
-            }
-        }
-    }
 }
 
 /// The next alarm of the session, while there is one.
@@ -604,16 +544,5 @@ fn claim_forwarding(machine: &mut Config) {
         let kept = own.families.iter_mut();
         kept.for_each(|(_, forwarding)| *forwarding = true);
         own.restarting = false;
-    }
-}
-
-fn session_state(state: State) -> SessionState {
-    match state {
-        State::Idle => SessionState::Idle,
-        State::Active => SessionState::Active,
-        State::Connect => SessionState::Connect,
-        State::OpenSent => SessionState::OpenSent,
-        State::OpenConfirm => SessionState::OpenConfirm,
-        State::Established => SessionState::Established,
     }
 }
