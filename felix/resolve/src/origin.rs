@@ -97,8 +97,10 @@ pub(crate) fn originate(
             continue;
         };
         let field = format!("spec.originatedPrefixes[{index}].communities");
-        let mut found = Communities::new(&object, &field, &settings.communities, findings);
-        found.give(&originated.communities, routes.entry(prefix).or_default());
+        let carried = communities(&originated.communities, &settings.communities, |unknown| {
+            findings.add(&object, &field, reasons::REFERENCE_NOT_FOUND, unknown);
+        });
+        add(routes.entry(prefix).or_default(), &carried);
     }
     let (object, advertisements) = &settings.prefix_advertisements;
     let object = ObjectRef::new("BGPConfiguration", &**object);
@@ -117,9 +119,13 @@ pub(crate) fn originate(
             findings.add(&object, &field, reasons::INVALID_SPEC, message);
             continue;
         }
-        let mut found = Communities::new(&object, &field, &settings.communities, findings);
-        let mut carried = Origination::default();
-        found.give(&advertisement.communities, &mut carried);
+        let carried = communities(
+            &advertisement.communities,
+            &settings.communities,
+            |unknown| {
+                findings.add(&object, &field, reasons::REFERENCE_NOT_FOUND, unknown);
+            },
+        );
         let inside = routes.iter_mut().filter(|(own, _)| within.contains(own));
         for (_, origination) in inside {
             add(origination, &carried);
@@ -140,52 +146,27 @@ pub(crate) fn dropped(settings: &Settings) -> Vec<Prefix> {
     dropped
 }
 
-/// Communities by name or value.
-struct Communities<'a> {
-    object: &'a ObjectRef,
-    field: &'a str,
-    named: &'a [NamedCommunity],
-    findings: &'a mut Findings,
-}
-
-impl<'a> Communities<'a> {
-    fn new(
-        object: &'a ObjectRef,
-        field: &'a str,
-        named: &'a [NamedCommunity],
-        findings: &'a mut Findings,
-    ) -> Self {
-        Self {
-            object,
-            field,
-            named,
-            findings,
+/// Communities by name or value; `unknown` hears of each that is neither.
+fn communities(
+    texts: &[String],
+    named: &[NamedCommunity],
+    mut unknown: impl FnMut(String),
+) -> Origination {
+    let mut found = Origination::default();
+    for text in texts {
+        let definition = named.iter().find(|community| community.name == *text);
+        let value = definition.map_or(text.as_str(), |community| community.value.as_str());
+        if let Ok(community) = value.parse::<Community>() {
+            found.communities.push(community);
+        } else if let Ok(community) = value.parse::<LargeCommunity>() {
+            found.large_communities.push(community);
+        } else {
+            unknown(format!(
+                "'{text}' is neither a name in spec.communities nor a community: left out"
+            ));
         }
     }
-
-    fn give(&mut self, texts: &[String], to: &mut Origination) {
-        let mut given = Origination::default();
-        for text in texts {
-            let definition = self.named.iter().find(|community| community.name == *text);
-            let value = definition.map_or(text.as_str(), |community| community.value.as_str());
-            if let Ok(community) = value.parse::<Community>() {
-                given.communities.push(community);
-            } else if let Ok(community) = value.parse::<LargeCommunity>() {
-                given.large_communities.push(community);
-            } else {
-                let message = format!(
-                    "'{text}' is neither a name in spec.communities nor a community: left out"
-                );
-                self.findings.add(
-                    self.object,
-                    self.field,
-                    reasons::REFERENCE_NOT_FOUND,
-                    message,
-                );
-            }
-        }
-        add(to, &given);
-    }
+    found
 }
 
 /// Adds communities, which stay ascending and without duplicates.
