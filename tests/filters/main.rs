@@ -157,18 +157,20 @@ fn tellers() -> Vec<(String, Taken)> {
         .collect()
 }
 
+/// The speaker under test, and what is special about it.
+fn configuration(more: &Value) -> Value {
+    let spec = json!({
+        "asNumber": OUR_ASN,
+        "routerID": OURS,
+        "nodeToNodeMeshEnabled": false,
+        "transit": true,
+        "originatedPrefixes": [{"cidr": OWN.1}],
+    });
+    object("BGPConfiguration", "default", &with(spec, more))
+}
+
 fn manifests(hearers: &[Hearer]) -> String {
-    let mut objects = vec![object(
-        "BGPConfiguration",
-        "default",
-        &json!({
-            "asNumber": OUR_ASN,
-            "routerID": OURS,
-            "nodeToNodeMeshEnabled": false,
-            "transit": true,
-            "originatedPrefixes": [{"cidr": OWN.1}],
-        }),
-    )];
+    let mut objects = vec![configuration(&json!({}))];
     let mut peer = |address: &str, asn: u32, more: &Value, filter: Option<(&str, &Value)>| {
         let spec = json!({"peerIP": address, "asNumber": asn, "passive": true, "families": ["ipv4-unicast"]});
         let mut spec = with(spec, more);
@@ -416,18 +418,7 @@ fn a_speaker_that_drains_says_so_to_everybody_and_may_ignore_that_others_do() {
     ] {
         let mut net = Net::new(&["r", "p"]);
         net.cable([("r", "e1", "10.0.0.1/16"), ("p", "e1", "10.0.0.2/16")]);
-        let mut objects = vec![object(
-            "BGPConfiguration",
-            "default",
-            &json!({
-                "asNumber": OUR_ASN,
-                "routerID": OURS,
-                "nodeToNodeMeshEnabled": false,
-                "transit": true,
-                "originatedPrefixes": [{"cidr": OWN.1}],
-                "gracefulShutdown": shutdown,
-            }),
-        )];
+        let mut objects = vec![configuration(&json!({"gracefulShutdown": shutdown}))];
         for (address, asn) in [OUTSIDE, WATCHER, BEYOND] {
             let spec = json!({"peerIP": address, "asNumber": asn, "families": ["ipv4-unicast"]});
             objects.push(object("BGPPeer", &format!("peer-{address}"), &spec));

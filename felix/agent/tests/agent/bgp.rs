@@ -25,6 +25,22 @@ fn tor() -> Value {
     })
 }
 
+/// Kills the agent and starts it again; over when the router has another session with it.
+fn die_and_come_back(rig: &mut Rig, router: &Router) {
+    let sessions = router.sessions();
+    rig.kill_agent();
+    rig.start_agent();
+    rig.ready();
+    until(
+        "the session is back",
+        Duration::from_secs(15),
+        || match router.sessions() {
+            now if now > sessions => Ok(()),
+            now => Err((now, rig.log())),
+        },
+    );
+}
+
 #[test]
 fn routes_go_both_ways_and_a_killed_agent_moves_none() {
     if !can_run() {
@@ -53,16 +69,7 @@ fn routes_go_both_ways_and_a_killed_agent_moves_none() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the monitor starts");
-    let sessions = router.sessions();
-    rig.kill_agent();
-    rig.start_agent();
-    rig.ready();
-    until("the session is back", patience, || {
-        match router.sessions() {
-            now if now > sessions => Ok(()),
-            now => Err((now, rig.log())),
-        }
-    });
+    die_and_come_back(&mut rig, &router);
     router
         .knows("10.64.0.0/26")
         .expect("the router keeps the node's routes");
@@ -115,16 +122,7 @@ fn the_router_keeps_the_routes_of_a_killed_agent_that_learnt_none_from_it() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the monitor starts");
-    let sessions = router.sessions();
-    rig.kill_agent();
-    rig.start_agent();
-    rig.ready();
-    until("the session is back", patience, || {
-        match router.sessions() {
-            now if now > sessions => Ok(()),
-            now => Err((now, rig.log())),
-        }
-    });
+    die_and_come_back(&mut rig, &router);
     rig.settled();
     monitor.kill().expect("kill");
     let seen = monitor.wait_with_output().expect("the monitor ends");
