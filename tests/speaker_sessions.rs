@@ -326,3 +326,40 @@ fn bfd_watches_a_link_whose_ends_have_found_each_other() {
     net.signal(processes[1], "-CONT");
     up(&net, ["left", "right"]);
 }
+
+#[test]
+fn strict_peers_agree_on_waiting_for_bfd_which_comes_last() {
+    if !is_root() {
+        println!("SKIP network namespaces need root");
+        return;
+    }
+    let mut net = Net::new(&["left", "right"]);
+    net.cable([
+        ("left", "e1", "10.0.0.0/31"),
+        ("right", "e1", "10.0.0.1/31"),
+    ]);
+    start_bfd(&mut net, "left");
+    for (host, asn, other) in [("left", 64_001, 1), ("right", 64_002, 0)] {
+        let peer = format!("peerIP: 10.0.0.{other}\n  peerAS: External");
+        let router_id = format!("192.0.2.{}", asn - 64_000);
+        let manifests = watched(asn, &router_id, &peer);
+        let manifests =
+            manifests.replace("detectMultiplier: 8", "detectMultiplier: 8, strict: true");
+        net.start_speaker(host, &manifests);
+    }
+    for host in ["left", "right"] {
+        let waits = || {
+            let peer = peer(&net, host)?;
+            let waits = peer["state"] == "OpenSent" && peer["why"]["reason"] == "awaits-path";
+            waits.then_some(()).ok_or_else(|| format!("{peer:#}"))
+        };
+        until("the session waits", PATIENCE, waits).unwrap();
+    }
+    start_bfd(&mut net, "right");
+    up(&net, ["left", "right"]);
+    for host in ["left", "right"] {
+        let peer = peer(&net, host).unwrap();
+        assert_eq!(peer["terms"]["bfd_strict"], true, "{peer:#}");
+        assert_eq!(peer["attempts"], 0, "{peer:#}");
+    }
+}

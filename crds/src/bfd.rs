@@ -44,7 +44,8 @@ pub struct Bfd {
     #[schemars(range(min = 1, max = 254))]
     pub minimum_ttl: Option<u8>,
 
-    /// Establish no session before BFD is up. Default false.
+    /// Establish no session before BFD is up: it waits when both sides have said who they are, and the peer is
+    /// told so. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
     Action, AddPath, Admin, CloseWhy, Config, ConnId, Event, Incoming, LocalGracefulRestart,
-    LocalLongLived, LocalRole, PathWhy, Peer, PrefixLimit, Role, State,
+    LocalLongLived, LocalRole, PathProof, PathWhy, Peer, PrefixLimit, Role, State,
 };
 use caracal_bgp_core::types::{Asn, BgpRole, Family, FamilySet, PeerAs, RouterId};
 use caracal_bgp_core::wire::{
@@ -71,6 +71,7 @@ impl Harness {
             };
             config.extended_next_hop = true;
             config.extended_messages = true;
+            config.bfd_strict = true;
             config.long_lived = Some(LocalLongLived::default());
             config.role = Some(LocalRole {
                 role: BgpRole::Peer,
@@ -85,6 +86,7 @@ impl Harness {
             up: None,
             delivered: 0,
         };
+        harness.handle(Event::PathProof(PathProof::Up), None);
         harness.handle(Event::Admin(Admin::Up), None);
         harness
     }
@@ -135,12 +137,15 @@ impl Harness {
                 }
                 6 => self.admin(next()),
                 7 => {
-                    let why = match next() % 3 {
-                        0 => None,
-                        1 => Some(PathWhy::BfdDown),
-                        _ => Some(PathWhy::LinkDown),
+                    let down = |why| Event::PathDown { why };
+                    let event = match next() % 6 {
+                        0 => Event::PathUp,
+                        1 => down(PathWhy::BfdDown),
+                        2 => down(PathWhy::LinkDown),
+                        3 => Event::PathProof(PathProof::None),
+                        4 => Event::PathProof(PathProof::Waived),
+                        _ => Event::PathProof(PathProof::Up),
                     };
-                    let event = why.map_or(Event::PathUp, |why| Event::PathDown { why });
                     self.handle(event, None);
                 }
                 8 => self.pass(Duration::from_secs(next().into())),

@@ -368,6 +368,8 @@ pub struct TermsSnapshot {
     pub extended_next_hop: bool,
     /// Whether both say that a link-local address alone is a next hop (draft-ietf-idr-linklocal-capability).
     pub link_local_next_hop: bool,
+    /// Whether both sides wait with the session until BFD is up.
+    pub bfd_strict: bool,
     /// Families of which we tell several paths (RFC 7911).
     pub add_path_send: Vec<String>,
     /// Families of which the peer tells several paths.

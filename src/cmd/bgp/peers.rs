@@ -269,6 +269,7 @@ fn agreed(terms: &TermsSnapshot, facts: &mut Facts) {
         ),
         (terms.extended_next_hop, "extended next hop"),
         (terms.link_local_next_hop, "link-local next hop"),
+        (terms.bfd_strict, "BFD strict mode"),
     ] {
         if has {
             agreed.push(what.to_owned());

@@ -45,6 +45,10 @@ pub struct Config {
     pub link_local_next_hop: bool,
     /// Whether messages may be longer than 4,096 octets, both ways (RFC 8654).
     pub extended_messages: bool,
+    /// Whether a session waits until BFD says that the path is up: the peer is told so, and our first KEEPALIVE
+    /// waits (draft-ietf-idr-bgp-bfd-strict-mode §4). We wait for a peer that does not say the same too, as who
+    /// configures this trusts no path that is not proved.
+    pub bfd_strict: bool,
     /// What we are to the peer; of no effect on internal peers (RFC 9234 §4).
     pub role: Option<LocalRole>,
     /// What to tell the peer of ourselves.
@@ -74,6 +78,7 @@ impl Config {
             extended_next_hop: false,
             link_local_next_hop: false,
             extended_messages: false,
+            bfd_strict: false,
             role: None,
             identity: Identity::default(),
             jitter_seed: 0,

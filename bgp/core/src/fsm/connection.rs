@@ -7,6 +7,11 @@ use crate::fsm::event::{ConnId, Role};
 use crate::fsm::open;
 use crate::fsm::terms::Negotiated;
 
+/// How long a connection may stay without the peer's OPEN, or its first KEEPALIVE where the hold
+/// time is zero. RFC 4271 §8.2.2 suggests four minutes; a peer that lost power would then block a
+/// slot for as long.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
@@ -24,6 +29,12 @@ pub(super) enum Phase {
     /// Beside a session: our OPEN waits for the peer's, or for the end of the session.
     OpenDelayed,
     OpenSent,
+    /// The peer's OPEN was accepted, but the path is not proved: our KEEPALIVE waits.
+    AwaitsPath {
+        negotiated: Box<Negotiated>,
+        /// The peer's KEEPALIVE came.
+        confirmed: bool,
+    },
     OpenConfirm(Box<Negotiated>),
     /// The peer's KEEPALIVE came too, but another connection may yet win, until this time.
     Confirmed(Box<Negotiated>, Instant),
@@ -46,9 +57,32 @@ impl Connection {
     pub(super) fn negotiated(&self) -> Option<&Negotiated> {
         match &self.phase {
             Phase::OpenDelayed | Phase::OpenSent => None,
-            Phase::OpenConfirm(negotiated)
+            Phase::AwaitsPath { negotiated, .. }
+            | Phase::OpenConfirm(negotiated)
             | Phase::Confirmed(negotiated, _)
             | Phase::Established { negotiated, .. } => Some(negotiated),
+        }
+    }
+
+    /// The peer's OPEN was accepted, and its KEEPALIVE is awaited.
+    pub(super) fn accept(&mut self, now: Instant, negotiated: Negotiated) {
+        self.hold = Some(now + patience(&negotiated));
+        self.phase = Phase::OpenConfirm(Box::new(negotiated));
+    }
+
+    /// The peer's OPEN was accepted, and BFD is awaited for as long as a KEEPALIVE would be.
+    pub(super) fn await_path(&mut self, now: Instant, negotiated: Negotiated) {
+        self.hold = Some(now + patience(&negotiated));
+        self.phase = Phase::AwaitsPath {
+            negotiated: Box::new(negotiated),
+            confirmed: false,
+        };
+    }
+
+    /// The peer's KEEPALIVE came while the path was not proved here: it was there.
+    pub(super) fn note_keepalive(&mut self) {
+        if let Phase::AwaitsPath { confirmed, .. } = &mut self.phase {
+            *confirmed = true;
         }
     }
 
@@ -103,7 +137,9 @@ impl Connection {
     pub(super) fn repace(&mut self, now: Instant, config: &Config) {
         match &mut self.phase {
             Phase::OpenDelayed | Phase::OpenSent => {}
-            Phase::OpenConfirm(negotiated) | Phase::Confirmed(negotiated, _) => {
+            Phase::AwaitsPath { negotiated, .. }
+            | Phase::OpenConfirm(negotiated)
+            | Phase::Confirmed(negotiated, _) => {
                 open::repace(config, negotiated);
             }
             Phase::Established { negotiated, .. } => {
@@ -122,5 +158,13 @@ impl Connection {
         [self.hold, self.keepalive, self.send_hold, wait]
             .into_iter()
             .flatten()
+    }
+}
+
+/// How long to wait for the next step of a peer whose OPEN was accepted.
+fn patience(negotiated: &Negotiated) -> Duration {
+    match negotiated.hold_time {
+        Duration::ZERO => OPEN_TIMEOUT,
+        hold_time => hold_time,
     }
 }

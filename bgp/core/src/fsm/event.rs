@@ -86,6 +86,8 @@ pub enum Event {
     },
     /// The path is back: dial now.
     PathUp,
+    /// What BFD says of the path, from now on. Ends no session: that is [`Event::PathDown`]'s.
+    PathProof(PathProof),
     /// Our own restart is over: OPENs sent from now on leave the R bit clear (RFC 4724 §4.1).
     RestartComplete,
     /// The RIB counts more prefixes of the peer than are configured as its limit: end the session
@@ -119,6 +121,18 @@ pub enum Event {
     },
     /// An operator's wish.
     Admin(Admin),
+}
+
+/// What BFD says of the path to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PathProof {
+    /// Nothing, or that it is down.
+    #[default]
+    None,
+    /// It is up.
+    Up,
+    /// The peer has switched BFD off, which says nothing of the path (RFC 5882 §4.2).
+    Waived,
 }
 
 /// A received message, as much of it as the machine needs.
@@ -158,11 +172,6 @@ pub enum Admin {
         /// Shutdown communication; may be empty.
         text: String,
     },
-    /// Leave it alone until its path is proved, by BFD; a session that runs goes on, and a peer that is held
-    /// down for its prefix limit waits for both.
-    AwaitPath,
-    /// The path is proved: run the peer, if that is all it waits for.
-    PathProved,
     /// End the session and start a new one at once; also ends the time that a peer is held down
     /// for its prefix limit. A peer that is down otherwise stays down.
     Clear {
@@ -240,6 +249,8 @@ pub enum Note {
         /// Why.
         why: DownWhy,
     },
+    /// The peer's OPEN was accepted; the session waits until BFD says that the path is up.
+    AwaitsPath,
     /// The next dial is due after this time.
     RetryIn(Duration),
     /// The peer proposed families that we do not route, or that are not configured.

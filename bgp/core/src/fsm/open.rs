@@ -38,6 +38,9 @@ pub(super) fn ours(config: &Config, restarting: bool) -> Open {
     if config.extended_messages {
         capabilities.push(Capability::ExtendedMessage);
     }
+    if config.bfd_strict {
+        capabilities.push(Capability::BfdStrict);
+    }
     if let Some(role) = own_role(config) {
         capabilities.push(Capability::Role(role.code()));
     }
@@ -126,6 +129,7 @@ pub(super) fn negotiate(config: &Config, open: &Open) -> Result<Negotiated, Noti
         } else {
             MAX_MESSAGE_LEN
         },
+        bfd_strict: config.bfd_strict && open.lists(&Capability::BfdStrict),
         role,
         peer_identity: identity(open),
         families,

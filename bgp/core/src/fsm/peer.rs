@@ -3,29 +3,26 @@
 mod admin;
 mod collision;
 mod dial;
+mod path;
 
 use std::time::{Duration, Instant};
 
 use crate::fsm::config::Config;
-use crate::fsm::connection::{Connection, Phase};
-use crate::fsm::event::{Action, ConnId, Event, Incoming, Note, Role, State};
+use crate::fsm::connection::{Connection, OPEN_TIMEOUT, Phase};
+use crate::fsm::event::{Action, ConnId, Event, Incoming, Note, PathProof, Role, State};
 use crate::fsm::open::{self, MIN_KEEPALIVE};
 use crate::fsm::pace::{Backoff, Jitter};
 use crate::fsm::peer::collision::COLLISION_WAIT;
 use crate::fsm::peer::dial::Dial;
-use crate::fsm::retention::{final_word, retention};
+use crate::fsm::retention::retention;
 use crate::fsm::terms::Negotiated;
-use crate::fsm::why::{DownWhy, IdleWhy, PathWhy};
+use crate::fsm::why::{DownWhy, IdleWhy};
 use crate::types::Family;
 use crate::wire::iana::FsmError;
 use crate::wire::{
     Cease, Message, Notification, NotificationError, Open, RefreshKind, RouteRefresh,
 };
 
-/// How long a connection may stay without the peer's OPEN, or its first KEEPALIVE where the hold
-/// time is zero. RFC 4271 §8.2.2 suggests four minutes; a peer that lost power would then block a
-/// slot for as long.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A session that lived this long proves the peer sound: waits start anew (RFC 4271 §8.1.1,
 /// DampPeerOscillations).
 const SOUND_AFTER: Duration = Duration::from_secs(10);
@@ -38,8 +35,8 @@ pub struct Peer {
     config: Config,
     /// Why the peer is left alone; `None` while it runs.
     idle: Option<IdleWhy>,
-    /// The path is not proved: when the peer is not left alone for its prefix limit any more, it is for that.
-    path_unproved: bool,
+    /// What BFD says of the path.
+    proof: PathProof,
     restarting: bool,
     jitter: Jitter,
     backoff: Backoff,
@@ -55,7 +52,7 @@ impl Peer {
     pub fn new(config: Config) -> Self {
         Self {
             idle: Some(IdleWhy::NotStarted),
-            path_unproved: false,
+            proof: PathProof::None,
             restarting: config
                 .graceful_restart
                 .as_ref()
@@ -78,7 +75,8 @@ impl Peer {
     pub fn state(&self) -> State {
         let of_connection = |connection: &Connection| match connection.phase {
             Phase::OpenDelayed => State::Active,
-            Phase::OpenSent => State::OpenSent,
+            // Where the draft has the session wait (draft-ietf-idr-bgp-bfd-strict-mode §8.5.5).
+            Phase::OpenSent | Phase::AwaitsPath { .. } => State::OpenSent,
             Phase::OpenConfirm(_) | Phase::Confirmed(..) => State::OpenConfirm,
             Phase::Established { .. } => State::Established,
         };
@@ -138,6 +136,7 @@ impl Peer {
                 self.backoff.reset();
                 self.dial_now(now, out);
             }
+            Event::PathProof(proof) => self.proof = proof,
             Event::RestartComplete => self.restarting = false,
             Event::PrefixLimitExceeded {
                 conn,
@@ -172,7 +171,10 @@ impl Peer {
             let Some(connection) = self.find(conn) else {
                 continue;
             };
-            if due(connection.hold) {
+            let awaits_path = matches!(connection.phase, Phase::AwaitsPath { .. });
+            if due(connection.hold) && awaits_path {
+                self.expire(now, conn, DownWhy::PathUnproved, out);
+            } else if due(connection.hold) {
                 self.expire(now, conn, DownWhy::HoldTimerExpired, out);
             } else if due(connection.send_hold) {
                 self.expire(now, conn, DownWhy::SendHoldTimerExpired, out);
@@ -256,6 +258,7 @@ impl Peer {
             (Phase::OpenConfirm(_), Incoming::Keepalive) => {
                 self.find_mut(conn).confirm(now, COLLISION_WAIT);
             }
+            (Phase::AwaitsPath { .. }, Incoming::Keepalive) => self.find_mut(conn).note_keepalive(),
             (Phase::Confirmed(..), Incoming::Keepalive) => {}
             // Only a peer that has established this connection sends routes on it: it has chosen.
             (Phase::Confirmed(..), Incoming::Update | Incoming::RouteRefresh) => {
@@ -273,7 +276,7 @@ impl Peer {
             (Phase::OpenDelayed, _) => {
                 self.refuse(now, conn, unexpected(FsmError::Unspecific), out);
             }
-            (Phase::OpenSent, _) => {
+            (Phase::OpenSent | Phase::AwaitsPath { .. }, _) => {
                 self.refuse(now, conn, unexpected(FsmError::UnexpectedInOpenSent), out);
             }
             (Phase::OpenConfirm(_) | Phase::Confirmed(..), _) => {
@@ -311,13 +314,12 @@ impl Peer {
         if self.find(conn).is_some_and(Connection::is_delayed) {
             self.send_open(conn, out);
         }
-        let hold_time = match negotiated.hold_time {
-            Duration::ZERO => OPEN_TIMEOUT,
-            hold_time => hold_time,
-        };
-        let connection = self.find_mut(conn);
-        connection.phase = Phase::OpenConfirm(Box::new(negotiated));
-        connection.hold = Some(now + hold_time);
+        if self.awaits_path(&negotiated) {
+            self.find_mut(conn).await_path(now, negotiated);
+            out.push(Action::Note(Note::AwaitsPath));
+            return;
+        }
+        self.find_mut(conn).accept(now, negotiated);
         self.send_keepalive(now, conn, out);
     }
 
@@ -384,27 +386,6 @@ impl Peer {
         self.remove(now, conn, DownWhy::NotificationSent(notification), out);
     }
 
-    fn path_down(&mut self, now: Instant, why: PathWhy, out: &mut Vec<Action>) {
-        let sessionless = self.negotiated().is_none();
-        let word = match why {
-            // Nothing goes out of a dead link.
-            PathWhy::LinkDown => None,
-            // RFC 9384 §§2, 3. One direction may still work, and a peer that hears it must not keep
-            // sending packets along the path that does not.
-            PathWhy::BfdDown | PathWhy::BfdSilent => Some(Notification::cease(Cease::BfdDown, "")),
-        };
-        let may_restart = why == PathWhy::BfdSilent;
-        let word = |terms: Option<&Negotiated>| match &word {
-            Some(word) if may_restart => Some(word.clone()),
-            word => word.as_ref().map(|word| final_word(word, terms)),
-        };
-        self.close_all(now, &DownWhy::PathDown(why), word, out);
-        if sessionless && !may_restart {
-            out.push(Action::DropRetained);
-        }
-        self.ensure_dial(now, out);
-    }
-
     fn request_refresh(&self, family: Family, out: &mut Vec<Action>) {
         let session = self
             .connections
@@ -429,11 +410,14 @@ impl Peer {
     }
 
     fn expire(&mut self, now: Instant, conn: ConnId, why: DownWhy, out: &mut Vec<Action>) {
-        let error = match why {
-            DownWhy::SendHoldTimerExpired => NotificationError::SendHoldTimerExpired,
-            _ => NotificationError::HoldTimerExpired,
+        let notification = match why {
+            DownWhy::SendHoldTimerExpired => {
+                Notification::new(NotificationError::SendHoldTimerExpired, [])
+            }
+            DownWhy::PathUnproved => Notification::cease(Cease::BfdDown, ""),
+            _ => Notification::new(NotificationError::HoldTimerExpired, []),
         };
-        send(conn, Notification::new(error, []), out);
+        send(conn, notification, out);
         out.push(Action::Close { conn });
         self.remove(now, conn, why, out);
     }
@@ -473,7 +457,11 @@ impl Peer {
                 let retain = retention(&self.config, &why, &negotiated);
                 out.push(Action::Down { why, retain });
             }
-            Phase::OpenDelayed | Phase::OpenSent | Phase::OpenConfirm(_) | Phase::Confirmed(..) => {
+            Phase::OpenDelayed
+            | Phase::OpenSent
+            | Phase::AwaitsPath { .. }
+            | Phase::OpenConfirm(_)
+            | Phase::Confirmed(..) => {
                 out.push(Action::Note(Note::AttemptFailed { why }));
             }
         }

@@ -47,6 +47,8 @@ pub struct Negotiated {
     pub link_local_next_hop: bool,
     /// The longest message that the peer takes (RFC 8654).
     pub max_send_len: usize,
+    /// Whether both sides wait with the session until BFD is up.
+    pub bfd_strict: bool,
     /// Our role, where one is configured: [`crate::role`] says what follows. That of the peer is
     /// its counterpart, whether it said so or not (RFC 9234 §4.2).
     pub role: Option<BgpRole>,
@@ -76,6 +78,7 @@ impl Negotiated {
             accept_extended_next_hop: false,
             link_local_next_hop: false,
             max_send_len: MAX_MESSAGE_LEN,
+            bfd_strict: false,
             role: None,
             peer_identity: Identity::default(),
         }

@@ -21,7 +21,7 @@ pub enum DownWhy {
     LocalRestart,
     /// The path to the peer is gone, by BFD or by its link.
     PathDown(PathWhy),
-    /// The path to the peer is not proved yet, and the peer may not be spoken to before it is.
+    /// BFD did not come up while the session waited for it.
     PathUnproved,
     /// Nothing came for the hold time.
     HoldTimerExpired,
@@ -90,8 +90,6 @@ pub enum IdleWhy {
     Deconfigured,
     /// This speaker restarts.
     Restarting,
-    /// Its path is not proved yet.
-    AwaitsPath,
     /// It sent more prefixes than it may.
     PrefixLimit {
         /// Of this family.
@@ -112,7 +110,6 @@ impl fmt::Display for IdleWhy {
             Self::AdminDown { text } => write!(f, "administratively down (\"{text}\")"),
             Self::Deconfigured => f.write_str("peer removed from the configuration"),
             Self::Restarting => f.write_str("this speaker restarts"),
-            Self::AwaitsPath => f.write_str("waiting until BFD says that the path is up"),
             Self::PrefixLimit {
                 family,
                 limit,

@@ -50,6 +50,8 @@ pub enum Capability {
         /// The domain, likewise; often empty.
         domain: String,
     },
+    /// The sender establishes no session before BFD is up (draft-ietf-idr-bgp-bfd-strict-mode §5).
+    BfdStrict,
     /// What the sender runs, at most 254 octets of UTF-8 (draft-abraitis-bgp-version-capability).
     SoftwareVersion(String),
     /// A link-local address alone is a next hop, of 16 octets (draft-ietf-idr-linklocal-capability).
@@ -127,6 +129,7 @@ fn decode_value(code: u8, value: &[u8]) -> IResult<&[u8], Capability> {
             known(Capability::EnhancedRouteRefresh)
         }
         CapabilityCode::ExtendedMessage if value.is_empty() => known(Capability::ExtendedMessage),
+        CapabilityCode::BfdStrict if value.is_empty() => known(Capability::BfdStrict),
         CapabilityCode::LinkLocalNextHop if value.is_empty() => known(Capability::LinkLocalNextHop),
         CapabilityCode::ExtendedNextHop => {
             let family = map_res((be_u16, be_u16, be_u16), |(afi, safi, next_hop)| {
@@ -166,6 +169,7 @@ fn decode_value(code: u8, value: &[u8]) -> IResult<&[u8], Capability> {
         CapabilityCode::RouteRefresh
         | CapabilityCode::EnhancedRouteRefresh
         | CapabilityCode::ExtendedMessage
+        | CapabilityCode::BfdStrict
         | CapabilityCode::LinkLocalNextHop
         | CapabilityCode::Unknown(_) => known(unknown()),
     }
@@ -265,6 +269,7 @@ fn encode_value(capability: &Capability, out: &mut BytesMut) -> u8 {
             put_text(version, 254, out);
             CapabilityCode::SoftwareVersion
         }
+        Capability::BfdStrict => CapabilityCode::BfdStrict,
         Capability::LinkLocalNextHop => CapabilityCode::LinkLocalNextHop,
         Capability::Unknown { code, value } => {
             out.put_slice(value);

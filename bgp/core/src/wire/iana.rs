@@ -232,6 +232,7 @@ registry! {
         70 => EnhancedRouteRefresh, "enhanced route refresh";
         71 => LongLivedRestart, "long-lived graceful restart";
         73 => Hostname, "host name";
+        74 => BfdStrict, "BFD strict mode";
         75 => SoftwareVersion, "software version";
         77 => LinkLocalNextHop, "link-local next hop";
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns when something is news. Does not own what happens, nor why: the machine says both.
 
-use caracal_bgp_core::fsm::{Note, State};
+use caracal_bgp_core::fsm::{DownWhy, Note, State};
 
 use crate::session::Session;
 use crate::snapshot::SessionState;
@@ -53,6 +53,12 @@ impl Session {
                     tracing::debug!(%peer, %reason, "attempt failed");
                 }
                 board.event(EventNote::AttemptFailed(why));
+            }
+            Note::AwaitsPath => {
+                let why = Why::ended(&DownWhy::PathUnproved);
+                tracing::debug!(%peer, reason = %why, "session waits");
+                board.event(EventNote::Other(why.to_string()));
+                board.update(|status| status.waits(why));
             }
             Note::RetryIn(wait) => tracing::debug!(%peer, ?wait, "will dial again"),
             Note::FamiliesIgnored(families) => {

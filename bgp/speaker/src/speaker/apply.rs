@@ -137,9 +137,9 @@ impl Supervisor {
             }));
             self.order(name, order).await;
         }
-        let strict = |config: &PeerConfig| config.bfd.as_ref().is_some_and(|bfd| bfd.strict);
-        if before.activation != now.activation || strict(before) != strict(&now) {
-            self.order(name, Command::Admin(self.wish(&now))).await;
+        if before.activation != now.activation {
+            self.order(name, Command::Admin(wish(&now.activation)))
+                .await;
         }
     }
 
@@ -179,7 +179,8 @@ impl Supervisor {
             config: Arc::clone(&peer.config),
             remote,
             machine: machine_config(&self.config, &peer.config, peer.index, restarting),
-            wish: self.wish(&peer.config),
+            wish: wish(&peer.config.activation),
+            proof: self.path_proof(&peer.config),
             rib: self.rib.clone(),
             board,
             barred: Arc::clone(&peer.barred),
@@ -195,18 +196,6 @@ impl Supervisor {
 
     fn ignored_interfaces(&self) -> Arc<[InterfaceGlob]> {
         self.config.ignored_interfaces.as_slice().into()
-    }
-
-    /// What the session of a peer is to do.
-    fn wish(&self, config: &PeerConfig) -> Admin {
-        match &config.activation {
-            Activation::Run if self.awaits_path(config) => Admin::AwaitPath,
-            Activation::Run => Admin::Up,
-            Activation::Down { message } => Admin::Down {
-                text: message.clone(),
-            },
-            Activation::Held { .. } => Admin::Deconfigure,
-        }
     }
 
     /// Where the peer is.
@@ -276,6 +265,17 @@ impl Supervisor {
         let (keys, conflicts) = Keychain::new(peers);
         report(&conflicts);
         keys
+    }
+}
+
+/// What the session of a peer is to do.
+fn wish(activation: &Activation) -> Admin {
+    match activation {
+        Activation::Run => Admin::Up,
+        Activation::Down { message } => Admin::Down {
+            text: message.clone(),
+        },
+        Activation::Held { .. } => Admin::Deconfigure,
     }
 }
 

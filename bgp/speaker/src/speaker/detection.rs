@@ -11,7 +11,7 @@ use caracal_bfdd::proto::{
     AuthConfig, AuthMethod, KeyConfig, SecretConfig, SessionConfig, SessionKey, Standing,
 };
 use caracal_bgp_core::bfd::State;
-use caracal_bgp_core::fsm::{Admin, PathWhy};
+use caracal_bgp_core::fsm::{PathProof, PathWhy};
 use tokio::sync::mpsc;
 
 use crate::config::{Activation, BfdConfig, Endpoint, OnBfdFailure, PeerConfig, PeerName};
@@ -30,7 +30,8 @@ pub(super) struct Detection {
     events: mpsc::Receiver<ClientEvent>,
     /// Whose path each session watches.
     peers: BTreeMap<SessionKey, Vec<PeerName>>,
-    up: BTreeMap<SessionKey, bool>,
+    /// What each last said of its path.
+    proofs: BTreeMap<SessionKey, PathProof>,
 }
 
 impl Detection {
@@ -41,7 +42,7 @@ impl Detection {
             client,
             events,
             peers: BTreeMap::new(),
-            up: BTreeMap::new(),
+            proofs: BTreeMap::new(),
         }
     }
 
@@ -113,7 +114,7 @@ impl Supervisor {
             self.detection = self.bfd.clone().map(Detection::start);
         }
         if let Some(detection) = &mut self.detection {
-            detection.up.retain(|key, _| peers.contains_key(key));
+            detection.proofs.retain(|key, _| peers.contains_key(key));
             detection.peers = peers;
             detection.client.apply(wanted.into_values());
         }
@@ -158,24 +159,19 @@ impl Supervisor {
         let Some(detection) = &mut self.detection else {
             return;
         };
-        let is_up = standing.state == State::Up;
-        let was_up = detection.up.insert(key.clone(), is_up) == Some(true);
+        let proof = proof(standing);
+        let before = detection.proofs.insert(key.clone(), proof);
+        let came_up = proof == PathProof::Up && (failed || before != Some(proof));
         for name in detection.names(key) {
             self.show_path(&name, standing, failure);
-            let strict = self.is_strict(&name);
+            self.order(&name, Command::PathProof(proof)).await;
             if failed {
                 let why = self.verdict(&name, standing);
                 tracing::warn!(peer = %name, reason = %standing.reason, "path down by BFD");
                 self.order(&name, Command::PathDown(why)).await;
-                if strict {
-                    self.order(&name, Command::Admin(Admin::AwaitPath)).await;
-                }
             }
-            if is_up && (!was_up || failed) {
+            if came_up {
                 tracing::info!(peer = %name, "path up by BFD");
-                if strict {
-                    self.order(&name, Command::Admin(Admin::PathProved)).await;
-                }
                 self.order(&name, Command::PathUp).await;
             }
         }
@@ -218,25 +214,14 @@ impl Supervisor {
         }
     }
 
-    fn is_strict(&self, name: &PeerName) -> bool {
-        let peer = self.peers.get(name);
-        let bfd = peer.and_then(|peer| peer.config.bfd.as_ref());
-        bfd.is_some_and(|bfd| bfd.strict)
-    }
-
-    /// Whether the peer's session must wait until its path is proved.
-    pub(super) fn awaits_path(&self, config: &PeerConfig) -> bool {
-        self.is_proved(config) == Some(false)
-    }
-
-    /// Whether the peer's path is proved, where its session must wait for that.
-    pub(super) fn is_proved(&self, config: &PeerConfig) -> Option<bool> {
-        let strict = config.bfd.as_ref().filter(|bfd| bfd.strict)?;
-        let up = || {
-            let key = session_config(config, strict, self.remote_of(config)?).key;
-            self.detection.as_ref()?.up.get(&key).copied()
+    /// What BFD has said of the peer's path.
+    pub(super) fn path_proof(&self, config: &PeerConfig) -> PathProof {
+        let said = || {
+            let bfd = config.bfd.as_ref()?;
+            let key = session_config(config, bfd, self.remote_of(config)?).key;
+            self.detection.as_ref()?.proofs.get(&key).copied()
         };
-        Some(up() == Some(true))
+        said().unwrap_or_default()
     }
 
     /// Where the peer is, if that is known.
@@ -246,6 +231,14 @@ impl Supervisor {
             Endpoint::Interface { name, port } => self.links.neighbor(name, *port),
             Endpoint::Range { .. } => None,
         }
+    }
+}
+
+fn proof(standing: &Standing) -> PathProof {
+    match (standing.state, standing.remote_state) {
+        (State::Up, _) => PathProof::Up,
+        (_, State::AdminDown) => PathProof::Waived,
+        _ => PathProof::None,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use caracal_bgp_core::fsm::PathProof;
 use caracal_bgp_core::rib::PeerIndex;
 use caracal_bgp_core::types::Family;
 
@@ -16,9 +17,9 @@ use crate::status::now_ms;
 
 /// How long a peer that a range let in may be without a connection before it loses its place.
 const ABSENCE: Duration = Duration::from_secs(5);
-/// The same where the peer's first connection had to be refused, as BFD was not up yet: it has to be
-/// expected for as long as peers wait after a refusal, which is two minutes (RFC 4271 §10,
-/// ConnectRetryTime) to five (BIRD).
+/// The same where sessions wait for BFD: the peer may wait likewise, and then hears of BFD again only while
+/// it has its place. It is expected for as long as peers wait after a session that came to nothing, which is
+/// two minutes (RFC 4271 §10, ConnectRetryTime) to five (BIRD).
 const RETURN: Duration = Duration::from_secs(360);
 
 /// What keeps a peer's place besides its connection and its routes.
@@ -28,7 +29,7 @@ enum Tie {
     None,
     /// It may not come back yet: forgotten, it would come as somebody new, to whom nothing is forbidden.
     Barred,
-    /// It must not come before BFD is up.
+    /// Its session waits for BFD.
     Path {
         /// It is.
         up: bool,
@@ -99,8 +100,13 @@ impl Supervisor {
         let tie = if peer.barred.load(Ordering::Acquire) {
             Tie::Barred
         } else {
-            self.is_proved(&peer.config)
-                .map_or(Tie::None, |up| Tie::Path { up })
+            let strict = peer.config.bfd.as_ref().is_some_and(|bfd| bfd.strict);
+            let up = || self.path_proof(&peer.config) == PathProof::Up;
+            if strict {
+                Tie::Path { up: up() }
+            } else {
+                Tie::None
+            }
         };
         is_away(status.state, lasted, tie)
     }
@@ -120,7 +126,7 @@ mod tests {
             (SessionState::Active, 6, Tie::None, true),
             (SessionState::Idle, 6, Tie::None, true),
             (SessionState::Idle, 3600, Tie::Barred, false),
-            // Refused until BFD is up, it comes again when it has waited.
+            // It may wait for BFD, as we do.
             (SessionState::Idle, 300, waits, false),
             (SessionState::Idle, 361, waits, true),
             (SessionState::Active, 3600, Tie::Path { up: true }, false),

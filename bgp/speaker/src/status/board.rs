@@ -151,6 +151,11 @@ impl Status {
         if news { Said::News } else { Said::Before }
     }
 
+    /// The attempt under way waits, because of `why`.
+    pub(crate) fn waits(&mut self, why: Why) {
+        self.say(why, self.attempts);
+    }
+
     fn say(&mut self, why: Why, attempts: u32) {
         (self.why, self.why_ms, self.attempts) = (Some(why), now_ms(), attempts);
     }

@@ -92,6 +92,7 @@ fn terms(negotiated: &Negotiated) -> TermsSnapshot {
         longest_message: negotiated.max_send_len,
         extended_next_hop: negotiated.extended_next_hop,
         link_local_next_hop: negotiated.link_local_next_hop,
+        bfd_strict: negotiated.bfd_strict,
         add_path_send: names(negotiated.add_path.send),
         add_path_receive: names(negotiated.add_path.receive),
         graceful_restart: restart.is_some(),

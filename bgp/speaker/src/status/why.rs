@@ -142,7 +142,6 @@ impl DownReason {
             IdleWhy::AdminDown { .. } => Self::AdminDown,
             IdleWhy::Deconfigured => Self::Deconfigured,
             IdleWhy::Restarting => Self::Restarting,
-            IdleWhy::AwaitsPath => Self::AwaitsPath,
             IdleWhy::PrefixLimit { .. } => Self::PrefixLimitExceeded,
         })
     }
@@ -226,7 +225,6 @@ mod tests {
             (IdleWhy::AdminDown { text }, Some("admin-down")),
             (IdleWhy::Deconfigured, Some("deconfigured")),
             (IdleWhy::Restarting, Some("restarting")),
-            (IdleWhy::AwaitsPath, Some("awaits-path")),
             (limit, Some("prefix-limit-exceeded")),
         ] {
             let said = Why::idle(&why);

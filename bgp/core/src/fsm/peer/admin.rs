@@ -15,15 +15,7 @@ impl Peer {
     pub(super) fn admin(&mut self, now: Instant, wish: Admin, out: &mut Vec<Action>) {
         match wish {
             Admin::Up => {
-                self.path_unproved = false;
                 if self.idle.is_some() && !self.is_held() {
-                    self.start(now, out);
-                }
-            }
-            Admin::AwaitPath => self.await_path(now, out),
-            Admin::PathProved => {
-                self.path_unproved = false;
-                if self.idle == Some(IdleWhy::AwaitsPath) {
                     self.start(now, out);
                 }
             }
@@ -56,20 +48,6 @@ impl Peer {
                 }
             }
         }
-    }
-
-    fn await_path(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.is_held() {
-            self.path_unproved = true;
-            return;
-        }
-        if self.negotiated().is_some() {
-            return;
-        }
-        self.stop(IdleWhy::AwaitsPath, out);
-        let rejected = Notification::cease(Cease::ConnectionRejected, "");
-        let why = DownWhy::PathUnproved;
-        self.close_all(now, &why, |_| Some(rejected.clone()), out);
     }
 
     pub(super) fn configure(
@@ -178,11 +156,8 @@ impl Peer {
         }
     }
 
-    /// Runs the peer from the beginning, as soon as its path is proved.
+    /// Runs the peer from the beginning.
     pub(super) fn start(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if std::mem::take(&mut self.path_unproved) {
-            return self.stop(IdleWhy::AwaitsPath, out);
-        }
         self.idle = None;
         self.backoff.reset();
         self.dial_now(now, out);

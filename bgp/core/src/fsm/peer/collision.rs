@@ -38,7 +38,7 @@ impl Peer {
         match &other.phase {
             // Nothing is known of the other side's view of it yet; its own OPEN will decide.
             Phase::OpenDelayed | Phase::OpenSent => true,
-            Phase::OpenConfirm(_) | Phase::Confirmed(..) => {
+            Phase::AwaitsPath { .. } | Phase::OpenConfirm(_) | Phase::Confirmed(..) => {
                 if other_role == self.collision_winner(negotiated) {
                     return false;
                 }
@@ -82,6 +82,7 @@ impl Peer {
 
     /// After every event: moves on the connection whose reason to wait is gone.
     pub(super) fn settle(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.release_proved(now, out);
         let chosen = self.connections.iter().find(|connection| {
             matches!(&connection.phase, Phase::Confirmed(negotiated, until)
                 if *until <= now || !self.may_lose_to_another(connection, negotiated))

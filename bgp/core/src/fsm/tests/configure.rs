@@ -70,26 +70,3 @@ fn a_peer_that_is_down_stays_down_with_another_configuration() {
         assert_eq!(bench.peer.poll_timeout(), None);
     }
 }
-
-#[test]
-fn a_peer_whose_path_must_be_proved_waits_for_that_and_for_nothing_else() {
-    let mut bench = Bench::new(config());
-    bench.event(Event::Admin(Admin::AwaitPath));
-    assert_eq!(bench.peer.idle_why(), Some(&IdleWhy::AwaitsPath));
-    bench.connected(CONN, Role::Passive);
-    assert_eq!(bench.notified(CONN), [(6, 5)]);
-    let mut amid = Bench::new(config());
-    amid.event(Event::Admin(Admin::Up));
-    amid.connected(CONN, Role::Passive);
-    let why = DownWhy::PathUnproved;
-    let failed = Action::Note(Note::AttemptFailed { why });
-    assert!(amid.event(Event::Admin(Admin::AwaitPath)).contains(&failed));
-
-    let proved = Event::Admin(Admin::PathProved);
-    assert!(bench.event(proved.clone()).contains(&Action::Dial));
-
-    let text = String::new();
-    bench.event(Event::Admin(Admin::Down { text }));
-    bench.event(proved);
-    assert_eq!(bench.peer.state(), State::Idle, "an operator's word stands");
-}

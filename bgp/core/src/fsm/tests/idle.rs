@@ -127,39 +127,6 @@ fn each_family_has_a_restart_time_of_its_own() {
 }
 
 #[test]
-fn a_peer_that_is_held_for_its_limit_is_not_dialled_afterwards_before_its_path_is_proved() {
-    type End = fn(&mut Bench);
-    let over: End = |bench| {
-        bench.next_timer();
-    };
-    let cleared: End = |bench| {
-        let text = String::new();
-        bench.event(Event::Admin(Admin::Clear { text }));
-    };
-    let unlimited: End = |bench| {
-        bench.event(Event::Configure {
-            config: Box::new(config()),
-            new_session: false,
-        });
-    };
-    for end in [over, cleared, unlimited] {
-        let mut bench = limited(Some(60));
-        bench.event(Event::Admin(Admin::AwaitPath));
-        end(&mut bench);
-        assert_eq!(bench.peer.idle_why(), Some(&IdleWhy::AwaitsPath));
-        bench.event(Event::Admin(Admin::PathProved));
-        assert_eq!(bench.peer.state(), State::Connect);
-
-        let mut proved_meanwhile = limited(Some(60));
-        proved_meanwhile.event(Event::Admin(Admin::AwaitPath));
-        proved_meanwhile.event(Event::Admin(Admin::PathProved));
-        assert_eq!(proved_meanwhile.peer.state(), State::Idle);
-        end(&mut proved_meanwhile);
-        assert_eq!(proved_meanwhile.peer.state(), State::Connect);
-    }
-}
-
-#[test]
 fn another_limit_of_the_family_gives_another_chance_and_nothing_else_does() {
     let v6 = Family::Ipv6Unicast;
     let v4_limit = |limit: Option<PrefixLimit>| {

@@ -7,6 +7,7 @@ mod idle;
 mod pair;
 mod property;
 mod restart;
+mod strict;
 mod table;
 mod terms;
 mod timers;

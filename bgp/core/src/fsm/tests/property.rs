@@ -41,6 +41,7 @@ fn extended_open() -> impl Strategy<Value = Open> {
     let capability = prop_oneof![
         Just(Capability::EnhancedRouteRefresh),
         Just(Capability::ExtendedMessage),
+        Just(Capability::BfdStrict),
         Just(Capability::LinkLocalNextHop),
         (family(), 0..5_u8).prop_map(|(f, mode)| Capability::AddPath(vec![(f.into(), mode)])),
         Just(Capability::ExtendedNextHop(vec![(
@@ -76,7 +77,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         strict,
     });
     (
-        (any::<bool>(), peer_asn, any::<(bool, bool, bool)>()),
+        (any::<bool>(), peer_asn, any::<(bool, bool, bool, bool)>()),
         prop::option::of(seconds()),
         prop::option::of(seconds()),
         [prop::option::of(seconds()), prop::option::of(seconds())],
@@ -85,7 +86,7 @@ fn any_config() -> impl Strategy<Value = Config> {
     )
         .prop_map(
             |((passive, peer_asn, extensions), keepalive, send_hold, limit, paths, role)| {
-                let (extended_next_hop, extended_messages, long_lived) = extensions;
+                let (extended_next_hop, extended_messages, long_lived, bfd_strict) = extensions;
                 Config {
                     passive,
                     peer_asn,
@@ -103,6 +104,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     },
                     extended_next_hop,
                     extended_messages,
+                    bfd_strict,
                     long_lived: long_lived.then(LocalLongLived::default),
                     role,
                     ..config()
@@ -157,8 +159,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Event::Admin(Admin::Down { text: text() })),
         1 => Just(Event::Admin(Admin::Clear { text: text() })),
         1 => Just(Event::Admin(Admin::Deconfigure)),
-        1 => Just(Event::Admin(Admin::AwaitPath)),
-        2 => Just(Event::Admin(Admin::PathProved)),
+        1 => Just(Event::PathProof(PathProof::None)),
+        2 => Just(Event::PathProof(PathProof::Up)),
+        1 => Just(Event::PathProof(PathProof::Waived)),
         1 => Just(Event::Admin(Admin::Restart)),
         1 => Just(Event::DialFailed { why: CloseWhy::Refused }),
         1 => Just(Event::PathDown { why: PathWhy::BfdDown }),

@@ -62,12 +62,11 @@ fn kind(event: &Event) -> usize {
         Event::Wrote { .. } => 10,
         Event::PathDown { .. } => 11,
         Event::PathUp => 12,
+        Event::PathProof(_) => 22,
         Event::RestartComplete => 13,
         Event::PrefixLimitExceeded { .. } => 14,
         Event::RequestRefresh { .. } => 15,
         Event::Admin(wish) => match wish {
-            Admin::AwaitPath => 22,
-            Admin::PathProved => 23,
             Admin::Up => 16,
             Admin::Down { .. } => 17,
             Admin::Clear { .. } => 18,
@@ -77,7 +76,7 @@ fn kind(event: &Event) -> usize {
         Event::Configure { .. } => 21,
     }
 }
-const KINDS: usize = 24;
+const KINDS: usize = 23;
 
 /// Each event with the state after it, by state before it in the order of [`STATES`].
 #[rustfmt::skip]
@@ -116,8 +115,7 @@ fn table() -> Vec<(Event, [State; 6])> {
         (admin(Admin::Restart), [Idle; 6]),
         (Event::Configure { config: Box::new(config()), new_session: true },
             [Idle, Connect, Connect, Connect, Connect, Connect]),
-        (admin(Admin::AwaitPath), [Idle, Idle, Idle, Idle, Idle, Established]),
-        (admin(Admin::PathProved), unchanged),
+        (Event::PathProof(PathProof::None), unchanged),
     ]
 }
 

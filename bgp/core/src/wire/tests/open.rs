@@ -164,6 +164,8 @@ fn newer_capabilities_are_read_where_they_have_their_form_and_kept_where_not() {
         (75, b"\x04frr", raw(75, b"\x04frr")),
         (70, &[0], raw(70, &[0])),
         (6, &[], Capability::ExtendedMessage),
+        (74, &[], Capability::BfdStrict),
+        (74, &[0], raw(74, &[0])),
         (77, &[], Capability::LinkLocalNextHop),
         (77, &[0], raw(77, &[0])),
         (

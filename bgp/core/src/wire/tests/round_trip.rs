@@ -97,6 +97,7 @@ fn capability() -> impl Strategy<Value = Capability> {
         Just(Capability::RouteRefresh),
         Just(Capability::EnhancedRouteRefresh),
         Just(Capability::ExtendedMessage),
+        Just(Capability::BfdStrict),
         Just(Capability::LinkLocalNextHop),
         restart.prop_map(|((restarting, notification), seconds, families)| {
             Capability::GracefulRestart(GracefulRestart {

@@ -181,10 +181,49 @@ fn is_stale(route: &Option<RouteSnapshot>) -> bool {
     route.as_ref().is_some_and(|route| route.paths[0].stale)
 }
 
-/// Waits until the session has heard of the failure and waits for its path.
-async fn left_alone(handle: &SpeakerHandle) {
-    let idle = |peer: &PeerSnapshot| peer.state == SessionState::Idle;
-    until("the session waits for BFD", || peer(handle, 2), idle).await;
+/// Waits until the peer is back, and the session waits for BFD.
+async fn awaits_path(handle: &SpeakerHandle, other: u8) {
+    let awaits = |peer: &PeerSnapshot| {
+        let why = peer.why.as_ref().map(|why| why.reason);
+        (peer.state, why) == (SessionState::OpenSent, Some(DownReason::AwaitsPath))
+    };
+    until("the session waits for BFD", || peer(handle, other), awaits).await;
+}
+
+/// Waits until the peer is shown with what BFD says.
+async fn shown(handle: &SpeakerHandle, state: &str) {
+    let told = |peer: &PeerSnapshot| peer.bfd.as_ref().is_some_and(|bfd| bfd.state == state);
+    until("the word of BFD", || peer(handle, 2), told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_waits_for_bfd_whether_its_peer_does_or_not() {
+    for both in [false, true] {
+        let lab = Lab::new();
+        let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+        lab.link(&mut a, &mut b);
+        let bfd = Some(strict(OnBfdFailure::PreferFailover));
+        a.peers.get_mut(&name(2)).unwrap().bfd = bfd.clone();
+        b.peers.get_mut(&name(1)).unwrap().bfd = bfd.filter(|_| both);
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let processes = [0, 1].map(|at| Process::start(folders[at].path(), State::Down));
+        let a = Speaker::start(a, None, processes[0].options())
+            .await
+            .unwrap();
+        let b = Speaker::start(b, None, processes[1].options())
+            .await
+            .unwrap();
+        awaits_path(&a, 2).await;
+        if both {
+            awaits_path(&b, 1).await;
+            processes[1].say(State::Up, true);
+        }
+        processes[0].say(State::Up, true);
+        let seen = established(&a, 2).await;
+        assert_eq!((seen.attempts, seen.why), (0, None));
+        assert_eq!(seen.terms.unwrap().bfd_strict, both);
+        assert_eq!(established(&b, 1).await.established_count, 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +238,7 @@ async fn a_failure_of_bfd_takes_the_routes_unless_it_may_be_a_restart_and_that_i
         let process = Process::start(directory.path(), State::Up);
         let (_, a, _b) = watched(&process, on_failure).await;
         process.say(State::Down, remote_c);
-        left_alone(&a).await;
+        awaits_path(&a, 2).await;
         let what = format!("C bit {remote_c}, {on_failure:?}");
         let prefix = own(2, Family::Ipv4Unicast);
         if kept {
@@ -219,13 +258,12 @@ async fn a_failure_of_bfd_takes_routes_that_had_outlived_their_session() {
     b.shutdown(How::GracefulRestart).await;
     until("retained", || route(&a, prefix), is_stale).await;
     process.say(State::Down, false);
-    left_alone(&a).await;
+    shown(&a, "Down").await;
+    process.say(State::Up, false);
+    shown(&a, "Up").await;
     assert!(is_stale(&route(&a, prefix).await), "a restart is preferred");
 
     // From now on it is not; nothing else happens to the session by that.
-    process.say(State::Up, false);
-    let awake = |peer: &PeerSnapshot| peer.state != SessionState::Idle;
-    until("the session tries again", || peer(&a, 2), awake).await;
     let bfd = config
         .peers
         .get_mut(&name(2))

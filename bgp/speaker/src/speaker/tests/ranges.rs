@@ -138,7 +138,7 @@ async fn a_peer_of_a_range_that_exceeds_its_limit_stays_down_for_as_long_as_that
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_of_a_range_that_had_to_wait_for_bfd_finds_its_path_proved_when_it_comes_back() {
+async fn a_peer_of_a_range_whose_session_waits_for_bfd_keeps_its_place_while_it_is_away() {
     let directory = tempfile::tempdir().unwrap();
     let process = Process::start(directory.path(), State::Down);
     let lab = Lab::new();
@@ -149,10 +149,9 @@ async fn a_peer_of_a_range_that_had_to_wait_for_bfd_finds_its_path_proved_when_i
     let hub = Speaker::start(config, None, process.options())
         .await
         .unwrap();
-    // It comes, is refused, and then waits for long.
     let first = start(other.clone()).await;
-    let refused = |peer: &PeerSnapshot| peer.last_received_error.is_some();
-    until("refused", || peer(&first, 1), refused).await;
+    let waits = |peer: &PeerSnapshot| peer.state == SessionState::OpenConfirm;
+    until("the session waits", || peer(&first, 1), waits).await;
     first.shutdown(How::GracefulRestart).await;
     let began = Instant::now();
     while began.elapsed() < LONG {
