@@ -30,13 +30,10 @@ fn documented(words: &str) -> Vec<&'static str> {
     screens
 }
 
-/// A screen without what differs from run to run: numbers, how wide columns are for them, and whether a connection
-/// after a hard clear was there before the word that ended the last one.
+/// A screen without what differs from run to run: numbers, and how wide columns are for them.
 fn shape(screen: &str) -> String {
     let mut shape = String::new();
-    let lines = screen.split_inclusive('\n');
-    let lines = lines.filter(|line| !line.contains("connection collision resolution"));
-    for sign in lines.flat_map(str::chars) {
+    for sign in screen.chars() {
         let sign = if sign.is_ascii_digit() { '0' } else { sign };
         if !(matches!(sign, '0' | ' ') && shape.ends_with(sign)) {
             shape.push(sign);

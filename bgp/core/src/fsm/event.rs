@@ -172,8 +172,8 @@ pub enum Admin {
         /// Shutdown communication; may be empty.
         text: String,
     },
-    /// End the session and start a new one at once; also ends the time that a peer is held down
-    /// for its prefix limit. A peer that is down otherwise stays down.
+    /// End the session and start a new one, when the peer has had a moment to read why; also ends the
+    /// time that a peer is held down for its prefix limit. A peer that is down otherwise stays down.
     Clear {
         /// Shutdown communication; may be empty.
         text: String,

@@ -42,9 +42,10 @@ impl Peer {
             }
             Admin::Clear { text } => {
                 let reset = Notification::cease(Cease::AdministrativeReset, &text);
+                let connected = !self.connections.is_empty();
                 self.close_all(now, &DownWhy::AdminClear, |_| Some(reset.clone()), out);
                 if self.idle.is_none() || self.is_held() {
-                    self.start(now, out);
+                    self.start_again(now, connected, out);
                 }
             }
         }
@@ -57,6 +58,7 @@ impl Peer {
         new_session: bool,
         out: &mut Vec<Action>,
     ) {
+        let connected = !self.connections.is_empty();
         if new_session {
             let changed = Notification::cease(Cease::ConfigurationChange, "");
             let why = DownWhy::Reconfigured;
@@ -77,9 +79,8 @@ impl Peer {
         if new_session || self.config.passive {
             self.cancel_dial(out);
         }
-        if new_session {
-            self.backoff.reset();
-            self.dial_now(now, out);
+        if new_session && self.idle.is_none() {
+            self.start_again(now, connected, out);
         } else {
             self.ensure_dial(now, out);
         }
@@ -154,6 +155,18 @@ impl Peer {
             Some(IdleWhy::PrefixLimit { until, .. }) => until,
             _ => None,
         }
+    }
+
+    /// Runs the peer from the beginning; where it was `connected` until now, not before it has had a moment
+    /// to read why it is not any more: to a peer that is still busy with the old connection the new one is a
+    /// collision.
+    fn start_again(&mut self, now: Instant, connected: bool, out: &mut Vec<Action>) {
+        if !connected {
+            return self.start(now, out);
+        }
+        self.cancel_dial(out);
+        self.backoff.reset();
+        self.ensure_dial(now, out);
     }
 
     /// Runs the peer from the beginning.

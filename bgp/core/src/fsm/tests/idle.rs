@@ -331,3 +331,20 @@ fn a_bracket_of_wrong_length_matters_to_those_who_agreed_on_brackets() {
     bench.event(bad);
     assert!(bench.closed(CONN));
 }
+
+#[test]
+fn a_cleared_peer_is_dialled_when_it_has_had_a_moment_to_read_why() {
+    let mut bench = Bench::established(config(), open());
+    let text = String::new();
+    bench.event(Event::Admin(Admin::Clear { text }));
+    assert_eq!(bench.notified(CONN), [(6, 4)]);
+    let waited = bench.until(|action| *action == Action::Dial);
+    assert!((250..=500).contains(&waited.as_millis()), "{waited:?}");
+
+    // Who has nothing to read waits for nothing.
+    let text = String::new();
+    let mut alone = Bench::new(config());
+    alone.event(Event::Admin(Admin::Up));
+    let cleared = alone.event(Event::Admin(Admin::Clear { text }));
+    assert!(cleared.contains(&Action::Dial));
+}

@@ -110,11 +110,11 @@ fn table() -> Vec<(Event, [State; 6])> {
         (Event::RequestRefresh { family: Family::Ipv4Unicast }, unchanged),
         (admin(Admin::Up), [Connect, Active, Connect, OpenSent, OpenConfirm, Established]),
         (admin(Admin::Down { text: text() }), [Idle; 6]),
-        (admin(Admin::Clear { text: text() }), [Idle, Connect, Connect, Connect, Connect, Connect]),
+        (admin(Admin::Clear { text: text() }), [Idle, Connect, Connect, Active, Active, Active]),
         (admin(Admin::Deconfigure), [Idle; 6]),
         (admin(Admin::Restart), [Idle; 6]),
         (Event::Configure { config: Box::new(config()), new_session: true },
-            [Idle, Connect, Connect, Connect, Connect, Connect]),
+            [Idle, Connect, Connect, Active, Active, Active]),
         (Event::PathProof(PathProof::None), unchanged),
     ]
 }
