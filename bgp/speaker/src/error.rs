@@ -100,6 +100,37 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel takes no filter that long.
+    #[error(
+        "the filter that would check the first segments of {peers} has {instructions} instructions, \
+         and the kernel takes 4096: give peers with ttlSecurity addresses side by side"
+    )]
+    FilterLength {
+        /// Whose segments they are.
+        peers: String,
+        /// How long the filter would be.
+        instructions: usize,
+    },
+    /// The socket has no option memory left for its filter.
+    #[error(
+        "no room on the socket for the filter that checks the first segments of {peers}: raise \
+         net.core.optmem_max (now {limit})"
+    )]
+    FilterRoom {
+        /// Whose segments they are.
+        peers: String,
+        /// `net.core.optmem_max`.
+        limit: String,
+    },
+    /// The kernel refused a filter for another reason.
+    #[error("cannot attach the filter that checks the first segments of {peers}")]
+    Filter {
+        /// Whose segments they are.
+        peers: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// A change of authentication that a living connection cannot follow.
     #[error("a session cannot go from authentication {from} to {to} without a new connection")]
     NeedsNewSession {
@@ -146,4 +177,15 @@ pub enum Error {
     /// The speaker has ended; nothing can be asked of it any more.
     #[error("the speaker has stopped")]
     Stopped,
+}
+
+impl Error {
+    /// Whether it is about GTSM that does not hold from the first segment of a connection: it does
+    /// from when the connection is adopted.
+    pub fn is_late_security(&self) -> bool {
+        matches!(
+            self,
+            Self::FilterLength { .. } | Self::FilterRoom { .. } | Self::Filter { .. }
+        )
+    }
 }

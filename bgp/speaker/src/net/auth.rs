@@ -231,7 +231,7 @@ impl Kind {
 }
 
 /// `net.core.optmem_max`, as text for people.
-fn option_memory() -> String {
+pub(super) fn option_memory() -> String {
     match std::fs::read_to_string("/proc/sys/net/core/optmem_max") {
         Ok(limit) => limit.trim().to_owned(),
         Err(_) => "unknown".to_owned(),

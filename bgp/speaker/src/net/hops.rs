@@ -33,6 +33,11 @@ pub enum Hops {
 }
 
 impl Hops {
+    /// GTSM for a peer that is `hops` away, at least one.
+    pub fn security(hops: u8) -> Self {
+        Self::Security(NonZeroU8::new(hops).unwrap_or(NonZeroU8::MIN))
+    }
+
     /// The TTL to send; `None` is the system's.
     pub fn sent(self) -> Option<u8> {
         match self {

@@ -1,7 +1,7 @@
 //! Listening sockets: where they are bound, the keys they hold, and what comes in.
 //!
-//! Owns sockets and their keys, and the tasks that accept. Does not own which peer a connection
-//! belongs to: it says where the connection came from ([`Source`]) and hands it on.
+//! Owns sockets, their keys and filters, and the tasks that accept. Does not own which peer a
+//! connection belongs to: it says where the connection came from ([`Source`]) and hands it on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::ao;
 use super::auth::Auth;
+use super::gate::{Floors, Gate};
 use super::hops::FULL;
 use super::keychain::Keychain;
 use super::md5;
@@ -97,27 +98,41 @@ pub struct Listeners {
     bound: Vec<Bound>,
 }
 
+/// What a socket demands of segments before it is known whose they are.
+#[derive(Debug, Default)]
+struct Guard {
+    keys: BTreeMap<Prefix, Auth>,
+    gate: Gate,
+}
+
 #[derive(Debug)]
 struct Bound {
     address: SocketAddr,
     listener: Arc<TcpListener>,
-    installed: BTreeMap<Prefix, Auth>,
+    guard: Guard,
     task: Option<JoinHandle<()>>,
 }
 
 impl Listeners {
-    /// Binds every address of `config` and gives each socket its keys before it listens, so that
-    /// not even the first SYN is taken unsigned. Nothing is accepted before [`Listeners::serve`].
+    /// Binds every address of `config` and gives each socket its keys and floors before it listens,
+    /// so that not even the first SYN is taken unsigned or from afar. Nothing is accepted before
+    /// [`Listeners::serve`].
     ///
-    /// Beside the sockets, what of `keys` could not be set; those peers cannot connect.
+    /// Beside the sockets, what of `keys` could not be set: those peers cannot connect; and what of
+    /// `floors`: those peers' hold from the adoption of a connection on
+    /// ([`Error::is_late_security`]).
     ///
     /// # Errors
     /// [`Error::PortInUse`] and [`Error::Listen`]; nothing stays bound then.
-    pub fn bind(config: &ListenConfig, keys: &Keychain) -> Result<(Self, Vec<Error>), Error> {
+    pub fn bind(
+        config: &ListenConfig,
+        keys: &Keychain,
+        floors: &Floors,
+    ) -> Result<(Self, Vec<Error>), Error> {
         let mut faults = Vec::new();
         let mut bound = Vec::new();
         for address in addresses(config) {
-            match open(address, keys, &mut faults) {
+            match open(address, keys, floors, &mut faults) {
                 Ok(socket) => bound.push(socket),
                 // A kernel without IPv6 has no IPv6 peers either.
                 Err(Error::Listen { source, .. })
@@ -142,17 +157,17 @@ impl Listeners {
         }
     }
 
-    /// Changes keys so that they are those of `wanted`. Sockets keep what does not differ, new keys
-    /// are there before old ones go, and connections that are up keep theirs
-    /// ([`super::KeyHandle::rekey`]). What failed before is tried again.
+    /// Changes keys and floors to these. Sockets keep what does not differ, new keys are there
+    /// before old ones go, and connections that are up keep theirs ([`super::KeyHandle::rekey`],
+    /// [`super::Transport::rehop`]). What failed before is tried again.
     ///
-    /// What could not be done is returned; those peers cannot connect.
-    pub fn apply(&mut self, wanted: &Keychain) -> Vec<Error> {
+    /// What could not be done is returned, as by [`Listeners::bind`].
+    pub fn apply(&mut self, keys: &Keychain, floors: &Floors) -> Vec<Error> {
         let mut faults = Vec::new();
         for bound in &mut self.bound {
             let socket = Arc::clone(&bound.listener);
             let family = Family::of(bound.address.ip());
-            install(&*socket, family, wanted, &mut bound.installed, &mut faults);
+            faults.extend(bound.guard.apply(&*socket, family, keys, floors));
         }
         faults
     }
@@ -180,6 +195,30 @@ impl Drop for Listeners {
             }
             bound.shut();
         }
+    }
+}
+
+impl Guard {
+    /// Demands of what comes to `socket` what `keys` and `floors` ask for; what cannot be demanded.
+    fn apply(
+        &mut self,
+        socket: &impl AsFd,
+        family: Family,
+        keys: &Keychain,
+        floors: &Floors,
+    ) -> Vec<Error> {
+        let mut faults = Vec::new();
+        install(socket, family, keys, &mut self.keys, &mut faults);
+        let no_room = |fault: &Error| matches!(fault, Error::KeyRoom { .. });
+        if self.gate.is_shut() && faults.iter().any(no_room) {
+            // Both are charged to one account. Without its key a peer cannot connect at all, while
+            // its floor still holds once it has.
+            self.gate.open(socket);
+            faults.clear();
+            install(socket, family, keys, &mut self.keys, &mut faults);
+        }
+        faults.extend(self.gate.apply(socket, family, floors).err());
+        faults
     }
 }
 
@@ -213,11 +252,16 @@ fn addresses(config: &ListenConfig) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn open(address: SocketAddr, keys: &Keychain, faults: &mut Vec<Error>) -> Result<Bound, Error> {
-    let mut installed = BTreeMap::new();
+fn open(
+    address: SocketAddr,
+    keys: &Keychain,
+    floors: &Floors,
+    faults: &mut Vec<Error>,
+) -> Result<Bound, Error> {
+    let mut guard = Guard::default();
     let listener = bind(address).and_then(|socket| {
         let family = Family::of(address.ip());
-        install(&socket, family, keys, &mut installed, faults);
+        faults.extend(guard.apply(&socket, family, keys, floors));
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     });
@@ -228,7 +272,7 @@ fn open(address: SocketAddr, keys: &Keychain, faults: &mut Vec<Error>) -> Result
     Ok(Bound {
         address,
         listener: Arc::new(listener),
-        installed,
+        guard,
         task: None,
     })
 }
@@ -469,13 +513,14 @@ mod tests {
             addrs: vec![Ipv4Addr::LOCALHOST.into()],
             port,
         };
-        let (listeners, _) = Listeners::bind(&config(0), &Keychain::default()).unwrap();
+        let (listeners, _) =
+            Listeners::bind(&config(0), &Keychain::default(), &Floors::default()).unwrap();
         let listener = &listeners.bound[0].listener;
         let port = listener.local_addr().unwrap().port();
         // What a child has between fork(2) and execve(2).
         let copy = listener.as_fd().try_clone_to_owned().unwrap();
         listeners.close().await;
-        Listeners::bind(&config(port), &Keychain::default()).unwrap();
+        Listeners::bind(&config(port), &Keychain::default(), &Floors::default()).unwrap();
         drop(copy);
     }
 }

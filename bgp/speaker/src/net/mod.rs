@@ -1,13 +1,14 @@
 //! The transport of sessions: sockets, and what the kernel says about the links that carry them.
 //!
 //! Owns how connections are made, accepted, signed and kept near ([`Transport`], [`Listeners`],
-//! [`Keychain`]), which addresses and interfaces there are ([`Interfaces`]) and who is on the link
-//! of an unnumbered peer ([`Discovery`]). Does not own what is said on connections, nor which peer
-//! a connection belongs to: it says where one comes from ([`Source`], [`Ranges`]).
+//! [`Keychain`], [`Floors`]), which addresses and interfaces there are ([`Interfaces`]) and who is
+//! on the link of an unnumbered peer ([`Discovery`]). Does not own what is said on connections, nor
+//! which peer a connection belongs to: it says where one comes from ([`Source`], [`Ranges`]).
 
 pub mod ao;
 mod auth;
 mod discovery;
+mod gate;
 mod hops;
 mod interfaces;
 mod keychain;
@@ -20,6 +21,7 @@ mod transport;
 
 pub use self::auth::{Auth, KeyHandle, MAX_SECRET, Rekeyed, Secret};
 pub use self::discovery::{Discovery, LinkReport, LinkState};
+pub use self::gate::Floors;
 pub use self::hops::Hops;
 pub use self::interfaces::{Interface, InterfaceTable, Interfaces, Link};
 pub use self::keychain::{Keychain, Remote};

@@ -10,6 +10,7 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::auth::{self, Auth, KeyHandle};
+use super::gate;
 use super::hops::Hops;
 use crate::error::Error;
 
@@ -71,6 +72,9 @@ impl Transport {
         stream.set_nodelay(true).map_err(failed)?;
         // The listener's TTL is not the peer's.
         self.hops.apply(stream, remote.ip()).map_err(failed)?;
+        // What the listener's filter was for has this peer's own floor now, and only now: each
+        // segment is looked at by one or the other.
+        gate::detach(stream).map_err(failed)?;
         auth::enforce(stream, &self.auth)
     }
 }

@@ -113,9 +113,7 @@ impl Session {
         let hops = match config.ttl {
             Ttl::Automatic => self.automatic_hops(),
             Ttl::Send(ttl) => NonZeroU8::new(ttl).map_or(Hops::System, Hops::Limit),
-            Ttl::Security { hops } => {
-                Hops::Security(NonZeroU8::new(hops).unwrap_or(NonZeroU8::MIN))
-            }
+            Ttl::Security { hops } => Hops::security(hops),
         };
         Transport {
             hops,

@@ -6,9 +6,9 @@ use caracal_bgp_core::fsm::Admin;
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::Event as RibEvent;
 
-use crate::config::{Activation, Change, Endpoint, PeerConfig, PeerName, SpeakerConfig};
+use crate::config::{Activation, Change, Endpoint, PeerConfig, PeerName, SpeakerConfig, Ttl};
 use crate::error::Error;
-use crate::net::{Keychain, Listeners, Remote};
+use crate::net::{Floors, Hops, Keychain, Listeners, Remote};
 use crate::session::{self, Command, Reconfiguration, Setup};
 use crate::speaker::Supervisor;
 use crate::speaker::peers::Peer;
@@ -54,7 +54,7 @@ impl Supervisor {
             self.adjust(name, before, of_all).await;
         }
         let listening = if self.config.listen == old.listen {
-            self.apply_keys();
+            self.guard_listeners();
             Ok(())
         } else {
             self.listen_anew().await
@@ -227,22 +227,40 @@ impl Supervisor {
         let Some(listen) = &self.config.listen else {
             return Ok(());
         };
-        let (mut listeners, faults) = Listeners::bind(listen, &self.keychain())?;
+        let (mut listeners, faults) = Listeners::bind(listen, &self.keychain(), &self.floors())?;
         report(&faults);
         listeners.serve(&self.incoming);
         self.listeners = Some(listeners);
         Ok(())
     }
 
-    /// Gives listening sockets the keys that peers sign with.
-    pub(super) fn apply_keys(&mut self) {
-        let keys = self.keychain();
+    /// Gives listening sockets the keys that peers sign with, and has them look at the TTL of those
+    /// with GTSM.
+    pub(super) fn guard_listeners(&mut self) {
+        let (keys, floors) = (self.keychain(), self.floors());
         if let Some(listeners) = &mut self.listeners {
-            report(&listeners.apply(&keys));
+            report(&listeners.apply(&keys, &floors));
         }
     }
 
     fn keychain(&self) -> Keychain {
+        let (keys, conflicts) = Keychain::new(self.remotes(|config| config.authentication.clone()));
+        report(&conflicts);
+        keys
+    }
+
+    fn floors(&self) -> Floors {
+        Floors::new(self.remotes(|config| match config.ttl {
+            Ttl::Security { hops } => Hops::security(hops),
+            Ttl::Automatic | Ttl::Send(_) => Hops::System,
+        }))
+    }
+
+    /// Whose connections may come, each with what `of` says about the peer.
+    fn remotes<T: Clone>(
+        &self,
+        of: impl Fn(&PeerConfig) -> T,
+    ) -> impl Iterator<Item = (Remote, T)> {
         let remotes = |config: &PeerConfig| match &config.remote {
             Endpoint::Address(address) => vec![Remote::Prefix(Prefix::host(address.ip()))],
             Endpoint::Interface { name, port } => {
@@ -257,14 +275,11 @@ impl Supervisor {
                 prefixes.iter().copied().map(Remote::Prefix).collect()
             }
         };
-        let peers = self.config.peers.values().flat_map(|config| {
-            let auth = config.authentication.clone();
+        self.config.peers.values().flat_map(move |config| {
+            let said = of(config);
             let remotes = remotes(config).into_iter();
-            remotes.map(move |remote| (remote, auth.clone()))
-        });
-        let (keys, conflicts) = Keychain::new(peers);
-        report(&conflicts);
-        keys
+            remotes.map(move |remote| (remote, said.clone()))
+        })
     }
 }
 
@@ -282,7 +297,11 @@ fn wish(activation: &Activation) -> Admin {
 fn report(faults: &[Error]) {
     for fault in faults {
         let cause = std::error::Error::source(fault).map(ToString::to_string);
-        tracing::error!(error = %fault, cause, "peers cannot connect");
+        if fault.is_late_security() {
+            tracing::warn!(error = %fault, cause, "GTSM begins once a connection is accepted");
+        } else {
+            tracing::error!(error = %fault, cause, "peers cannot connect");
+        }
     }
 }
 

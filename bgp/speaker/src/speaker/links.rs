@@ -290,8 +290,8 @@ impl Supervisor {
             changed.push(report.interface.clone());
             self.links.found.insert(report.interface.clone(), report);
         }
-        // The address may have a key of its own.
-        self.apply_keys();
+        // The address may have a key and a floor of its own.
+        self.guard_listeners();
         let on_changed = |config: &PeerConfig| match &config.remote {
             Endpoint::Interface { name, .. } => changed.contains(name),
             _ => false,

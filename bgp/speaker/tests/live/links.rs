@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use caracal_bgp_core::types::{Asn, Prefix, RouterId};
 use caracal_bgp_speaker::config::{
-    AoAlgorithm, AoKey, AoKeys, Auth, ListenConfig, NextHopMode, Origination, Secret, Ttl,
+    AoAlgorithm, AoKey, AoKeys, Auth, Endpoint, ListenConfig, NextHopMode, Origination, Secret, Ttl,
 };
 use caracal_bgp_speaker::handle::{PeerSnapshot, SessionState};
-use caracal_bgp_speaker::net::ao;
+use caracal_bgp_speaker::net::{Hops, Transport, ao};
 use caracal_bgp_speaker::{
     How, PeerConfig, PeerName, Speaker, SpeakerConfig, SpeakerHandle, SpeakerOptions,
 };
@@ -199,13 +199,6 @@ struct Reach {
     up: bool,
 }
 
-impl Reach {
-    fn secured(&self) -> bool {
-        let secures = |ttl| matches!(ttl, Ttl::Security { .. });
-        secures(self.ours) || secures(self.theirs)
-    }
-}
-
 const REACH: Reach = Reach {
     what: "nothing is configured",
     near: "10.0.1.1",
@@ -274,11 +267,8 @@ fn a_session_reaches_as_far_as_both_sides_let_it() {
         // The others have been trying for as long, and may try again.
         tokio::time::sleep(NEVER).await;
         for (reach, (ours, theirs)) in REACHES.iter().zip(&pairs) {
-            // What comes between the handshake and its end passes the kernel: who does not look himself may believe
-            // for a moment that he was heard.
-            let looks = |at: &&(_, Ttl)| reach.up || at.1 != Ttl::Automatic || !reach.secured();
-            let ends = [(ours, reach.ours), (theirs, reach.theirs)];
-            for (at, _) in ends.iter().filter(looks) {
+            // Nor does he believe to be heard who does not look himself: of what comes from beyond, not even a SYN passes.
+            for at in [ours, theirs] {
                 let seen = snapshot(at, &name).await;
                 let is_up = seen.state == SessionState::Established;
                 assert_eq!(is_up, reach.up, "{}: {seen:#?}", reach.what);
@@ -291,6 +281,103 @@ fn a_session_reaches_as_far_as_both_sides_let_it() {
         near.run(async || ours.shutdown(How::GracefulRestart).await);
         far.run(async || theirs.shutdown(How::GracefulRestart).await);
     }
+}
+
+#[test]
+fn peers_with_security_are_heard_from_their_first_segment_or_not_at_all_as_the_configuration_changes()
+ {
+    let Some([host]) = hosts("first") else {
+        return;
+    };
+    for number in 1..=5 {
+        add_address(&host, "lo", &format!("10.0.0.{number}/32"));
+        add_address(&host, "lo", &format!("2001:db8::{number}/128"));
+    }
+    let near = Ttl::Security { hops: 1 };
+    let mut config = speaker(LOCAL, 1, PORT);
+    for address in ["10.0.0.2", "10.0.0.3", "2001:db8::2", "2001:db8::3"] {
+        let remote = SocketAddr::new(address.parse().unwrap(), PORT);
+        let peer = PeerConfig {
+            passive: true,
+            ttl: if address.ends_with('2') {
+                near
+            } else {
+                Ttl::Automatic
+            },
+            ..PeerConfig::new(remote, OTHER)
+        };
+        config.peers.insert(PeerName::from(address), peer);
+    }
+    let range = PeerConfig {
+        remote: Endpoint::Range {
+            prefixes: vec![
+                "10.0.0.0/29".parse().unwrap(),
+                "2001:db8::/125".parse().unwrap(),
+            ],
+            limit: 10,
+        },
+        ttl: near,
+        ..config.peers[&PeerName::from("10.0.0.3")].clone()
+    };
+    config.peers.insert(PeerName::from("range"), range);
+    // Whether a connection comes about whose segments are sent with this TTL, as if over so many hops less.
+    let reaches = async |number: u8, ttl: u8| {
+        let mut reached = [false; 2];
+        for (network, reached) in ["10.0.0.", "2001:db8::"].iter().zip(&mut reached) {
+            let [from, to] =
+                [number, 1].map(|number| format!("{network}{number}").parse().unwrap());
+            let transport = Transport {
+                hops: Hops::Limit(ttl.try_into().unwrap()),
+                auth: Auth::None,
+            };
+            let dial = transport.dial(Some(from), SocketAddr::new(to, PORT));
+            *reached = matches!(tokio::time::timeout(NEVER, dial).await, Ok(Ok(_)));
+        }
+        assert_eq!(
+            reached[0], reached[1],
+            "IPv4 and IPv6 of {number}, TTL {ttl}"
+        );
+        reached[0]
+    };
+    host.run(async || {
+        let speaker = start(config.clone()).await;
+        for (number, ttl, heard) in [
+            (2, 64, false),
+            (2, 254, false),
+            (2, 255, true),
+            // One without it, within a range of those with it.
+            (3, 64, true),
+            (4, 64, false),
+            (4, 255, true),
+        ] {
+            assert_eq!(reaches(number, ttl).await, heard, "{number}, TTL {ttl}");
+        }
+        for (name, peer) in &mut config.peers {
+            peer.ttl = match name.0.as_str() {
+                "10.0.0.3" | "2001:db8::3" => Ttl::Security { hops: 2 },
+                _ => Ttl::Automatic,
+            };
+        }
+        speaker.apply(config.clone()).await.unwrap();
+        for (number, ttl, heard) in [
+            (2, 64, true),
+            (3, 253, false),
+            (3, 254, true),
+            (4, 64, true),
+        ] {
+            assert_eq!(
+                reaches(number, ttl).await,
+                heard,
+                "then {number}, TTL {ttl}"
+            );
+        }
+        for peer in config.peers.values_mut() {
+            peer.ttl = Ttl::Automatic;
+        }
+        speaker.apply(config).await.unwrap();
+        assert!(reaches(3, 64).await, "in the end");
+        speaker.shutdown(How::GracefulRestart).await;
+    });
 }
 
 /// Two speakers on one host, one with a key of TCP-AO and one with another, the same or none.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use caracal_bgp_speaker::Error;
 use caracal_bgp_speaker::net::ao::{self, AoAlgorithm, AoKey, AoKeys};
 use caracal_bgp_speaker::net::{
-    Auth, Hops, KeyHandle, Keychain, Rekeyed, Remote, Secret, Transport,
+    Auth, Floors, Hops, KeyHandle, Keychain, Rekeyed, Remote, Secret, Transport,
 };
 use tokio::net::TcpStream;
 
@@ -59,7 +59,7 @@ fn without_it_every_use_says_so() {
     host.run(async || {
         let faults = listening
             .listeners
-            .apply(&keychain("127.0.0.2", auth.clone()));
+            .apply(&keychain("127.0.0.2", auth.clone()), &Floors::default());
         assert!(matches!(faults[..], [Error::NoAo]), "{faults:?}");
         let transport = Transport {
             auth,
@@ -216,7 +216,7 @@ fn keys_are_rotated_one_side_after_the_other_with_no_silence() {
         for range in ["10.0.0.2", "10.0.0.0/24", "10.0.0.0/16"] {
             let faults = listening
                 .listeners
-                .apply(&keychain(range, new_auth.clone()));
+                .apply(&keychain(range, new_auth.clone()), &Floors::default());
             assert!(faults.is_empty(), "{faults:?}");
             assert!(
                 dial(&signed(old.clone()), "10.0.0.2", server)

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use caracal_bgp_speaker::config::ListenConfig;
-use caracal_bgp_speaker::net::{Keychain, Listeners};
+use caracal_bgp_speaker::net::{Floors, Keychain, Listeners};
 use tokio::sync::mpsc;
 
 use crate::discovery::{discover, found};
@@ -102,7 +102,8 @@ fn frr_and_we_find_each_other_on_an_interface_without_addresses() {
     let discovery = discover(&a, ["e1"]);
     let (listeners, mut incoming) = a.run(async || {
         let config = ListenConfig::default();
-        let (mut listeners, _) = Listeners::bind(&config, &Keychain::default()).unwrap();
+        let (mut listeners, _) =
+            Listeners::bind(&config, &Keychain::default(), &Floors::default()).unwrap();
         let (arrivals, incoming) = mpsc::channel(16);
         listeners.serve(&arrivals);
         (listeners, incoming)

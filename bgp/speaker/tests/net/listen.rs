@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use caracal_bgp_speaker::Error;
 use caracal_bgp_speaker::config::ListenConfig;
-use caracal_bgp_speaker::net::{Keychain, Listeners, Transport, raise_file_limit};
+use caracal_bgp_speaker::net::{Floors, Keychain, Listeners, Transport, raise_file_limit};
 use tokio::sync::mpsc;
 
 use crate::support::*;
@@ -27,7 +27,8 @@ fn two_thousand_five_hundred_peers_that_dial_at_once_are_all_accepted() {
         port: PORT,
     };
     host.run(async || {
-        let (mut listeners, _) = Listeners::bind(&config, &Keychain::default()).unwrap();
+        let (mut listeners, _) =
+            Listeners::bind(&config, &Keychain::default(), &Floors::default()).unwrap();
         let server: IpAddr = "127.0.0.1".parse().unwrap();
         let start = Instant::now();
         let mut dials = tokio::task::JoinSet::new();
@@ -82,15 +83,29 @@ fn a_speaker_listens_where_it_is_told_and_nowhere_else() {
         port: PORT,
     };
     host.run(async || {
-        let (one, _) = Listeners::bind(&config(&["10.0.0.1"]), &Keychain::default()).unwrap();
+        let (one, _) = Listeners::bind(
+            &config(&["10.0.0.1"]),
+            &Keychain::default(),
+            &Floors::default(),
+        )
+        .unwrap();
         assert!(reached("10.0.0.1").await);
         assert!(!reached("10.0.0.2").await);
-        let taken = Listeners::bind(&config(&["10.0.0.1"]), &Keychain::default());
+        let taken = Listeners::bind(
+            &config(&["10.0.0.1"]),
+            &Keychain::default(),
+            &Floors::default(),
+        );
         assert!(matches!(taken, Err(Error::PortInUse { .. })), "{taken:?}");
-        let nobodys = Listeners::bind(&config(&["10.0.0.9"]), &Keychain::default());
+        let nobodys = Listeners::bind(
+            &config(&["10.0.0.9"]),
+            &Keychain::default(),
+            &Floors::default(),
+        );
         assert!(matches!(nobodys, Err(Error::Listen { .. })), "{nobodys:?}");
         one.close().await;
-        let (every, _) = Listeners::bind(&config(&[]), &Keychain::default()).unwrap();
+        let (every, _) =
+            Listeners::bind(&config(&[]), &Keychain::default(), &Floors::default()).unwrap();
         let addresses: Vec<String> = every.addresses().map(|a| a.to_string()).collect();
         assert_eq!(addresses, ["0.0.0.0:179", "[::]:179"]);
         for address in ["10.0.0.1", "10.0.0.2", "127.0.0.1", "::1"] {
@@ -101,7 +116,8 @@ fn a_speaker_listens_where_it_is_told_and_nowhere_else() {
     host.run(async || {
         // Let the accepted sockets of the former life go.
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let (every, _) = Listeners::bind(&config(&[]), &Keychain::default()).unwrap();
+        let (every, _) =
+            Listeners::bind(&config(&[]), &Keychain::default(), &Floors::default()).unwrap();
         assert!(every.addresses().any(|address| address.is_ipv4()));
     });
 }
@@ -116,7 +132,8 @@ fn connections_wait_in_the_kernel_while_nobody_takes_them() {
         port: PORT,
     };
     host.run(async || {
-        let (mut listeners, _) = Listeners::bind(&config, &Keychain::default()).unwrap();
+        let (mut listeners, _) =
+            Listeners::bind(&config, &Keychain::default(), &Floors::default()).unwrap();
         let (arrivals, mut incoming) = mpsc::channel(1);
         listeners.serve(&arrivals);
         let mut dialled = Vec::new();

@@ -8,6 +8,7 @@
 mod ao;
 mod discovery;
 mod frr;
+mod gate;
 mod hops;
 mod interfaces;
 mod listen;

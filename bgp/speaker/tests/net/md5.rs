@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use caracal_bgp_core::types::Prefix;
 use caracal_bgp_speaker::config::ListenConfig;
-use caracal_bgp_speaker::net::{Auth, Hops, Keychain, Listeners, Remote, Secret, Transport, md5};
+use caracal_bgp_speaker::net::{
+    Auth, Floors, Hops, Keychain, Listeners, Remote, Secret, Transport, md5,
+};
 use tokio::net::TcpStream;
 
 use crate::support::*;
@@ -226,7 +228,7 @@ fn a_mesh_of_2500_with_one_password_fits_on_a_listener_and_2500_passwords_say_wh
         }
         // One key each is more than the socket's option memory holds.
         let each = mesh(&|number| format!("secret {number}"));
-        let faults = listening.listeners.apply(&each);
+        let faults = listening.listeners.apply(&each, &Floors::default());
         assert_eq!(faults.len(), 1, "one word for all, not a thousand");
         let fault = faults[0].to_string();
         assert!(fault.contains("net.core.optmem_max"), "{fault}");
@@ -239,7 +241,7 @@ fn a_mesh_of_2500_with_one_password_fits_on_a_listener_and_2500_passwords_say_wh
     host.sysctl("net/core/optmem_max", "1000000");
     host.run(async || {
         let each = mesh(&|number| format!("secret {number}"));
-        let faults = listening.listeners.apply(&each);
+        let faults = listening.listeners.apply(&each, &Floors::default());
         assert!(faults.is_empty(), "{faults:?}");
         assert!(dial(&signed("mesh"), "10.1.3.7", server).await.is_none());
         let own = signed(&format!("secret {}", 3 * 256 + 7));
@@ -271,7 +273,7 @@ fn keys_of_a_listener_change_without_a_word_to_connections_that_are_up() {
             (keychain(&[("10.0.0.2", "")]), false, false, true),
             (keychain(&[("10.0.0.2", "old")]), true, false, false),
         ] {
-            let faults = listening.listeners.apply(&keys);
+            let faults = listening.listeners.apply(&keys, &Floors::default());
             assert!(faults.is_empty(), "{faults:?}");
             for (transport, fits) in [
                 (signed("old"), old),
@@ -339,7 +341,7 @@ fn keys_are_there_before_the_socket_listens() {
             }
         });
         for _ in 0..200 {
-            let (listeners, faults) = Listeners::bind(&config, &keys).unwrap();
+            let (listeners, faults) = Listeners::bind(&config, &keys, &Floors::default()).unwrap();
             assert!(faults.is_empty(), "{faults:?}");
             tokio::time::sleep(std::time::Duration::from_millis(3)).await;
             listeners.close().await;

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use caracal_bgp_speaker::config::ListenConfig;
-use caracal_bgp_speaker::net::{Incoming, Keychain, Listeners};
+use caracal_bgp_speaker::net::{Floors, Incoming, Keychain, Listeners};
 use nix::sched::{CloneFlags, setns};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -114,10 +114,20 @@ impl Host {
 
     /// Listens on `address` with `keys`.
     pub(crate) fn listen(&self, address: &str, keys: &Keychain) -> Listening {
+        self.listen_guarded(address, keys, &Floors::default())
+    }
+
+    /// Listens on `address` with `keys` and `floors`.
+    pub(crate) fn listen_guarded(
+        &self,
+        address: &str,
+        keys: &Keychain,
+        floors: &Floors,
+    ) -> Listening {
         let addrs = vec![address.parse().unwrap()];
         let config = ListenConfig { addrs, port: PORT };
         self.run(|| async {
-            let (mut listeners, faults) = Listeners::bind(&config, keys).unwrap();
+            let (mut listeners, faults) = Listeners::bind(&config, keys, floors).unwrap();
             assert!(faults.is_empty(), "{faults:?}");
             let (arrivals, incoming) = mpsc::channel(64);
             listeners.serve(&arrivals);
