@@ -164,7 +164,7 @@ impl Speaker {
             supervisor.start_peer(name);
         }
         supervisor.watch_unnumbered();
-        supervisor.watch_paths();
+        supervisor.watch_paths().await;
         supervisor.release_peers_behind_dead_links().await;
         let inputs = Inputs {
             requests: incoming_requests,
@@ -362,7 +362,7 @@ impl Supervisor {
             self.start_peer(name);
         }
         if !fresh.is_empty() {
-            self.watch_paths();
+            self.watch_paths().await;
         }
         for (name, incoming) in callers {
             self.order(&name, Command::Incoming(incoming.stream)).await;

@@ -63,7 +63,7 @@ impl Supervisor {
         for name in &added {
             self.start_peer(name);
         }
-        self.watch_paths();
+        self.watch_paths().await;
         self.exports.apply(&self.config, &self.rib).await;
         listening
     }

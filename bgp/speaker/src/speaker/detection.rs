@@ -30,6 +30,8 @@ pub(super) struct Detection {
     events: mpsc::Receiver<ClientEvent>,
     /// Whose path each session watches.
     peers: BTreeMap<SessionKey, Vec<PeerName>>,
+    /// Whether what it has said holds: of what happens while it is away nothing is known.
+    answers: bool,
     /// What each last said of its path.
     proofs: BTreeMap<SessionKey, PathProof>,
 }
@@ -42,6 +44,7 @@ impl Detection {
             client,
             events,
             peers: BTreeMap::new(),
+            answers: false,
             proofs: BTreeMap::new(),
         }
     }
@@ -64,6 +67,14 @@ impl Detection {
         let _ = tokio::time::timeout(patience, self.client.settled()).await;
     }
 
+    /// Which session watches the path of each peer.
+    fn keys(&self) -> BTreeMap<PeerName, SessionKey> {
+        let peers = self.peers.iter();
+        peers
+            .flat_map(|(key, names)| names.iter().map(|name| (name.clone(), key.clone())))
+            .collect()
+    }
+
     fn names(&self, key: &SessionKey) -> Vec<PeerName> {
         self.peers.get(key).cloned().unwrap_or_default()
     }
@@ -78,7 +89,7 @@ struct Failure {
 
 impl Supervisor {
     /// Asks for the BFD sessions of all peers as they are now, and no others.
-    pub(super) fn watch_paths(&mut self) {
+    pub(super) async fn watch_paths(&mut self) {
         let mut wanted = BTreeMap::new();
         let mut peers: BTreeMap<SessionKey, Vec<PeerName>> = BTreeMap::new();
         let mut unwatched = BTreeSet::new();
@@ -113,10 +124,28 @@ impl Supervisor {
         if !wanted.is_empty() && self.detection.is_none() {
             self.detection = self.bfd.clone().map(Detection::start);
         }
-        if let Some(detection) = &mut self.detection {
-            detection.proofs.retain(|key, _| peers.contains_key(key));
-            detection.peers = peers;
-            detection.client.apply(wanted.into_values());
+        let Some(detection) = &mut self.detection else {
+            return;
+        };
+        let before = detection.keys();
+        detection.proofs.retain(|key, _| peers.contains_key(key));
+        detection.peers = peers;
+        detection.client.apply(wanted.into_values());
+        let now = detection.keys();
+        // What was said of another path proves nothing of this one.
+        let elsewhere = before.into_iter();
+        let elsewhere = elsewhere.filter(|(name, key)| now.get(name) != Some(key));
+        let elsewhere: Vec<PeerName> = elsewhere.map(|(name, _)| name).collect();
+        self.tell_proofs(&elsewhere).await;
+    }
+
+    /// Tells sessions what BFD says of their paths.
+    async fn tell_proofs(&self, names: &[PeerName]) {
+        for name in names {
+            if let Some(peer) = self.peers.get(name) {
+                let proof = self.path_proof(&peer.config);
+                self.order(name, Command::PathProof(proof)).await;
+            }
         }
     }
 
@@ -127,10 +156,14 @@ impl Supervisor {
         };
         match event {
             ClientEvent::Connected => {
+                detection.answers = true;
                 tracing::info!("the BFD process answers");
             }
             ClientEvent::Disconnected { why } => {
                 tracing::error!(reason = %why, "the BFD process does not answer; nothing is known of paths");
+                detection.answers = false;
+                let peers: Vec<PeerName> = detection.keys().into_keys().collect();
+                self.tell_proofs(&peers).await;
             }
             ClientEvent::Adopted { session, .. } => {
                 let mut failures = session.missed.iter().filter(|missed| missed.failure);
@@ -219,7 +252,8 @@ impl Supervisor {
         let said = || {
             let bfd = config.bfd.as_ref()?;
             let key = session_config(config, bfd, self.remote_of(config)?).key;
-            self.detection.as_ref()?.proofs.get(&key).copied()
+            let detection = self.detection.as_ref().filter(|it| it.answers)?;
+            detection.proofs.get(&key).copied()
         };
         said().unwrap_or_default()
     }

@@ -301,10 +301,11 @@ impl Supervisor {
             .filter(|(_, peer)| on_changed(&peer.config))
             .map(|(name, _)| name.clone())
             .collect();
+        // First, as what is known of the path to another address is not known of this one.
+        self.watch_paths().await;
         for name in concerned {
             self.start_or_move(&name).await;
         }
-        self.watch_paths();
     }
 
     /// Starts the session of an unnumbered peer where it was found, or tells it that it is elsewhere

@@ -90,7 +90,7 @@ impl Supervisor {
         if !names.is_empty() {
             self.remove_peers(&names).await;
             self.configure_rib().await;
-            self.watch_paths();
+            self.watch_paths().await;
         }
     }
 

@@ -8,9 +8,11 @@ use caracal_bfdd::proto::{
 use caracal_bgp_core::bfd::{Diag, State};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{BfdConfig, OnBfdFailure};
+use crate::handle::Clear;
 use crate::status::now_ms;
 
 /// A process that runs every session that it is asked for.
@@ -20,6 +22,7 @@ pub(super) struct Process {
     /// Changes so far.
     changes: std::cell::Cell<u64>,
     options: BfdOptions,
+    task: JoinHandle<()>,
 }
 
 impl Process {
@@ -29,7 +32,7 @@ impl Process {
         let listener = UnixListener::bind(&socket).unwrap();
         let (said, to_say) = mpsc::unbounded_channel();
         let (want, wanted) = watch::channel(BTreeMap::new());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             converse(stream, begins, to_say, want).await;
         });
@@ -39,7 +42,15 @@ impl Process {
             wanted,
             changes: 0.into(),
             options: BfdOptions { socket, owner },
+            task,
         }
+    }
+
+    /// Ends without a word.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        std::fs::remove_file(&self.options.socket).unwrap();
     }
 
     pub(super) fn options(&self) -> SpeakerOptions {
@@ -175,6 +186,24 @@ async fn watched(
     let b = start(b).await;
     reachable(&a, own(2, Family::Ipv4Unicast)).await;
     (config, a, b)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bfd_said_before_its_process_ended_proves_no_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), State::Up);
+    let (_, a, _b) = watched(&process, OnBfdFailure::PreferFailover).await;
+    let clear = || Clear::Hard {
+        message: String::new(),
+    };
+    process.kill().await;
+    // It takes in that nobody answers, and nothing comes of that.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(established(&a, 2).await.established_count, 1, "it goes on");
+    a.clear(Some(name(2)), clear()).await.unwrap();
+    awaits_path(&a, 2).await;
+    let _process = Process::start(directory.path(), State::Up);
+    assert_eq!(established(&a, 2).await.established_count, 2);
 }
 
 fn is_stale(route: &Option<RouteSnapshot>) -> bool {
