@@ -207,8 +207,8 @@ pub struct PeerSnapshot {
     pub authentication: String,
     /// Whether the configuration lets it run: it may be held for want of a key nevertheless.
     pub admin_enabled: bool,
-    /// Whether its policies turn traffic away before it goes down.
-    pub draining: bool,
+    /// Why its policies turn traffic away before it goes down, if they do.
+    pub draining: Option<String>,
     /// Session state.
     pub state: SessionState,
     /// When the state was entered, milliseconds since the Unix epoch.
@@ -257,8 +257,8 @@ impl PeerSnapshot {
             return self.with_link_trouble(why.unwrap_or_default());
         }
         let mut remarks: Vec<String> = self.without_policy().into_iter().collect();
-        if self.draining {
-            remarks.push("draining".to_owned());
+        if let Some(why) = &self.draining {
+            remarks.push(format!("draining: {why}"));
         }
         match self.families().iter().map(|family| family.stale).sum() {
             0usize => {}

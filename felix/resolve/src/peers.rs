@@ -416,7 +416,8 @@ impl<'a> Sessions<'a> {
             .require_filters
             .unwrap_or(self.ground.settings.require_filters && !internal);
         let settings = self.ground.settings;
-        let drain = [peer.spec.drain, peer.spec.drain || settings.drain];
+        // The speaker as a whole has no other way itself, so it takes what it is told as ever.
+        let drain = [peer.spec.drain, session.draining.is_some()];
         let mut absent = BTreeMap::new();
         for (direction, drain) in Direction::BOTH.into_iter().zip(drain) {
             let fallback = match direction {
@@ -470,7 +471,7 @@ impl<'a> Sessions<'a> {
             Fallback::OwnRoutes
         };
         let import = make(Direction::Import, Fallback::PoolsAndNodes, false);
-        let export = make(Direction::Export, told, settings.drain);
+        let export = make(Direction::Export, told, session.draining.is_some());
         (session.import, session.export) = (import, export);
     }
 

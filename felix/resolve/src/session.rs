@@ -61,7 +61,7 @@ impl Ground<'_> {
                 .unwrap_or_else(|| send_hold_time(hold_time)),
             connect_retry: settings.connect_retry,
             graceful_restart: settings.offers_restart,
-            draining: settings.drain,
+            draining: settings.drain.map(str::to_owned),
             ..PeerConfig::at(remote, peer_as)
         }
     }
@@ -129,7 +129,12 @@ impl Ground<'_> {
             role_strict: spec.role_strict.unwrap_or(false),
             route_reflector_client: client,
             cluster_id: spec.cluster_id.filter(|_| client).map(RouterId::from),
-            draining: plain.draining || spec.drain,
+            // Named first, as it does more: see the import policy.
+            draining: if spec.drain {
+                Some("drain of its BGPPeer".to_owned())
+            } else {
+                plain.draining
+            },
             ..plain
         };
         session.bfd = self.bfd(

@@ -57,7 +57,8 @@ pub(crate) struct Settings {
     /// Whether graceful restart is offered to peers that say nothing of it.
     pub(crate) offers_restart: bool,
     pub(crate) graceful_restart: GracefulRestartConfig,
-    pub(crate) drain: bool,
+    /// Why all sessions turn traffic away, if they do.
+    pub(crate) drain: Option<&'static str>,
     pub(crate) honor_graceful_shutdown: bool,
     pub(crate) require_filters: bool,
     pub(crate) origin_validation: Option<OriginValidation>,
@@ -193,7 +194,9 @@ impl Settings {
                 long_lived_stale_time: restart(|restart| restart.long_lived_stale_time)
                     .unwrap_or(fallback.long_lived_stale_time),
             },
-            drain: shutdown(|shutdown| shutdown.drain).unwrap_or(false),
+            drain: shutdown(|shutdown| shutdown.drain)
+                .unwrap_or(false)
+                .then_some("gracefulShutdown.drain"),
             honor_graceful_shutdown: shutdown(|shutdown| shutdown.honor).unwrap_or(true),
             require_filters: layers.first(|spec| spec.require_filters).unwrap_or(false),
             origin_validation: layers.first(|spec| spec.origin_validation),

@@ -156,8 +156,8 @@ pub(super) fn one(detail: &PeerDetail, now_ms: u64) -> String {
     if let Some(missing) = peer.without_policy() {
         facts.add("policy", missing);
     }
-    if peer.draining {
-        facts.add("draining", "traffic is turned away".to_owned());
+    if let Some(why) = &peer.draining {
+        facts.add("draining", format!("traffic is turned away: {why}"));
     }
     match &peer.routes {
         None => facts.add("routes", "not known".to_owned()),

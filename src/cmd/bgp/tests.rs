@@ -39,7 +39,7 @@ fn peer(name: &str, asn: u32) -> PeerSnapshot {
         router_id: None,
         authentication: "none".to_owned(),
         admin_enabled: true,
-        draining: false,
+        draining: None,
         state: SessionState::Active,
         since_ms: NOW - 42_000,
         why: None,
@@ -108,7 +108,7 @@ fn station(address: &str) -> StationSnapshot {
 fn sessions_stand_in_lines_with_the_reason_where_one_is_down() {
     let mut stale = up("tor3");
     stale.routes.as_mut().unwrap().families[0].stale = 5;
-    stale.draining = true;
+    stale.draining = Some("the node is cordoned".to_owned());
     let mut dead_path = up("tor4");
     dead_path.bfd = Some(BfdSnapshot {
         state: "Down".to_owned(),

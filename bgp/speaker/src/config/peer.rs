@@ -113,8 +113,8 @@ pub struct PeerConfig {
     pub export: Arc<ExportPolicy>,
     /// Whether [`super::SpeakerConfig::blocks`] judges its routes, and how.
     pub validate_origin: OriginCheck,
-    /// Whether the session is about to go down and its policies say so; for display.
-    pub draining: bool,
+    /// Why its policies turn traffic away, if they do: the session is about to go down. For display.
+    pub draining: Option<String>,
 }
 
 impl PeerConfig {
@@ -164,7 +164,7 @@ impl PeerConfig {
             import: Arc::new(Policy::accept_all()),
             export: Arc::new(Policy::accept_all()),
             validate_origin: OriginCheck::Off,
-            draining: false,
+            draining: None,
         }
     }
 }

@@ -53,7 +53,7 @@ fn everything() -> SpeakerSnapshot {
         router_id: None,
         authentication: "none".to_owned(),
         admin_enabled: true,
-        draining: false,
+        draining: None,
         state: SessionState::Established,
         since_ms: 1_700_000_000_999,
         why: None,

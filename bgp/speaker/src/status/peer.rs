@@ -49,7 +49,7 @@ impl Board {
             router_id: negotiated.map(|terms| terms.peer_router_id.to_string()),
             authentication: config.authentication.name().to_owned(),
             admin_enabled: !matches!(config.activation, Activation::Down { .. }),
-            draining: config.draining,
+            draining: config.draining.clone(),
             state: status.state,
             since_ms: status.since_ms,
             why: status.why,

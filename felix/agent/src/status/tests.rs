@@ -28,7 +28,7 @@ fn peer(state: Speaking, since_ms: u64, why: Option<Why>) -> PeerSnapshot {
         router_id: None,
         authentication: "none".into(),
         admin_enabled: true,
-        draining: false,
+        draining: None,
         state,
         since_ms,
         why,

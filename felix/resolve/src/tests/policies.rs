@@ -353,7 +353,7 @@ fn draining_marks_what_is_told_and_lowers_what_is_taken() {
         };
         let resolved = case.resolved();
         let session = peer(&resolved, "p").clone();
-        assert!(session.draining);
+        assert!(session.draining.is_some());
         let none = PathAttributes::default();
         let facts = RouteFacts::own(&none, PeerKind::External);
         [&session.import, &session.export].map(|policy| {

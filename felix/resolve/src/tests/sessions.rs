@@ -129,7 +129,7 @@ fn every_field_reaches_the_session() {
                     message: "moving".into(),
                 }
         }),
-        ("drain: true", |p| p.draining),
+        ("drain: true", |p| p.draining.is_some()),
         ("nextHopMode: Keep", |p| {
             p.next_hop_mode == NextHopMode::Keep
         }),
@@ -227,7 +227,7 @@ fn the_configuration_gives_what_a_peer_leaves_out() {
     assert_eq!(session.keepalive_time, Some(5 * SECOND));
     assert_eq!(session.send_hold_time, 70 * SECOND);
     assert_eq!(session.connect_retry, 3 * SECOND);
-    assert!(!session.graceful_restart && session.draining);
+    assert!(!session.graceful_restart && session.draining.is_some());
     let config = &resolved.config;
     assert_eq!(config.graceful_restart.long_lived_stale_time, 60 * SECOND);
     assert_eq!(config.ignored_interfaces[0].to_string(), "docker*");

@@ -100,7 +100,7 @@ fn all_sessions_stand_in_lines_with_counts_and_reasons() {
             sessions(&[
                 with(
                     up("tor1"),
-                    &json!({"message": "draining", "prefixes": null}),
+                    &json!({"message": "draining: the node is cordoned", "prefixes": null}),
                 ),
                 up("tor2"),
             ]),

@@ -210,7 +210,11 @@ fn each_field_costs_what_its_meaning_asks_and_no_more() {
             |p| p.validate_origin = OriginCheck::Direct,
             Change::REFRESH_IN,
         ),
-        ("draining", |p| p.draining = true, Change::LIVE),
+        (
+            "draining",
+            |p| p.draining = Some("a new switch".to_owned()),
+            Change::LIVE,
+        ),
     ];
     for (field, edit, expected) in rows {
         assert_eq!(cost(edit), expected, "{field}");

@@ -252,7 +252,7 @@ fn a_peer_that_refuses_each_attempt_alike_writes_once() {
 #[test]
 fn a_session_has_counts_of_all_families_and_the_later_error_and_says_what_is_unusual() {
     let up = PeerSnapshot {
-        draining: true,
+        draining: Some("the node is cordoned".into()),
         last_sent_error: error(3000, "hold timer expired"),
         last_received_error: error(2000, "cease: administrative reset"),
         routes: routes(vec![
@@ -266,7 +266,7 @@ fn a_session_has_counts_of_all_families_and_the_later_error_and_says_what_is_unu
     let status = summarise(&facts, &NodeNetworkStatusStatus::default(), at(1));
     let expected = serde_json::json!({
         "name": "tor-1", "peerIP": "10.0.0.1", "asNumber": 65001, "state": "Established",
-        "since": "1970-01-01T00:00:05Z", "message": "draining",
+        "since": "1970-01-01T00:00:05Z", "message": "draining: the node is cordoned",
         "lastError": {
             "direction": "Sent", "time": "1970-01-01T00:00:03Z", "message": "hold timer expired",
         },
