@@ -235,6 +235,12 @@ pub struct GracefulShutdown {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<bool>,
 
+    /// Do the same while the node is cordoned (`spec.unschedulable` of its Node object), which
+    /// `kubectl drain` begins with. Default true: nothing is withdrawn, so that pods that run on are
+    /// reached as before; only what others announce too, or are a way to, is sought there first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cordon: Option<bool>,
+
     /// Use routes of peers that ask for it only for want of others. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub honor: Option<bool>,

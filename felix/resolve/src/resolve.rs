@@ -152,7 +152,13 @@ pub struct PreferredSource {
 pub fn resolve(inputs: &Inputs<'_>) -> Resolved {
     let mut findings = Findings::default();
     let addresses = inputs.node().map(internal_ips).unwrap_or_default();
-    let settings = Settings::of(inputs.node_name, &addresses, inputs.configurations);
+    let cordoned = inputs.node().is_some_and(is_cordoned);
+    let settings = Settings::of(
+        inputs.node_name,
+        &addresses,
+        cordoned,
+        inputs.configurations,
+    );
     let speakers = nodes::speakers(inputs.nodes, inputs.configurations, &mut findings);
     let reflects_for = speakers
         .get(inputs.node_name)
@@ -270,6 +276,12 @@ pub(crate) fn internal_ips(node: &Node) -> Vec<IpAddr> {
         .filter(|address| address.type_ == "InternalIP")
         .filter_map(|address| address.address.parse().ok())
         .collect()
+}
+
+/// Whether no more pods are to come to the node, as before it is taken out of service.
+fn is_cordoned(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    spec.and_then(|spec| spec.unschedulable).unwrap_or(false)
 }
 
 fn preferred_source(loopbacks: &[IpAddr]) -> PreferredSource {

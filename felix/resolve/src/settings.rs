@@ -131,10 +131,12 @@ impl Identity {
 }
 
 impl Settings {
-    /// The settings of the speaker called `node`, whose InternalIPs are `addresses`.
+    /// The settings of the speaker called `node`, whose InternalIPs are `addresses`, and which is
+    /// `cordoned` or not.
     pub(crate) fn of(
         node: &str,
         addresses: &[IpAddr],
+        cordoned: bool,
         configurations: &BTreeMap<String, BgpConfiguration>,
     ) -> Self {
         let layers = Layers::of(node, configurations);
@@ -194,9 +196,14 @@ impl Settings {
                 long_lived_stale_time: restart(|restart| restart.long_lived_stale_time)
                     .unwrap_or(fallback.long_lived_stale_time),
             },
-            drain: shutdown(|shutdown| shutdown.drain)
-                .unwrap_or(false)
-                .then_some("gracefulShutdown.drain"),
+            drain: if shutdown(|shutdown| shutdown.drain).unwrap_or(false) {
+                // Named before the cordon, as it outlasts it.
+                Some("gracefulShutdown.drain")
+            } else if cordoned && shutdown(|shutdown| shutdown.on_cordon).unwrap_or(true) {
+                Some("the node is cordoned")
+            } else {
+                None
+            },
             honor_graceful_shutdown: shutdown(|shutdown| shutdown.honor).unwrap_or(true),
             require_filters: layers.first(|spec| spec.require_filters).unwrap_or(false),
             origin_validation: layers.first(|spec| spec.origin_validation),

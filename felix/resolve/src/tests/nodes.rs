@@ -3,7 +3,7 @@
 use super::*;
 use caracal_bgp_core::rib::{BlockOwners, OriginValidity, Originator};
 use caracal_bgp_core::types::RouterId;
-use caracal_bgp_speaker::config::OriginCheck;
+use caracal_bgp_speaker::config::{Change, OriginCheck};
 
 /// Four nodes, of which the last two may reflect. `n4` has no IPv6.
 fn cluster(reflectors: bool) -> String {
@@ -371,4 +371,89 @@ fn origins_are_judged_among_nodes_and_not_from_routers() {
     let n1 = resolved(&text, "n1", &[], &[]);
     assert_eq!(peer(&n1, "tor").validate_origin, OriginCheck::Off);
     assert_eq!(peer(&n1, "mesh:n2").validate_origin, OriginCheck::Direct);
+}
+
+/// Two nodes in a mesh, the second cordoned or not, a reflector with them as clients, and a router that the second has.
+fn with_cordon(cordoned: bool, shared: &str, own: &str) -> String {
+    let spec = format!("{{asNumber: 64512, gracefulShutdown: {shared}}}");
+    let text = cluster(true).replace("{asNumber: 64512}", &spec);
+    let [n2, n3] = ["metadata: {name: n2, ", "metadata: {name: n3, "];
+    let spec = format!("spec: {{unschedulable: {cordoned}}}");
+    text.replace(n2, &format!("{spec}\n{n2}"))
+        .replace(n3, &format!("{spec}\n{n3}"))
+        + &bgp_peer(
+            "rr",
+            "nodeSelector: '!has(role)', peerSelector: role == 'rr'",
+        )
+        + &bgp_peer("tor", "node: n2, peerIP: 10.1.0.1, asNumber: 65001")
+        + &bgp_peer(
+            "own",
+            "node: n2, peerIP: 10.1.0.2, asNumber: 65001, drain: true",
+        )
+        + &format!(
+            "---\napiVersion: caracal.dev/v1alpha1\nkind: BGPConfiguration\nmetadata: {{name: node.n2}}\nspec: {{gracefulShutdown: {own}}}\n"
+        )
+}
+
+#[test]
+fn a_cordoned_node_drains_unless_the_configuration_says_otherwise() {
+    const CORDON: Option<&str> = Some("the node is cordoned");
+    const DRAIN: Option<&str> = Some("gracefulShutdown.drain");
+    let rows = [
+        (false, "{}", "{}", None),
+        (true, "{}", "{}", CORDON),
+        (false, "{onCordon: true}", "{}", None),
+        (true, "{onCordon: false}", "{}", None),
+        (true, "{}", "{onCordon: false}", None),
+        (true, "{onCordon: false}", "{onCordon: true}", CORDON),
+        // What is asked for outlasts the cordon.
+        (true, "{drain: true}", "{}", DRAIN),
+        (true, "{drain: true, onCordon: false}", "{}", DRAIN),
+        (true, "{drain: true}", "{drain: false}", CORDON),
+        (false, "{}", "{drain: true}", DRAIN),
+    ];
+    for (cordoned, shared, own, expected) in rows {
+        let what = format!("cordoned {cordoned}, {shared}, {own}");
+        let text = with_cordon(cordoned, shared, own);
+        let node = resolved(&text, "n2", &[], &[]);
+        assert_eq!(names(&node), ["mesh:n1", "own", "rr/n3", "rr/n4", "tor"]);
+        for name in ["mesh:n1", "rr/n3", "tor"] {
+            let draining = peer(&node, name).draining.as_deref();
+            assert_eq!(draining, expected, "{name} with {what}");
+        }
+        let draining = peer(&node, "own").draining.as_deref();
+        assert_eq!(draining, Some("drain of its BGPPeer"), "{what}");
+        // Cordons of others are none of ours.
+        let other = resolved(&text, "n1", &[], &[]);
+        let shared_drain = DRAIN.filter(|_| shared.contains("drain: true"));
+        assert_eq!(peer(&other, "mesh:n2").draining.as_deref(), shared_drain);
+    }
+}
+
+#[test]
+fn a_cordon_does_what_drain_does_without_a_new_session() {
+    let config = |node, cordoned, shutdown| {
+        let text = with_cordon(cordoned, shutdown, "{}");
+        let mut config = resolved(&text, node, &[], &[]).config;
+        for session in config.peers.values_mut() {
+            session.draining = None;
+        }
+        config
+    };
+    // One with a mesh session, reflectors and routers, and a reflector.
+    for node in ["n2", "n3"] {
+        let plain = config(node, false, "{}");
+        let cordoned = config(node, true, "{}");
+        assert_eq!(cordoned, config(node, false, "{drain: true}"), "{node}");
+        assert_eq!(plain, config(node, true, "{onCordon: false}"), "{node}");
+        for (name, before) in &plain.peers {
+            let change = before.change(&cordoned.peers[name]);
+            let expected = match name.0.as_str() {
+                // It drains anyway.
+                "own" => Change::NONE,
+                _ => Change::REEXPORT,
+            };
+            assert_eq!(change, expected, "{node} {}", name.0);
+        }
+    }
 }
