@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::common::router::{REMOTE, Router, SECOND};
-use crate::common::{Rig, can_run, until};
+use crate::common::{NODE_NAME, Rig, can_run, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -155,6 +155,56 @@ fn filters_descriptions_and_communities_change_under_a_living_session() {
         });
     }
     bench.came_up(1, 1);
+    bench.rig.stop_agent();
+}
+
+#[test]
+fn a_cordoned_node_asks_its_peers_to_use_other_ways_and_keeps_its_routes() {
+    if !can_run() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let cordon = |wanted: &Value| {
+        let spec = json!({"spec": {"unschedulable": wanted}});
+        bench.rig.api.patch("v1", "Node", "", NODE_NAME, &spec);
+    };
+    let on_cordon = |wanted: &Value| {
+        let spec = json!({"gracefulShutdown": {"onCordon": wanted}});
+        bench.patch("BGPConfiguration", "default", &spec);
+    };
+    // What both routers hear, and what an operator reads of both sessions.
+    let heard = |what: &str, communities: &[&str]| {
+        for router in [&bench.tor, &bench.other] {
+            for prefix in [BLOCK, LOOPBACK] {
+                bench.until(what, || router.has_communities(prefix, communities));
+            }
+        }
+        assert!(bench.has_route(), "what the node learns is not touched");
+        bench.came_up(1, 1);
+    };
+    let remarks = |wanted: Option<&str>| {
+        bench.until("both sessions have their remark", || {
+            let status = bench.rig.api.node_status().and_then(|it| it.status);
+            let sessions = status.map(|status| status.sessions).unwrap_or_default();
+            let found: Vec<_> = sessions.into_iter().map(|it| it.message).collect();
+            let wanted = wanted.map(str::to_owned);
+            let same = found.len() == 2 && found.iter().all(|it| *it == wanted);
+            same.then_some(()).ok_or(found)
+        });
+    };
+    let asks = ["graceful-shutdown"];
+    heard("nothing is asked", &[]);
+    cordon(&json!(true));
+    heard("cordoned", &asks);
+    remarks(Some("draining: the node is cordoned"));
+    on_cordon(&json!(false));
+    heard("a cordon is let pass", &[]);
+    remarks(None);
+    on_cordon(&json!(null));
+    heard("a cordon counts again", &asks);
+    // As `kubectl uncordon` leaves it.
+    cordon(&json!(null));
+    heard("uncordoned", &[]);
     bench.rig.stop_agent();
 }
 
