@@ -246,7 +246,9 @@ pub struct BgpPeerSpec {
     #[schemars(schema_with = "schema::restart_time")]
     pub max_restart_time: Option<DurationString>,
 
-    /// How many prefixes the peer may announce, by family. Default: any number.
+    /// How many prefixes the peer may announce, by family. Default for a family that is not listed:
+    /// `limit: 2000000` with `action: Warn`, which ends no session, and which one table of the
+    /// whole Internet does not reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(validation = Rule::new("self.all(f, self.filter(g, g.family == f.family).size() == 1)").message("each family at most once"))]
@@ -431,14 +433,20 @@ pub struct PeerGracefulRestart {
 /// prefix (`addPath`), each path counts. Routes that a filter rejects count too.
 #[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.restartAfter) || !has(self.action) || self.action == 'Terminate'").message("restartAfter needs action Terminate").field_path(".restartAfter"))]
+#[x_kube(
+    validation = Rule::new("has(self.limit) != (has(self.action) && self.action == 'None')").message("either a limit or action None").field_path(".limit"),
+    validation = Rule::new("!has(self.warningPercent) || !has(self.action) || self.action != 'None'").message("warningPercent needs a limit").field_path(".warningPercent"),
+    validation = Rule::new("!has(self.restartAfter) || !has(self.action) || self.action == 'Terminate'").message("restartAfter needs action Terminate").field_path(".restartAfter"),
+)]
 pub struct MaxPrefixes {
     /// Which family.
     pub family: Family,
 
-    /// The most that is accepted without consequences.
+    /// The most that is accepted without consequences. Absent with `action: None`, where there is no
+    /// such number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4294967295_u32))]
-    pub limit: u32,
+    pub limit: Option<u32>,
 
     /// Share of the limit at which a warning is given, in percent. Default 75.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -463,6 +471,8 @@ pub enum MaxPrefixAction {
     Terminate,
     /// Nothing but another warning.
     Warn,
+    /// There is no limit, and no warning.
+    None,
 }
 
 /// What happens to private AS numbers.

@@ -231,6 +231,9 @@ fn every_kind_of_peer_is_read() {
             "  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast, limit: 4294967295, warningPercent: 80, restartAfter: 5m}]\n",
         ),
         peer(
+            "  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast, action: None}, {family: ipv6-unicast, limit: 1, action: Warn}]\n",
+        ),
+        peer(
             "  peerIP: 10.0.1.1\n  role: Provider\n  roleStrict: true\n  removePrivateAS: Replace\n",
         ),
         peer("  peerIP: 10.0.1.1\n  adminDown: {}\n  drain: true\n  filters: [a, b]\n"),
@@ -248,7 +251,7 @@ fn every_kind_of_peer_is_read() {
         ),
         configuration(
             "node.a",
-            "{listenAddresses: [10.0.0.1, 'fd00::1'], gracefulShutdown: {drain: true}}",
+            "{listenAddresses: [10.0.0.1, 'fd00::1'], gracefulShutdown: {drain: true, onCordon: false}}",
         ),
         configuration(
             "default",
@@ -400,6 +403,18 @@ fn rules_over_one_object_hold() {
         (
             peer("  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast, limit: 0}]\n"),
             "at least 1",
+        ),
+        (
+            peer("  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast}]\n"),
+            "either a limit or action None",
+        ),
+        (
+            peer("  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast, limit: 5, action: None}]\n"),
+            "either a limit or action None",
+        ),
+        (
+            peer("  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast, action: None, warningPercent: 50}]\n"),
+            "warningPercent needs a limit",
         ),
         (
             peer("  peerIP: 10.0.1.1\n  maxPrefixes: [{family: ipv4-unicast, limit: 5, action: Warn, restartAfter: 1m}]\n"),

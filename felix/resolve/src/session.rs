@@ -30,6 +30,18 @@ const LONGEST_MESSAGE: usize = 255;
 const DEFAULT_BFD_INTERVAL: Duration = Duration::from_millis(300);
 const DEFAULT_DETECT_MULTIPLIER: u8 = 3;
 
+const DEFAULT_WARNING_PERCENT: u8 = 75;
+
+/// The limit of a family for which a BGPPeer gives none. A table of the whole Internet, which was
+/// little over a million IPv4 prefixes in 2026, is no reason for a warning, not even for the one at
+/// 75 %; what is beyond that is a mistake or malice. It warns only: who has set no limit has a network
+/// that works, and a default must not end its sessions.
+const DEFAULT_MAX_PREFIXES: MaxPrefixes = MaxPrefixes {
+    limit: 2_000_000,
+    warning_percent: DEFAULT_WARNING_PERCENT,
+    action: MaxPrefixAction::Warn,
+};
+
 /// What a session is made of, beside its BGPPeer.
 pub(crate) struct Ground<'a> {
     pub(crate) settings: &'a Settings,
@@ -433,20 +445,31 @@ fn add_path(spec: &BgpPeerSpec) -> BTreeMap<Family, AddPath> {
 }
 
 fn max_prefixes(spec: &BgpPeerSpec) -> BTreeMap<Family, MaxPrefixes> {
-    let entry = |entry: &caracal_crds::MaxPrefixes| {
-        let max = MaxPrefixes {
-            limit: entry.limit,
-            warning_percent: entry.warning_percent.unwrap_or(75),
-            action: match entry.action.unwrap_or_default() {
-                caracal_crds::MaxPrefixAction::Warn => MaxPrefixAction::Warn,
-                caracal_crds::MaxPrefixAction::Terminate => MaxPrefixAction::Terminate {
-                    restart_after: entry.restart_after.map(|duration| duration.0),
-                },
+    let limit = |entry: &caracal_crds::MaxPrefixes| {
+        let action = match entry.action.unwrap_or_default() {
+            caracal_crds::MaxPrefixAction::None => return None,
+            caracal_crds::MaxPrefixAction::Warn => MaxPrefixAction::Warn,
+            caracal_crds::MaxPrefixAction::Terminate => MaxPrefixAction::Terminate {
+                restart_after: entry.restart_after.map(|duration| duration.0),
             },
         };
-        (family(entry.family), max)
+        Some(MaxPrefixes {
+            limit: entry.limit?,
+            warning_percent: entry.warning_percent.unwrap_or(DEFAULT_WARNING_PERCENT),
+            action,
+        })
     };
-    spec.max_prefixes.iter().map(entry).collect()
+    let of = |wanted: Family| {
+        let mut entries = spec.max_prefixes.iter();
+        match entries.find(|entry| family(entry.family) == wanted) {
+            Some(entry) => limit(entry),
+            None => Some(DEFAULT_MAX_PREFIXES),
+        }
+    };
+    Family::ALL
+        .into_iter()
+        .filter_map(|family| Some((family, of(family)?)))
+        .collect()
 }
 
 fn ttl(spec: &BgpPeerSpec, internal: bool, found: &mut Found<'_>) -> Ttl {

@@ -16,7 +16,9 @@ use std::time::Duration;
 use caracal_bgp_core::policy::{Amendment, RouteFacts, RouteSource};
 use caracal_bgp_core::types::{Asn, Family, PeerKind, Prefix};
 use caracal_bgp_core::wire::{Community, LargeCommunity, PathAttributes};
-use caracal_bgp_speaker::config::{NextHopMode, PeerAs, PeerConfig, PeerName, Policy, Verdict};
+use caracal_bgp_speaker::config::{
+    MaxPrefixAction, MaxPrefixes, NextHopMode, PeerAs, PeerConfig, PeerName, Policy, Verdict,
+};
 use caracal_crds::manifest::Manifests;
 use caracal_crds::reasons;
 
@@ -506,8 +508,14 @@ fn a_standalone_speaker_runs_from_files_alone() {
     assert_eq!(config.cluster_id, Some(config.router_id));
     assert!(config.transit && config.multipath_relax);
     assert_eq!(originated(&resolved), ["10.0.0.1/32"]);
+    let many = MaxPrefixes {
+        limit: 2_000_000,
+        warning_percent: 75,
+        action: MaxPrefixAction::Warn,
+    };
     let expected = PeerConfig {
         local_address: Some("10.0.1.0".parse().unwrap()),
+        max_prefixes: Family::ALL.map(|family| (family, many)).into(),
         families: Family::ALL.to_vec(),
         hold_time: Duration::from_secs(240),
         next_hop_mode: NextHopMode::Self_,

@@ -76,6 +76,9 @@ fn a_selector_of_peers_gives_both_sides_their_session() {
     assert!(!session.route_reflector_client && !session.passive);
     assert_eq!(session.families, Family::ALL);
     assert_eq!(session.next_hop_v6, Some("fd00::1".parse().unwrap()));
+    // Only sessions of a BGPPeer have a limit of prefixes by default.
+    assert!(!session.max_prefixes.is_empty());
+    assert!(peer(&client, "mesh:n2").max_prefixes.is_empty());
     // IPv6 where both have it.
     assert_eq!(peer(&client, "rr/n4").families, [Family::Ipv4Unicast]);
     assert!(!client.config.transit);

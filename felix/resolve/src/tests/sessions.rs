@@ -4,7 +4,7 @@ use super::*;
 use caracal_bgp_core::types::RouterId;
 use caracal_bgp_speaker::config::{
     Activation, AddPath, AddPathSend, BfdConfig, BgpRole, BmpRoutes, BmpStation, Change, Endpoint,
-    MaxPrefixAction, MaxPrefixes, MrtDump, OnBfdFailure, PrivateAs, Ttl,
+    MrtDump, OnBfdFailure, PrivateAs, Ttl,
 };
 
 /// A router in AS 65000 that passes routes on.
@@ -165,6 +165,59 @@ fn settings_by_family_are_kept_by_family() {
     };
     let expected = [(Family::Ipv4Unicast, v4), (Family::Ipv6Unicast, v6)];
     assert_eq!(session.max_prefixes, expected.into());
+}
+
+#[test]
+fn a_peer_without_limits_is_warned_about_before_it_is_a_danger_and_never_cut_off() {
+    let warns = |limit, warning_percent| MaxPrefixes {
+        limit,
+        warning_percent,
+        action: MaxPrefixAction::Warn,
+    };
+    let ends = |limit| MaxPrefixes {
+        action: MaxPrefixAction::Terminate {
+            restart_after: None,
+        },
+        ..warns(limit, 75)
+    };
+    let default = warns(2_000_000, 75);
+    // (IPv4, IPv6) by the entries of a peer.
+    let rows = [
+        ("", Some(default), Some(default)),
+        (
+            "{family: ipv4-unicast, limit: 9}",
+            Some(ends(9)),
+            Some(default),
+        ),
+        (
+            "{family: ipv6-unicast, limit: 9, action: Warn, warningPercent: 50}",
+            Some(default),
+            Some(warns(9, 50)),
+        ),
+        ("{family: ipv4-unicast, action: None}", None, Some(default)),
+        (
+            "{family: ipv4-unicast, action: None}, {family: ipv6-unicast, action: None}",
+            None,
+            None,
+        ),
+    ];
+    for (entries, v4, v6) in rows {
+        // Of every kind of peer that a BGPPeer has.
+        for peer in [
+            "peerIP: 10.0.1.1, asNumber: 65001",
+            "peerIP: 10.0.1.1, asNumber: 65000",
+            "listenRange: [10.0.0.0/8], peerAS: External",
+        ] {
+            let session = session(&format!("{peer}, maxPrefixes: [{entries}]"));
+            let found = Family::ALL.map(|family| session.max_prefixes.get(&family).copied());
+            assert_eq!(found, [v4, v6], "{peer}: {entries}");
+        }
+    }
+    // What changes of it costs no session.
+    let change = external("").change(&external(
+        "maxPrefixes: [{family: ipv4-unicast, action: None}]",
+    ));
+    assert_eq!(change, Change::LIVE);
 }
 
 #[test]
