@@ -308,11 +308,22 @@ fn nodes_report_sessions_errors_and_rejected_routes_to_who_asks_the_cluster() {
     bench.print(&[("cluster-peer", "peers tor1 --all-nodes")]);
     bench.as_documented("peers tor1 --all-nodes");
 
+    // An operator cordons one of them.
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let cordon = json!({"spec": {"unschedulable": true}});
+    bench.server.api.merge(&node("n1"), &cordon).unwrap();
+    bench.until("peers -A", &["draining: the node is cordoned"]);
+    bench.print(&[("cluster-cordoned", "peers -A")]);
+    bench.as_documented("peers -A");
+
     // A node whose machine is gone has said what it said.
     bench.net.signal(second, "-KILL");
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}});
     let unknown = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
-    bench.server.api.patch_status(&node, &unknown).unwrap();
+    bench
+        .server
+        .api
+        .patch_status(&node("n2"), &unknown)
+        .unwrap();
     let hint = "hint: n2 is not Ready: what it reported last may be old";
     bench.until(
         "peers -A",
