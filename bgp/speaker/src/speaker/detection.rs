@@ -132,11 +132,12 @@ impl Supervisor {
         detection.peers = peers;
         detection.client.apply(wanted.into_values());
         let now = detection.keys();
-        // What was said of another path proves nothing of this one.
-        let elsewhere = before.into_iter();
-        let elsewhere = elsewhere.filter(|(name, key)| now.get(name) != Some(key));
-        let elsewhere: Vec<PeerName> = elsewhere.map(|(name, _)| name).collect();
-        self.tell_proofs(&elsewhere).await;
+        // What was said of another path proves nothing of this one, and of one that others watch something
+        // may have been said already.
+        let watched = before.keys().chain(now.keys());
+        let changed = watched.filter(|name| before.get(*name) != now.get(*name));
+        let changed: Vec<PeerName> = changed.cloned().collect();
+        self.tell_proofs(&changed).await;
     }
 
     /// Tells sessions what BFD says of their paths.
