@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use caracal_bgp_core::fsm::{
     Action, AddPath, Admin, CloseWhy, Config, ConnId, Event, Incoming, LocalGracefulRestart,
-    LocalLongLived, LocalRole, PathProof, PathWhy, Peer, PrefixLimit, Role, State,
+    LocalLongLived, LocalRole, PathWhy, Peer, PrefixLimit, Role, State,
 };
 use caracal_bgp_core::types::{Asn, BgpRole, Family, FamilySet, PeerAs, RouterId};
 use caracal_bgp_core::wire::{
@@ -86,7 +86,7 @@ impl Harness {
             up: None,
             delivered: 0,
         };
-        harness.handle(Event::PathProof(PathProof::Up), None);
+        harness.handle(Event::PathProved(true), None);
         harness.handle(Event::Admin(Admin::Up), None);
         harness
     }
@@ -138,13 +138,12 @@ impl Harness {
                 6 => self.admin(next()),
                 7 => {
                     let down = |why| Event::PathDown { why };
-                    let event = match next() % 6 {
+                    let event = match next() % 5 {
                         0 => Event::PathUp,
                         1 => down(PathWhy::BfdDown),
                         2 => down(PathWhy::LinkDown),
-                        3 => Event::PathProof(PathProof::None),
-                        4 => Event::PathProof(PathProof::Waived),
-                        _ => Event::PathProof(PathProof::Up),
+                        3 => Event::PathProved(false),
+                        _ => Event::PathProved(true),
                     };
                     self.handle(event, None);
                 }

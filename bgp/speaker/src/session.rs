@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
-    Action, Admin, Config, ConnId, DownWhy, Event, IdleWhy, Incoming, PathProof, PathWhy, Peer,
-    Retention, Role,
+    Action, Admin, Config, ConnId, DownWhy, Event, IdleWhy, Incoming, PathWhy, Peer, Retention,
+    Role,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::{Event as RibEvent, MaxPrefixes, PeerId, PeerIndex};
@@ -61,8 +61,8 @@ pub(crate) enum Command {
     PathDown(PathWhy),
     /// The path is back.
     PathUp,
-    /// What BFD says of the path, from now on.
-    PathProof(PathProof),
+    /// Whether BFD says from now on that the path is up.
+    PathProved(bool),
     /// Another configuration of the same peer.
     Configure(Box<Reconfiguration>),
     /// Have the peer tell all its routes again.
@@ -92,8 +92,8 @@ pub(crate) struct Setup {
     pub(crate) machine: Config,
     /// What to begin with: up or down.
     pub(crate) wish: Admin,
-    /// What BFD has said of the path so far.
-    pub(crate) proof: PathProof,
+    /// Whether BFD says that the path is up.
+    pub(crate) path_proved: bool,
     pub(crate) rib: RibHandle,
     pub(crate) board: Arc<PeerBoard>,
     /// Where to say that the peer is left alone for its prefix limit.
@@ -189,7 +189,7 @@ impl Session {
     ) {
         let rib = self.setup.rib.0.clone();
         let mut restarting = self.setup.restarting.clone();
-        self.handle(Event::PathProof(self.setup.proof), None);
+        self.handle(Event::PathProved(self.setup.path_proved), None);
         self.handle(Event::Admin(self.setup.wish.clone()), None);
         loop {
             let wake = self
@@ -273,7 +273,7 @@ impl Session {
                 }
             }
             Command::PathUp => self.handle(Event::PathUp, None),
-            Command::PathProof(proof) => self.handle(Event::PathProof(proof), None),
+            Command::PathProved(proved) => self.handle(Event::PathProved(proved), None),
             Command::Configure(change) => self.configure(*change),
             Command::Refresh => {
                 for family in self.setup.machine.families.clone() {

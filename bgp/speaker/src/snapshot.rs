@@ -215,7 +215,7 @@ pub struct PeerSnapshot {
     pub since_ms: u64,
     /// Why the session is not up; absent while it is, and before anything has happened.
     pub why: Option<Why>,
-    /// Since when that is so, of attempts when the last one failed, milliseconds since the Unix epoch.
+    /// Since when that is so, of failed attempts when the last one was, milliseconds since the Unix epoch.
     pub why_ms: u64,
     /// Attempts that have failed since it was up, or since it was left alone.
     pub attempts: u32,

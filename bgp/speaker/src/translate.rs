@@ -72,7 +72,7 @@ pub(crate) fn machine_config(
         extended_next_hop: peer.extended_next_hop,
         link_local_next_hop: matches!(peer.remote, Endpoint::Interface { .. }),
         extended_messages: peer.extended_messages,
-        bfd_strict: peer.bfd.as_ref().is_some_and(|bfd| bfd.strict),
+        bfd_strict: peer.waits_for_bfd(),
         role: peer.role.map(|role| LocalRole {
             role,
             strict: peer.role_strict,

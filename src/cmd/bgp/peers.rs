@@ -6,7 +6,7 @@ use caracal_bgp_speaker::snapshot::{
     ErrorSnapshot, FamilySnapshot, PeerDetail, PeerSnapshot, SessionState, SpeakerSnapshot,
     StationSnapshot, TermsSnapshot,
 };
-use caracal_bgp_speaker::status::{Direction, MessageCounts, Why};
+use caracal_bgp_speaker::status::{Direction, DownReason, MessageCounts, Why};
 
 use super::{ago, counted, known, moment};
 use crate::table;
@@ -114,8 +114,10 @@ fn remark(peer: &PeerSnapshot, now_ms: u64) -> String {
 /// Why a session is down: a state for as long as it lasts, or what happened last and how often.
 fn timed(peer: &PeerSnapshot, why: &Why, now_ms: u64) -> String {
     let time = ago(peer.why_ms, now_ms);
-    match (peer.state, peer.attempts) {
-        (SessionState::Idle, _) => format!("{why} (for {time})"),
+    let lasts = peer.state == SessionState::Idle
+        || (peer.state == SessionState::OpenSent && why.reason == DownReason::AwaitsPath);
+    match (lasts, peer.attempts) {
+        (true, _) => format!("{why} (for {time})"),
         (_, 0) => format!("{why} ({time} ago)"),
         (_, 1) => format!("{why} ({time} ago, 1 try)"),
         (_, tries) => format!("{why} ({time} ago, {tries} tries)"),

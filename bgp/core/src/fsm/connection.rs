@@ -28,7 +28,10 @@ pub(super) struct Connection {
 pub(super) enum Phase {
     /// Beside a session: our OPEN waits for the peer's, or for the end of the session.
     OpenDelayed,
-    OpenSent,
+    OpenSent {
+        /// The configuration that our OPEN told of.
+        offered: Box<Config>,
+    },
     /// The peer's OPEN was accepted, but the path is not proved: our KEEPALIVE waits.
     AwaitsPath {
         negotiated: Box<Negotiated>,
@@ -56,7 +59,7 @@ impl Connection {
     /// The terms, as soon as the peer's OPEN was accepted.
     pub(super) fn negotiated(&self) -> Option<&Negotiated> {
         match &self.phase {
-            Phase::OpenDelayed | Phase::OpenSent => None,
+            Phase::OpenDelayed | Phase::OpenSent { .. } => None,
             Phase::AwaitsPath { negotiated, .. }
             | Phase::OpenConfirm(negotiated)
             | Phase::Confirmed(negotiated, _)
@@ -136,7 +139,7 @@ impl Connection {
     /// with a peer that does not read.
     pub(super) fn repace(&mut self, now: Instant, config: &Config) {
         match &mut self.phase {
-            Phase::OpenDelayed | Phase::OpenSent => {}
+            Phase::OpenDelayed | Phase::OpenSent { .. } => {}
             Phase::AwaitsPath { negotiated, .. }
             | Phase::OpenConfirm(negotiated)
             | Phase::Confirmed(negotiated, _) => {

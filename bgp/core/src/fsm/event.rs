@@ -86,8 +86,8 @@ pub enum Event {
     },
     /// The path is back: dial now.
     PathUp,
-    /// What BFD says of the path, from now on. Ends no session: that is [`Event::PathDown`]'s.
-    PathProof(PathProof),
+    /// Whether BFD says from now on that the path is up. Ends no session: that is [`Event::PathDown`]'s.
+    PathProved(bool),
     /// Our own restart is over: OPENs sent from now on leave the R bit clear (RFC 4724 §4.1).
     RestartComplete,
     /// The RIB counts more prefixes of the peer than are configured as its limit: end the session
@@ -121,18 +121,6 @@ pub enum Event {
     },
     /// An operator's wish.
     Admin(Admin),
-}
-
-/// What BFD says of the path to a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PathProof {
-    /// Nothing, or that it is down.
-    #[default]
-    None,
-    /// It is up.
-    Up,
-    /// The peer has switched BFD off, which says nothing of the path (RFC 5882 §4.2).
-    Waived,
 }
 
 /// A received message, as much of it as the machine needs.

@@ -23,7 +23,7 @@ mod why;
 pub use config::{
     AddPath, Config, Identity, LocalGracefulRestart, LocalLongLived, LocalRole, PrefixLimit,
 };
-pub use event::{Action, Admin, ConnId, Event, Incoming, Note, PathProof, Role, State};
+pub use event::{Action, Admin, ConnId, Event, Incoming, Note, Role, State};
 pub use peer::Peer;
 pub use terms::{Negotiated, PeerGracefulRestart, PeerLongLived, Retention};
 pub use why::{CloseWhy, DownWhy, IdleWhy, PathWhy};

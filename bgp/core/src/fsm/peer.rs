@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::fsm::config::Config;
 use crate::fsm::connection::{Connection, OPEN_TIMEOUT, Phase};
-use crate::fsm::event::{Action, ConnId, Event, Incoming, Note, PathProof, Role, State};
+use crate::fsm::event::{Action, ConnId, Event, Incoming, Note, Role, State};
 use crate::fsm::open::{self, MIN_KEEPALIVE};
 use crate::fsm::pace::{Backoff, Jitter};
 use crate::fsm::peer::collision::COLLISION_WAIT;
@@ -35,8 +35,8 @@ pub struct Peer {
     config: Config,
     /// Why the peer is left alone; `None` while it runs.
     idle: Option<IdleWhy>,
-    /// What BFD says of the path.
-    proof: PathProof,
+    /// Whether BFD says that the path is up.
+    path_proved: bool,
     restarting: bool,
     jitter: Jitter,
     backoff: Backoff,
@@ -52,7 +52,7 @@ impl Peer {
     pub fn new(config: Config) -> Self {
         Self {
             idle: Some(IdleWhy::NotStarted),
-            proof: PathProof::None,
+            path_proved: false,
             restarting: config
                 .graceful_restart
                 .as_ref()
@@ -76,7 +76,7 @@ impl Peer {
         let of_connection = |connection: &Connection| match connection.phase {
             Phase::OpenDelayed => State::Active,
             // Where the draft has the session wait (draft-ietf-idr-bgp-bfd-strict-mode §8.5.5).
-            Phase::OpenSent | Phase::AwaitsPath { .. } => State::OpenSent,
+            Phase::OpenSent { .. } | Phase::AwaitsPath { .. } => State::OpenSent,
             Phase::OpenConfirm(_) | Phase::Confirmed(..) => State::OpenConfirm,
             Phase::Established { .. } => State::Established,
         };
@@ -136,7 +136,7 @@ impl Peer {
                 self.backoff.reset();
                 self.dial_now(now, out);
             }
-            Event::PathProof(proof) => self.proof = proof,
+            Event::PathProved(proved) => self.path_proved = proved,
             Event::RestartComplete => self.restarting = false,
             Event::PrefixLimitExceeded {
                 conn,
@@ -239,7 +239,9 @@ impl Peer {
             conn,
             message: Message::Open(open::ours(&self.config, self.restarting)),
         });
-        self.find_mut(conn).phase = Phase::OpenSent;
+        self.find_mut(conn).phase = Phase::OpenSent {
+            offered: Box::new(self.config.clone()),
+        };
     }
 
     fn received(&mut self, now: Instant, conn: ConnId, message: Incoming, out: &mut Vec<Action>) {
@@ -252,7 +254,7 @@ impl Peer {
                 let why = DownWhy::NotificationReceived(notification);
                 self.remove(now, conn, why, out);
             }
-            (Phase::OpenDelayed | Phase::OpenSent, Incoming::Open(open)) => {
+            (Phase::OpenDelayed | Phase::OpenSent { .. }, Incoming::Open(open)) => {
                 self.opened(now, conn, &open, out);
             }
             (Phase::OpenConfirm(_), Incoming::Keepalive) => {
@@ -276,7 +278,7 @@ impl Peer {
             (Phase::OpenDelayed, _) => {
                 self.refuse(now, conn, unexpected(FsmError::Unspecific), out);
             }
-            (Phase::OpenSent | Phase::AwaitsPath { .. }, _) => {
+            (Phase::OpenSent { .. } | Phase::AwaitsPath { .. }, _) => {
                 self.refuse(now, conn, unexpected(FsmError::UnexpectedInOpenSent), out);
             }
             (Phase::OpenConfirm(_) | Phase::Confirmed(..), _) => {
@@ -300,10 +302,16 @@ impl Peer {
 
     /// The peer's OPEN: negotiates, then resolves a collision.
     fn opened(&mut self, now: Instant, conn: ConnId, open: &Open, out: &mut Vec<Action>) {
-        let negotiated = match open::negotiate(&self.config, open) {
+        // What the peer was offered counts, whatever is configured since.
+        let offered = match self.find(conn).map(|connection| &connection.phase) {
+            Some(Phase::OpenSent { offered }) => offered,
+            _ => &self.config,
+        };
+        let mut negotiated = match open::negotiate(offered, open) {
             Ok(negotiated) => negotiated,
             Err(notification) => return self.refuse(now, conn, notification, out),
         };
+        open::repace(&self.config, &mut negotiated);
         if !self.survives_collision(now, conn, &negotiated, out) {
             return self.lose_collision(now, conn, out);
         }
@@ -314,7 +322,7 @@ impl Peer {
         if self.find(conn).is_some_and(Connection::is_delayed) {
             self.send_open(conn, out);
         }
-        if self.awaits_path(&negotiated) {
+        if self.awaits_path() {
             self.find_mut(conn).await_path(now, negotiated);
             out.push(Action::Note(Note::AwaitsPath));
             return;
@@ -458,7 +466,7 @@ impl Peer {
                 out.push(Action::Down { why, retain });
             }
             Phase::OpenDelayed
-            | Phase::OpenSent
+            | Phase::OpenSent { .. }
             | Phase::AwaitsPath { .. }
             | Phase::OpenConfirm(_)
             | Phase::Confirmed(..) => {

@@ -122,6 +122,10 @@ impl PeerConfig {
                 *long_lived_stale_time != to.long_lived_stale_time,
             ),
             (Change::NEXT_SESSION, *role_strict != to.role_strict),
+            (
+                Change::NEXT_SESSION,
+                self.waits_for_bfd() != to.waits_for_bfd(),
+            ),
             // Ours alone.
             (Change::LIVE, *description != to.description),
             (Change::LIVE, *keepalive_time != to.keepalive_time),

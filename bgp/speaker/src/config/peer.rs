@@ -167,6 +167,11 @@ impl PeerConfig {
             draining: None,
         }
     }
+
+    /// Whether there may be no session before BFD is up.
+    pub fn waits_for_bfd(&self) -> bool {
+        self.bfd.as_ref().is_some_and(|bfd| bfd.strict)
+    }
 }
 
 /// Where a peer is.

@@ -40,13 +40,16 @@ impl Session {
                 self.record_state(from, to);
                 board.update(|status| {
                     status.state = session_state(to);
+                    if to > State::OpenSent {
+                        status.goes_on();
+                    }
                     status.since_ms = now_ms();
                 });
             }
             Note::AttemptFailed { why } => {
                 let reason = Why::ended(&why);
-                // Losing a collision to the session that is up explains nothing.
-                let explains = self.established.is_none();
+                // Losing a collision to a connection that goes on explains nothing.
+                let explains = self.machine.state() < State::OpenSent;
                 if explains && board.attempt_failed(reason.clone()) == Said::News {
                     tracing::info!(%peer, %reason, "attempt failed");
                 } else {
@@ -56,9 +59,11 @@ impl Session {
             }
             Note::AwaitsPath => {
                 let why = Why::ended(&DownWhy::PathUnproved);
-                tracing::debug!(%peer, reason = %why, "session waits");
-                board.event(EventNote::Other(why.to_string()));
-                board.update(|status| status.waits(why));
+                if board.waits(why.clone()) == Said::News {
+                    tracing::info!(%peer, reason = %why, "session waits");
+                } else {
+                    tracing::debug!(%peer, reason = %why, "session waits");
+                }
             }
             Note::RetryIn(wait) => tracing::debug!(%peer, ?wait, "will dial again"),
             Note::FamiliesIgnored(families) => {

@@ -180,7 +180,7 @@ impl Supervisor {
             remote,
             machine: machine_config(&self.config, &peer.config, peer.index, restarting),
             wish: wish(&peer.config.activation),
-            proof: self.path_proof(&peer.config),
+            path_proved: self.is_path_proved(&peer.config),
             rib: self.rib.clone(),
             board,
             barred: Arc::clone(&peer.barred),

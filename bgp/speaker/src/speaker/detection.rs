@@ -11,7 +11,7 @@ use caracal_bfdd::proto::{
     AuthConfig, AuthMethod, KeyConfig, SecretConfig, SessionConfig, SessionKey, Standing,
 };
 use caracal_bgp_core::bfd::State;
-use caracal_bgp_core::fsm::{PathProof, PathWhy};
+use caracal_bgp_core::fsm::PathWhy;
 use tokio::sync::mpsc;
 
 use crate::config::{Activation, BfdConfig, Endpoint, OnBfdFailure, PeerConfig, PeerName};
@@ -30,10 +30,9 @@ pub(super) struct Detection {
     events: mpsc::Receiver<ClientEvent>,
     /// Whose path each session watches.
     peers: BTreeMap<SessionKey, Vec<PeerName>>,
-    /// Whether what it has said holds: of what happens while it is away nothing is known.
-    answers: bool,
-    /// What each last said of its path.
-    proofs: BTreeMap<SessionKey, PathProof>,
+    /// What each has last said of its path, as long as the process answers: of what happens while it is away
+    /// nothing is known.
+    standings: BTreeMap<SessionKey, Standing>,
 }
 
 impl Detection {
@@ -44,8 +43,7 @@ impl Detection {
             client,
             events,
             peers: BTreeMap::new(),
-            answers: false,
-            proofs: BTreeMap::new(),
+            standings: BTreeMap::new(),
         }
     }
 
@@ -128,25 +126,34 @@ impl Supervisor {
             return;
         };
         let before = detection.keys();
-        detection.proofs.retain(|key, _| peers.contains_key(key));
+        detection.standings.retain(|key, _| peers.contains_key(key));
         detection.peers = peers;
         detection.client.apply(wanted.into_values());
         let now = detection.keys();
         // What was said of another path proves nothing of this one, and of one that others watch something
-        // may have been said already.
+        // may have been said already: to these sessions, or to ones that there were before.
+        let changed = |name: &&PeerName| {
+            before.get(*name) != now.get(*name) || !self.board.open(name).knows_path()
+        };
         let watched = before.keys().chain(now.keys());
-        let changed = watched.filter(|name| before.get(*name) != now.get(*name));
-        let changed: Vec<PeerName> = changed.cloned().collect();
-        self.tell_proofs(&changed).await;
+        let changed: BTreeSet<PeerName> = watched.filter(changed).cloned().collect();
+        self.tell_paths(changed).await;
     }
 
-    /// Tells sessions what BFD says of their paths.
-    async fn tell_proofs(&self, names: &[PeerName]) {
+    /// Tells sessions what BFD says of their paths, and shows it.
+    async fn tell_paths(&self, names: impl IntoIterator<Item = PeerName> + Send) {
+        let names: Vec<PeerName> = names.into_iter().collect();
         for name in names {
-            if let Some(peer) = self.peers.get(name) {
-                let proof = self.path_proof(&peer.config);
-                self.order(name, Command::PathProof(proof)).await;
+            let Some(peer) = self.peers.get(&name) else {
+                continue;
+            };
+            let standing = self.standing(&peer.config);
+            match standing {
+                Some(standing) => self.show_path(&name, standing, None),
+                None => self.board.open(&name).forget_path(),
             }
+            let proved = standing.is_some_and(is_up);
+            self.order(&name, Command::PathProved(proved)).await;
         }
     }
 
@@ -157,14 +164,13 @@ impl Supervisor {
         };
         match event {
             ClientEvent::Connected => {
-                detection.answers = true;
                 tracing::info!("the BFD process answers");
             }
             ClientEvent::Disconnected { why } => {
                 tracing::error!(reason = %why, "the BFD process does not answer; nothing is known of paths");
-                detection.answers = false;
-                let peers: Vec<PeerName> = detection.keys().into_keys().collect();
-                self.tell_proofs(&peers).await;
+                detection.standings.clear();
+                let peers = detection.keys().into_keys();
+                self.tell_paths(peers).await;
             }
             ClientEvent::Adopted { session, .. } => {
                 let mut failures = session.missed.iter().filter(|missed| missed.failure);
@@ -193,17 +199,20 @@ impl Supervisor {
         let Some(detection) = &mut self.detection else {
             return;
         };
-        let proof = proof(standing);
-        let before = detection.proofs.insert(key.clone(), proof);
-        let came_up = proof == PathProof::Up && (failed || before != Some(proof));
+        let before = detection.standings.insert(key.clone(), *standing);
+        let was_up = before.as_ref().is_some_and(is_up);
+        let came_up = is_up(standing) && (failed || !was_up);
         for name in detection.names(key) {
             self.show_path(&name, standing, failure);
-            self.order(&name, Command::PathProof(proof)).await;
             if failed {
                 let why = self.verdict(&name, standing);
                 tracing::warn!(peer = %name, reason = %standing.reason, "path down by BFD");
+                // First, as it may be up again by now: what waits for that is not to begin before it ends.
+                self.order(&name, Command::PathProved(false)).await;
                 self.order(&name, Command::PathDown(why)).await;
             }
+            let proved = Command::PathProved(is_up(standing));
+            self.order(&name, proved).await;
             if came_up {
                 tracing::info!(peer = %name, "path up by BFD");
                 self.order(&name, Command::PathUp).await;
@@ -248,15 +257,16 @@ impl Supervisor {
         }
     }
 
-    /// What BFD has said of the peer's path.
-    pub(super) fn path_proof(&self, config: &PeerConfig) -> PathProof {
-        let said = || {
-            let bfd = config.bfd.as_ref()?;
-            let key = session_config(config, bfd, self.remote_of(config)?).key;
-            let detection = self.detection.as_ref().filter(|it| it.answers)?;
-            detection.proofs.get(&key).copied()
-        };
-        said().unwrap_or_default()
+    /// Whether BFD says that the path to the peer is up.
+    pub(super) fn is_path_proved(&self, config: &PeerConfig) -> bool {
+        self.standing(config).is_some_and(is_up)
+    }
+
+    /// What BFD has said of the path to the peer.
+    fn standing(&self, config: &PeerConfig) -> Option<&Standing> {
+        let bfd = config.bfd.as_ref()?;
+        let key = session_config(config, bfd, self.remote_of(config)?).key;
+        self.detection.as_ref()?.standings.get(&key)
     }
 
     /// Where the peer is, if that is known.
@@ -269,12 +279,8 @@ impl Supervisor {
     }
 }
 
-fn proof(standing: &Standing) -> PathProof {
-    match (standing.state, standing.remote_state) {
-        (State::Up, _) => PathProof::Up,
-        (_, State::AdminDown) => PathProof::Waived,
-        _ => PathProof::None,
-    }
+fn is_up(standing: &Standing) -> bool {
+    standing.state == State::Up
 }
 
 fn session_config(config: &PeerConfig, bfd: &BfdConfig, remote: SocketAddr) -> SessionConfig {

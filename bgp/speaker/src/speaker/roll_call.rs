@@ -5,7 +5,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use caracal_bgp_core::fsm::PathProof;
 use caracal_bgp_core::rib::PeerIndex;
 use caracal_bgp_core::types::Family;
 
@@ -100,10 +99,9 @@ impl Supervisor {
         let tie = if peer.barred.load(Ordering::Acquire) {
             Tie::Barred
         } else {
-            let strict = peer.config.bfd.as_ref().is_some_and(|bfd| bfd.strict);
-            let up = || self.path_proof(&peer.config) == PathProof::Up;
-            if strict {
-                Tie::Path { up: up() }
+            if peer.config.waits_for_bfd() {
+                let up = self.is_path_proved(&peer.config);
+                Tie::Path { up }
             } else {
                 Tie::None
             }

@@ -14,7 +14,7 @@ use crate::net::Interface;
 use crate::snapshot::{BfdSnapshot, ErrorSnapshot, SessionState};
 use crate::status::counters::{Counters, Direction};
 use crate::status::history::{EventNote, History, HistorySnapshot, MessageNote};
-use crate::status::why::Why;
+use crate::status::why::{DownReason, Why};
 
 /// Every peer; cheap to clone.
 #[derive(Clone, Debug)]
@@ -152,8 +152,16 @@ impl Status {
     }
 
     /// The attempt under way waits, because of `why`.
-    pub(crate) fn waits(&mut self, why: Why) {
+    fn waits(&mut self, why: Why) -> Said {
+        let news = self.why.as_ref() != Some(&why);
         self.say(why, self.attempts);
+        if news { Said::News } else { Said::Before }
+    }
+
+    /// The attempt under way does not wait any more.
+    pub(crate) fn goes_on(&mut self) {
+        let waited = |why: &Why| why.reason == DownReason::AwaitsPath;
+        self.why = self.why.take().filter(|why| !waited(why));
     }
 
     fn say(&mut self, why: Why, attempts: u32) {
@@ -188,6 +196,26 @@ impl PeerBoard {
             self.tell_watchers();
         }
         said
+    }
+
+    /// The attempt under way waits, because of `why`.
+    pub(crate) fn waits(&self, why: Why) -> Said {
+        let said = lock(&self.status).waits(why);
+        self.tell_watchers();
+        said
+    }
+
+    /// Whether anything is shown of what BFD says.
+    pub(crate) fn knows_path(&self) -> bool {
+        lock(&self.status).bfd.is_some()
+    }
+
+    /// Nothing is known of the path.
+    pub(crate) fn forget_path(&self) {
+        let known = lock(&self.status).bfd.take();
+        if known.is_some() {
+            self.tell_watchers();
+        }
     }
 
     fn tell_watchers(&self) {

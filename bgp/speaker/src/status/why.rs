@@ -52,7 +52,7 @@ pub enum DownReason {
     LinkDown,
     /// BFD says that the path is dead.
     BfdDown,
-    /// BFD has not said yet that the path is alive, and nothing may be said before.
+    /// BFD has not said yet that the path is alive, and there may be no session before.
     AwaitsPath,
     /// Nothing was heard for the hold time.
     HoldTimerExpired,

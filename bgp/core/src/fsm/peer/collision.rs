@@ -37,7 +37,7 @@ impl Peer {
         let (other_id, other_role) = (other.id, other.role);
         match &other.phase {
             // Nothing is known of the other side's view of it yet; its own OPEN will decide.
-            Phase::OpenDelayed | Phase::OpenSent => true,
+            Phase::OpenDelayed | Phase::OpenSent { .. } => true,
             Phase::AwaitsPath { .. } | Phase::OpenConfirm(_) | Phase::Confirmed(..) => {
                 if other_role == self.collision_winner(negotiated) {
                     return false;
@@ -108,7 +108,7 @@ impl Peer {
             && self
                 .connections
                 .iter()
-                .any(|other| other.role == winner && matches!(other.phase, Phase::OpenSent))
+                .any(|other| other.role == winner && matches!(other.phase, Phase::OpenSent { .. }))
     }
 
     /// RFC 4271 §6.8: the connection opened by the higher identifier stays, both compared as

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Peer;
 use crate::fsm::connection::Phase;
-use crate::fsm::event::{Action, ConnId, PathProof};
+use crate::fsm::event::{Action, ConnId};
 use crate::fsm::peer::collision::COLLISION_WAIT;
 use crate::fsm::retention::final_word;
 use crate::fsm::terms::Negotiated;
@@ -37,20 +37,18 @@ impl Peer {
         self.ensure_dial(now, out);
     }
 
-    /// Whether a session with these terms must wait until the path is proved.
-    pub(super) fn awaits_path(&self, negotiated: &Negotiated) -> bool {
-        let enough = match self.proof {
-            PathProof::None => false,
-            PathProof::Up => true,
-            // §8.7.1 is of speakers that have agreed on waiting.
-            PathProof::Waived => negotiated.bfd_strict,
-        };
-        self.config.bfd_strict && !enough
+    /// Whether a session must wait until the path is proved. That the peer has BFD switched off
+    /// (AdminDown) ends no session, and begins none: `strict` is for who wants none without BFD.
+    pub(super) fn awaits_path(&self) -> bool {
+        self.config.bfd_strict && !self.path_proved
     }
 
-    /// Moves on every connection that need not wait for its path any more.
+    /// Moves on the connections that wait, once they need not any more.
     pub(super) fn release_proved(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let proved = self.connections.iter().filter_map(|connection| {
+        if self.awaits_path() {
+            return;
+        }
+        let waiting = self.connections.iter().filter_map(|connection| {
             let Phase::AwaitsPath {
                 negotiated,
                 confirmed,
@@ -58,11 +56,10 @@ impl Peer {
             else {
                 return None;
             };
-            let proved = !self.awaits_path(negotiated);
-            proved.then(|| (connection.id, Negotiated::clone(negotiated), *confirmed))
+            Some((connection.id, Negotiated::clone(negotiated), *confirmed))
         });
-        let proved: Vec<(ConnId, Negotiated, bool)> = proved.collect();
-        for (conn, negotiated, confirmed) in proved {
+        let waiting: Vec<(ConnId, Negotiated, bool)> = waiting.collect();
+        for (conn, negotiated, confirmed) in waiting {
             self.find_mut(conn).accept(now, negotiated);
             self.send_keepalive(now, conn, out);
             if confirmed {

@@ -70,3 +70,27 @@ fn a_peer_that_is_down_stays_down_with_another_configuration() {
         assert_eq!(bench.peer.poll_timeout(), None);
     }
 }
+
+#[test]
+fn what_the_peer_was_offered_counts_whatever_is_configured_since() {
+    let mut bench = Bench::new(config());
+    bench.event(Event::Admin(Admin::Up));
+    bench.connected(CONN, Role::Active);
+    let since = Config {
+        hold_time: Duration::from_secs(9),
+        bfd_strict: true,
+        send_hold_time: Some(Duration::from_secs(50)),
+        ..config()
+    };
+    bench.event(configure(&since, false));
+    bench.event(Event::PathProved(true));
+    let mut open = open();
+    open.capabilities.push(Capability::BfdStrict);
+    bench.receive(CONN, Incoming::Open(open));
+    bench.receive(CONN, Incoming::Keepalive);
+    let terms = bench.peer.negotiated().unwrap();
+    assert_eq!(terms.hold_time, Duration::from_secs(30));
+    assert!(!terms.bfd_strict);
+    // What is ours alone is of now.
+    assert_eq!(terms.send_hold_time, Duration::from_secs(50));
+}

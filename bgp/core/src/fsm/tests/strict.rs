@@ -45,7 +45,7 @@ fn the_peer_is_told_and_strict_mode_is_agreed_on_where_both_say_so() {
         };
         for theirs in [false, true] {
             let mut bench = Bench::new(config.clone());
-            bench.event(Event::PathProof(PathProof::Up));
+            bench.event(Event::PathProved(true));
             bench.event(Event::Admin(Admin::Up));
             bench.connected(CONN, Role::Active);
             let told = bench.last.iter().any(|action| {
@@ -68,10 +68,10 @@ fn the_session_waits_with_its_keepalive_until_bfd_is_up_whatever_the_peer_says()
         assert_eq!(bench.peer.state(), State::OpenSent);
         assert_eq!(keepalives(&bench), 0);
         assert!(bench.last.contains(&Action::Note(Note::AwaitsPath)));
-        bench.event(Event::PathProof(PathProof::None));
+        bench.event(Event::PathProved(false));
         assert_eq!(bench.peer.state(), State::OpenSent);
 
-        bench.event(Event::PathProof(PathProof::Up));
+        bench.event(Event::PathProved(true));
         assert_eq!(bench.peer.state(), State::OpenConfirm);
         assert_eq!(keepalives(&bench), 1);
         bench.receive(CONN, Incoming::Keepalive);
@@ -84,7 +84,7 @@ fn a_peer_that_saw_bfd_come_up_first_is_established_as_soon_as_we_see_it() {
     let mut bench = waiting(true);
     bench.receive(CONN, Incoming::Keepalive);
     assert_eq!(bench.peer.state(), State::OpenSent);
-    bench.event(Event::PathProof(PathProof::Up));
+    bench.event(Event::PathProved(true));
     assert_eq!(keepalives(&bench), 1);
     assert_eq!(bench.peer.state(), State::Established);
 }
@@ -92,21 +92,12 @@ fn a_peer_that_saw_bfd_come_up_first_is_established_as_soon_as_we_see_it() {
 #[test]
 fn a_path_that_is_proved_before_the_open_costs_no_wait() {
     let mut bench = Bench::new(strict());
-    bench.event(Event::PathProof(PathProof::Up));
+    bench.event(Event::PathProved(true));
     bench.event(Event::Admin(Admin::Up));
     bench.connected(CONN, Role::Active);
     bench.receive(CONN, Incoming::Open(open_of(true)));
     assert_eq!(bench.peer.state(), State::OpenConfirm);
     assert_eq!(keepalives(&bench), 1);
-}
-
-#[test]
-fn a_peer_that_has_switched_bfd_off_is_not_waited_for_if_it_agreed_to_strict_mode() {
-    for (strict_peer, state) in [(true, State::OpenConfirm), (false, State::OpenSent)] {
-        let mut bench = waiting(strict_peer);
-        bench.event(Event::PathProof(PathProof::Waived));
-        assert_eq!(bench.peer.state(), state);
-    }
 }
 
 #[test]
@@ -126,7 +117,7 @@ fn a_session_that_runs_goes_on_when_it_would_have_to_wait_by_now() {
         config: Box::new(strict()),
         new_session: false,
     });
-    bench.event(Event::PathProof(PathProof::None));
+    bench.event(Event::PathProved(false));
     assert_eq!(bench.peer.state(), State::Established);
 }
 
@@ -154,8 +145,8 @@ fn bfd_is_waited_for_no_longer_than_a_keepalive_would_be_and_the_peer_hears_why(
 #[test]
 fn a_path_that_bfd_loses_again_ends_the_session_that_it_let_through() {
     let mut bench = waiting(true);
-    bench.event(Event::PathProof(PathProof::Up));
-    bench.event(Event::PathProof(PathProof::None));
+    bench.event(Event::PathProved(true));
+    bench.event(Event::PathProved(false));
     let why = PathWhy::BfdDown;
     bench.event(Event::PathDown { why });
     assert_eq!(bench.notified(CONN), [(6, 10)]);
@@ -186,7 +177,7 @@ fn of_two_connections_that_wait_one_is_chosen_as_ever() {
     bench.receive(OTHER, Incoming::Open(open_of(true)));
     assert_eq!(bench.notified(OTHER), [(6, 7)]);
     assert!(!bench.closed(CONN));
-    bench.event(Event::PathProof(PathProof::Up));
+    bench.event(Event::PathProved(true));
     bench.receive(CONN, Incoming::Keepalive);
     assert_eq!(bench.peer.state(), State::Established);
 }

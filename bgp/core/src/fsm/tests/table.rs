@@ -62,7 +62,7 @@ fn kind(event: &Event) -> usize {
         Event::Wrote { .. } => 10,
         Event::PathDown { .. } => 11,
         Event::PathUp => 12,
-        Event::PathProof(_) => 22,
+        Event::PathProved(_) => 22,
         Event::RestartComplete => 13,
         Event::PrefixLimitExceeded { .. } => 14,
         Event::RequestRefresh { .. } => 15,
@@ -115,7 +115,7 @@ fn table() -> Vec<(Event, [State; 6])> {
         (admin(Admin::Restart), [Idle; 6]),
         (Event::Configure { config: Box::new(config()), new_session: true },
             [Idle, Connect, Connect, Active, Active, Active]),
-        (Event::PathProof(PathProof::None), unchanged),
+        (Event::PathProved(false), unchanged),
     ]
 }
 

@@ -34,7 +34,7 @@ type Edit = fn(&mut PeerConfig);
 #[test]
 fn each_field_costs_what_its_meaning_asks_and_no_more() {
     let both = Change::REFRESH_IN.and(Change::REEXPORT);
-    let rows: [(&str, Edit, Change); 39] = [
+    let rows: [(&str, Edit, Change); 40] = [
         ("description", |p| p.description = "x".into(), Change::LIVE),
         (
             "remote",
@@ -148,6 +148,16 @@ fn each_field_costs_what_its_meaning_asks_and_no_more() {
             Change::LIVE,
         ),
         ("bfd", |p| p.bfd = Some(bfd()), Change::LIVE),
+        (
+            "bfd.strict",
+            |p| {
+                p.bfd = Some(BfdConfig {
+                    strict: true,
+                    ..bfd()
+                });
+            },
+            Change::NEXT_SESSION.and(Change::LIVE),
+        ),
         (
             "graceful_restart",
             |p| p.graceful_restart = false,

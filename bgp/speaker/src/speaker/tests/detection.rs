@@ -197,13 +197,30 @@ async fn what_bfd_said_before_its_process_ended_proves_no_path() {
         message: String::new(),
     };
     process.kill().await;
-    // It takes in that nobody answers, and nothing comes of that.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let unknown = |peer: &PeerSnapshot| peer.bfd.is_none();
+    until("nobody answers", || peer(&a, 2), unknown).await;
     assert_eq!(established(&a, 2).await.established_count, 1, "it goes on");
     a.clear(Some(name(2)), clear()).await.unwrap();
     awaits_path(&a, 2).await;
     let _process = Process::start(directory.path(), State::Up);
     assert_eq!(established(&a, 2).await.established_count, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_made_anew_finds_what_bfd_has_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), State::Up);
+    let (mut config, a, _b) = watched(&process, OnBfdFailure::PreferFailover).await;
+    // Who has another identifier has other peers.
+    config.router_id = RouterId(77);
+    a.apply(config).await.unwrap();
+    let up = |peer: &PeerSnapshot| {
+        let bfd = peer.bfd.as_ref().map(|bfd| bfd.state.as_str());
+        (peer.state, bfd) == (SessionState::Established, Some("Up"))
+    };
+    until("proved, and shown", || peer(&a, 2), up).await;
+    let asked: Vec<u32> = process.wanted().into_values().collect();
+    assert_eq!(asked, [1], "the BFD session is left as it is");
 }
 
 fn is_stale(route: &Option<RouteSnapshot>) -> bool {
@@ -246,10 +263,13 @@ async fn a_session_waits_for_bfd_whether_its_peer_does_or_not() {
         if both {
             awaits_path(&b, 1).await;
             processes[1].say(State::Up, true);
+            let goes_on = |peer: &PeerSnapshot| peer.state == SessionState::OpenConfirm;
+            let seen = until("it waits for the other", || peer(&b, 1), goes_on).await;
+            assert_eq!(seen.why, None);
         }
         processes[0].say(State::Up, true);
         let seen = established(&a, 2).await;
-        assert_eq!((seen.attempts, seen.why), (0, None));
+        assert_eq!(seen.established_count, 1);
         assert_eq!(seen.terms.unwrap().bfd_strict, both);
         assert_eq!(established(&b, 1).await.established_count, 1);
     }

@@ -135,7 +135,7 @@ fn the_reason_of_a_session_is_what_ended_it_and_not_what_was_said_once() {
         ),
         (
             DownReason::AwaitsPath,
-            "waiting until BFD",
+            "BFD has not said yet",
             reasons::AWAITS_PATH,
         ),
         (
