@@ -32,7 +32,7 @@ pub(super) enum Phase {
         /// The configuration that our OPEN told of.
         offered: Box<Config>,
     },
-    /// The peer's OPEN was accepted, but the path is not proved: our KEEPALIVE waits.
+    /// The peer's OPEN was accepted; our KEEPALIVE waits until the path is proved, if it must be.
     AwaitsPath {
         negotiated: Box<Negotiated>,
         /// The peer's KEEPALIVE came.
@@ -67,14 +67,8 @@ impl Connection {
         }
     }
 
-    /// The peer's OPEN was accepted, and its KEEPALIVE is awaited.
+    /// The peer's OPEN was accepted. The path is awaited for as long as its KEEPALIVE then is.
     pub(super) fn accept(&mut self, now: Instant, negotiated: Negotiated) {
-        self.hold = Some(now + patience(&negotiated));
-        self.phase = Phase::OpenConfirm(Box::new(negotiated));
-    }
-
-    /// The peer's OPEN was accepted, and BFD is awaited for as long as a KEEPALIVE would be.
-    pub(super) fn await_path(&mut self, now: Instant, negotiated: Negotiated) {
         self.hold = Some(now + patience(&negotiated));
         self.phase = Phase::AwaitsPath {
             negotiated: Box::new(negotiated),
@@ -82,21 +76,36 @@ impl Connection {
         };
     }
 
-    /// The peer's KEEPALIVE came while the path was not proved here: it was there.
-    pub(super) fn note_keepalive(&mut self) {
-        if let Phase::AwaitsPath { confirmed, .. } = &mut self.phase {
-            *confirmed = true;
+    /// The path need not be awaited any more, so that our KEEPALIVE goes out; whether that is news.
+    pub(super) fn release(&mut self, now: Instant, wait: Duration) -> bool {
+        let Phase::AwaitsPath {
+            negotiated,
+            confirmed,
+        } = &self.phase
+        else {
+            return false;
+        };
+        let confirmed = *confirmed;
+        self.hold = Some(now + patience(negotiated));
+        self.phase = Phase::OpenConfirm(negotiated.clone());
+        if confirmed {
+            self.confirm(now, wait);
         }
+        true
     }
 
-    /// The peer's first KEEPALIVE: the connection is fit for Established, and waits for at most
-    /// `wait` to be chosen.
+    /// The peer's first KEEPALIVE: the connection is fit for Established, as soon as its path is, and
+    /// then waits for at most `wait` to be chosen.
     pub(super) fn confirm(&mut self, now: Instant, wait: Duration) {
-        if let Phase::OpenConfirm(negotiated) = &self.phase {
-            if !negotiated.hold_time.is_zero() {
-                self.hold = Some(now + negotiated.hold_time);
+        match &mut self.phase {
+            Phase::AwaitsPath { confirmed, .. } => *confirmed = true,
+            Phase::OpenConfirm(negotiated) => {
+                if !negotiated.hold_time.is_zero() {
+                    self.hold = Some(now + negotiated.hold_time);
+                }
+                self.phase = Phase::Confirmed(negotiated.clone(), now + wait);
             }
-            self.phase = Phase::Confirmed(negotiated.clone(), now + wait);
+            _ => {}
         }
     }
 

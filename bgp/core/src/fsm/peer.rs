@@ -171,11 +171,12 @@ impl Peer {
             let Some(connection) = self.find(conn) else {
                 continue;
             };
-            let awaits_path = matches!(connection.phase, Phase::AwaitsPath { .. });
-            if due(connection.hold) && awaits_path {
-                self.expire(now, conn, DownWhy::PathUnproved, out);
-            } else if due(connection.hold) {
-                self.expire(now, conn, DownWhy::HoldTimerExpired, out);
+            if due(connection.hold) {
+                let why = match connection.phase {
+                    Phase::AwaitsPath { .. } => DownWhy::PathUnproved,
+                    _ => DownWhy::HoldTimerExpired,
+                };
+                self.expire(now, conn, why, out);
             } else if due(connection.send_hold) {
                 self.expire(now, conn, DownWhy::SendHoldTimerExpired, out);
             } else if due(connection.keepalive) {
@@ -257,10 +258,9 @@ impl Peer {
             (Phase::OpenDelayed | Phase::OpenSent { .. }, Incoming::Open(open)) => {
                 self.opened(now, conn, &open, out);
             }
-            (Phase::OpenConfirm(_), Incoming::Keepalive) => {
+            (Phase::AwaitsPath { .. } | Phase::OpenConfirm(_), Incoming::Keepalive) => {
                 self.find_mut(conn).confirm(now, COLLISION_WAIT);
             }
-            (Phase::AwaitsPath { .. }, Incoming::Keepalive) => self.find_mut(conn).note_keepalive(),
             (Phase::Confirmed(..), Incoming::Keepalive) => {}
             // Only a peer that has established this connection sends routes on it: it has chosen.
             (Phase::Confirmed(..), Incoming::Update | Incoming::RouteRefresh) => {
@@ -322,13 +322,10 @@ impl Peer {
         if self.find(conn).is_some_and(Connection::is_delayed) {
             self.send_open(conn, out);
         }
-        if self.awaits_path() {
-            self.find_mut(conn).await_path(now, negotiated);
-            out.push(Action::Note(Note::AwaitsPath));
-            return;
-        }
         self.find_mut(conn).accept(now, negotiated);
-        self.send_keepalive(now, conn, out);
+        if self.awaits_path() {
+            out.push(Action::Note(Note::AwaitsPath));
+        }
     }
 
     fn establish(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Action>) {

@@ -141,8 +141,7 @@ impl Supervisor {
     }
 
     /// Tells sessions what BFD says of their paths, and shows it.
-    async fn tell_paths(&self, names: impl IntoIterator<Item = PeerName> + Send) {
-        let names: Vec<PeerName> = names.into_iter().collect();
+    async fn tell_paths(&self, names: BTreeSet<PeerName>) {
         for name in names {
             let Some(peer) = self.peers.get(&name) else {
                 continue;
@@ -169,7 +168,7 @@ impl Supervisor {
             ClientEvent::Disconnected { why } => {
                 tracing::error!(reason = %why, "the BFD process does not answer; nothing is known of paths");
                 detection.standings.clear();
-                let peers = detection.keys().into_keys();
+                let peers = detection.keys().into_keys().collect();
                 self.tell_paths(peers).await;
             }
             ClientEvent::Adopted { session, .. } => {

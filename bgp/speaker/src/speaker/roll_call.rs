@@ -98,13 +98,11 @@ impl Supervisor {
         let lasted = Duration::from_millis(now_ms().saturating_sub(status.since_ms));
         let tie = if peer.barred.load(Ordering::Acquire) {
             Tie::Barred
+        } else if peer.config.waits_for_bfd() {
+            let up = self.is_path_proved(&peer.config);
+            Tie::Path { up }
         } else {
-            if peer.config.waits_for_bfd() {
-                let up = self.is_path_proved(&peer.config);
-                Tie::Path { up }
-            } else {
-                Tie::None
-            }
+            Tie::None
         };
         is_away(status.state, lasted, tie)
     }

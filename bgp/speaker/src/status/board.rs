@@ -146,16 +146,12 @@ impl Status {
     }
 
     fn attempt_failed(&mut self, why: Why) -> Said {
-        let news = self.why.as_ref() != Some(&why);
-        self.say(why, self.attempts.saturating_add(1));
-        if news { Said::News } else { Said::Before }
+        self.say(why, self.attempts.saturating_add(1))
     }
 
     /// The attempt under way waits, because of `why`.
     fn waits(&mut self, why: Why) -> Said {
-        let news = self.why.as_ref() != Some(&why);
-        self.say(why, self.attempts);
-        if news { Said::News } else { Said::Before }
+        self.say(why, self.attempts)
     }
 
     /// The attempt under way does not wait any more.
@@ -164,8 +160,10 @@ impl Status {
         self.why = self.why.take().filter(|why| !waited(why));
     }
 
-    fn say(&mut self, why: Why, attempts: u32) {
+    fn say(&mut self, why: Why, attempts: u32) -> Said {
+        let news = self.why.as_ref() != Some(&why);
         (self.why, self.why_ms, self.attempts) = (Some(why), now_ms(), attempts);
+        if news { Said::News } else { Said::Before }
     }
 
     /// No reason is known for there being no session.

@@ -7,8 +7,7 @@
 use std::time::Instant;
 
 use super::Peer;
-use crate::fsm::connection::Phase;
-use crate::fsm::event::{Action, ConnId};
+use crate::fsm::event::Action;
 use crate::fsm::peer::collision::COLLISION_WAIT;
 use crate::fsm::retention::final_word;
 use crate::fsm::terms::Negotiated;
@@ -43,27 +42,16 @@ impl Peer {
         self.config.bfd_strict && !self.path_proved
     }
 
-    /// Moves on the connections that wait, once they need not any more.
+    /// Has our KEEPALIVE follow where the path is proved, or need not be.
     pub(super) fn release_proved(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.awaits_path() {
             return;
         }
-        let waiting = self.connections.iter().filter_map(|connection| {
-            let Phase::AwaitsPath {
-                negotiated,
-                confirmed,
-            } = &connection.phase
-            else {
-                return None;
-            };
-            Some((connection.id, Negotiated::clone(negotiated), *confirmed))
-        });
-        let waiting: Vec<(ConnId, Negotiated, bool)> = waiting.collect();
-        for (conn, negotiated, confirmed) in waiting {
-            self.find_mut(conn).accept(now, negotiated);
-            self.send_keepalive(now, conn, out);
-            if confirmed {
-                self.find_mut(conn).confirm(now, COLLISION_WAIT);
+        for at in 0..self.connections.len() {
+            let connection = &mut self.connections[at];
+            let conn = connection.id;
+            if connection.release(now, COLLISION_WAIT) {
+                self.send_keepalive(now, conn, out);
             }
         }
     }
