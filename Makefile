@@ -21,7 +21,7 @@ demo: build
 # It does not depend on `build`: tests want other features of some dependencies, and building both
 # sets costs many minutes; the binaries that tests run are built with them, in the profile `quick` of Cargo.toml.
 test: peers lint
-	$(CARGO) test --profile quick --workspace --no-fail-fast
+	CARACAL_TEST_COMPLETE=1 $(CARGO) test --profile quick --workspace --no-fail-fast
 
 # Measures the speaker beside BIRD, FRR, GoBGP and OpenBGPD, keeps it in docs/benchmarks.json and writes
 # docs/benchmarks.md and its plot from that, after each case. All cases take hours; `make bench CASES=table,fan-out`
@@ -38,7 +38,7 @@ bench:
 # what routers refuse. `make interop CELLS=bird:md5,frr` plays these cells, compares and writes nothing.
 CELLS ?=
 interop: peers
-	$(if $(CELLS),CARACAL_INTEROP=$(CELLS),UPDATE_INTEROP=1) \
+	CARACAL_TEST_COMPLETE=1 $(if $(CELLS),CARACAL_INTEROP=$(CELLS),UPDATE_INTEROP=1) \
 		$(CARGO) test --profile quick -p caracal --test interop -- --nocapture
 
 lint:
@@ -46,7 +46,7 @@ lint:
 	$(CARGO) clippy --profile quick --workspace --all-targets -- -D warnings
 
 # Packages of the routers and tools that the tests use; kubectl only where there is none.
-PEERS := nftables bird2 frr gobgpd openbgpd exabgp iproute2 iputils-ping procps tshark curl python3-pip
+PEERS := nftables bird2 frr gobgpd openbgpd exabgp iproute2 iputils-ping procps tshark bgpdump curl python3-pip
 peers:
 	tests/peers.sh $(PEERS)
 	tests/python.sh target/python mrtparse==2.2.0

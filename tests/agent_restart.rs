@@ -60,12 +60,12 @@ struct Setup {
 
 fn set_up(name: &str, fabric: Fabric, graceful_restart: bool) -> Option<Setup> {
     if !is_root() {
-        println!("SKIP the lab needs root");
+        caracal_skip::missing!("the lab needs root");
         return None;
     }
     for driver in [Driver::Frr, Driver::Bird] {
         if detect(driver).is_none() {
-            println!("SKIP {driver} is not installed");
+            caracal_skip::missing!("{driver} is not installed");
             return None;
         }
     }

@@ -75,7 +75,7 @@ fn refusal(output: &Output) -> String {
 #[test]
 fn sessions_are_shown_mistakes_explained_and_the_end_is_orderly() {
     if !common::is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut bench = Bench::new();

@@ -41,7 +41,7 @@ fn cgroups() -> Option<PathBuf> {
         .into_iter()
         .find(|root| root.join("cgroup.controllers").exists());
     if root.is_none() {
-        println!("SKIP there is no cgroup v2");
+        caracal_skip::skip!("there is no cgroup v2");
     }
     root.map(Path::to_owned)
 }
@@ -57,11 +57,11 @@ impl Contained {
     fn start(root: &Path, name: &str, command: &Command, log: &Path) -> Option<Self> {
         let cgroup = root.join(format!("caracal-{name}-{}", std::process::id()));
         if let Err(error) = std::fs::create_dir(&cgroup) {
-            println!("SKIP no cgroup {}: {error}", cgroup.display());
+            caracal_skip::skip!("no cgroup {}: {error}", cgroup.display());
             return None;
         }
         if !cgroup.join("cgroup.kill").exists() {
-            println!("SKIP this kernel has no cgroup.kill");
+            caracal_skip::skip!("this kernel has no cgroup.kill");
             std::fs::remove_dir(&cgroup).unwrap();
             return None;
         }
@@ -333,12 +333,12 @@ fn clock(text: &str) -> Option<Duration> {
 #[test]
 fn bfd_and_routes_outlive_the_process_group_and_cgroup_of_the_agent() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     for program in ["bird", "nft"] {
         if Command::new(program).arg("--version").output().is_err() {
-            println!("SKIP {program} is not installed");
+            caracal_skip::missing!("{program} is not installed");
             return;
         }
     }

@@ -147,7 +147,7 @@ spec: {peerIP: 10.0.0.0, localAddress: 10.0.0.1, asNumber: 65001, bfd: {enabled:
 #[test]
 fn every_screen_of_two_speakers_tells_what_is_and_why() {
     if !common::is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut bench = Bench::new();

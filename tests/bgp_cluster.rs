@@ -198,7 +198,7 @@ spec: {{peerIP: {address}, asNumber: 65000, bfd: {{enabled: false}}}}
 #[test]
 fn nodes_report_sessions_errors_and_rejected_routes_to_who_asks_the_cluster() {
     if !common::is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut bench = Bench::new();

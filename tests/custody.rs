@@ -82,7 +82,7 @@ fn janitor_of(lab: &str) -> Pid {
 
 fn name(case: &str) -> Option<String> {
     if !is_root() {
-        println!("SKIP the lab needs root");
+        caracal_skip::missing!("the lab needs root");
         return None;
     }
     Some(format!("{case}-{}", std::process::id()))

@@ -34,7 +34,7 @@ struct Outcome {
 
 fn demo(arguments: &[&str]) -> Option<Outcome> {
     if !is_root() {
-        println!("SKIP the lab needs root");
+        caracal_skip::missing!("the lab needs root");
         return None;
     }
     let _alone = alone_on_the_machine();

@@ -325,7 +325,7 @@ spec: {peerIP: 10.0.0.0, localAddress: 10.0.0.1, asNumber: 65001, bfd: {enabled:
 #[test]
 fn each_metric_of_a_speaker_is_served_and_moves_for_its_cause() {
     if !common::is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut bench = Bench::new();
@@ -427,7 +427,7 @@ fn cluster(net: &mut Net, runtime: &Runtime) -> Server {
 #[test]
 fn node_and_controller_serve_what_the_document_says_of_them() {
     if !common::is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let runtime = Runtime::new().unwrap();

@@ -152,7 +152,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn an_external_peer_without_a_policy_exchanges_nothing_and_says_so() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     for case in cases() {

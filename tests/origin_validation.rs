@@ -175,7 +175,7 @@ fn goes_to(net: &Net, host: &str, address: &str, wanted: &str) {
 #[test]
 fn in_the_mesh_nobody_takes_what_a_node_does_not_hold() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["sw", "n1", "n2", "n3"]);
@@ -254,7 +254,7 @@ fn in_the_mesh_nobody_takes_what_a_node_does_not_hold() {
 #[test]
 fn without_validation_the_same_node_gets_the_packets_of_others() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["sw", "n1", "n2", "n3"]);
@@ -279,7 +279,7 @@ fn without_validation_the_same_node_gets_the_packets_of_others() {
 #[test]
 fn a_reflector_does_not_pass_on_what_a_node_does_not_hold() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["sw", "n1", "n2", "n3", "rr"]);

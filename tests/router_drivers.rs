@@ -31,12 +31,12 @@ topology:
 
 fn routers_reach_each_others_loopbacks(spine: Driver, tor: Driver, name: &str) {
     if !is_root() {
-        println!("SKIP the lab needs root");
+        caracal_skip::missing!("the lab needs root");
         return;
     }
     for driver in [spine, tor] {
         if detect(driver).is_none() {
-            println!("SKIP {driver} is not installed");
+            caracal_skip::missing!("{driver} is not installed");
             return;
         }
     }

@@ -39,12 +39,12 @@ topology:
 
 fn lab(spine: Driver, name: &str, runtime: &tokio::runtime::Runtime) -> Option<(Lab, Guard)> {
     if !is_root() {
-        println!("SKIP the lab needs root");
+        caracal_skip::missing!("the lab needs root");
         return None;
     }
     for driver in [Driver::Frr, Driver::Bird] {
         if detect(driver).is_none() {
-            println!("SKIP {driver} is not installed");
+            caracal_skip::missing!("{driver} is not installed");
             return None;
         }
     }

@@ -49,7 +49,7 @@ status: {phase: Active}
 #[test]
 fn pods_of_nodes_without_ipv4_are_reached_by_ipv4_over_ipv6() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["n1", "n2"]);
@@ -78,7 +78,7 @@ fn pods_of_nodes_without_ipv4_are_reached_by_ipv4_over_ipv6() {
 #[test]
 fn a_range_is_announced_and_what_no_longer_route_takes_is_dropped_where_asked_for() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["r1"]);
@@ -140,7 +140,7 @@ spec:
 #[test]
 fn a_session_is_held_where_the_kernel_has_not_what_its_key_needs() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let key = "secretKeyRef: {name: keys, key: one}";

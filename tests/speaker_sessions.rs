@@ -101,7 +101,7 @@ fn received(net: &Net, count: usize) -> Result<Value, String> {
 fn a_peer_that_tells_too_much_is_warned_about_and_then_left_alone_for_a_while() {
     const PAUSE: Duration = Duration::from_secs(2);
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let (net, talker) = talker("action: Terminate, restartAfter: 2s");
@@ -168,7 +168,7 @@ fn a_peer_that_tells_too_much_is_warned_about_and_then_left_alone_for_a_while() 
 #[test]
 fn a_peer_that_tells_too_much_may_stay_where_only_a_warning_is_wanted() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let (net, talker) = talker("action: Warn");
@@ -249,7 +249,7 @@ fn down_by_bfd(net: &Net, host: &str) {
 #[test]
 fn bfd_watches_a_path_across_a_router_that_leads_by_a_gateway() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["near", "router", "far"]);
@@ -295,7 +295,7 @@ fn bfd_watches_a_path_across_a_router_that_leads_by_a_gateway() {
 #[test]
 fn bfd_watches_a_link_whose_ends_have_found_each_other() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["left", "right"]);
@@ -330,7 +330,7 @@ fn bfd_watches_a_link_whose_ends_have_found_each_other() {
 #[test]
 fn strict_peers_agree_on_waiting_for_bfd_which_comes_last() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["left", "right"]);

@@ -75,11 +75,11 @@ fn the_static_plugin_works_in_an_empty_chroot() {
         .map(|out| out.stdout)
         .unwrap_or_default();
     if id.trim_ascii() != b"0" {
-        println!("SKIP chroot needs root");
+        caracal_skip::missing!("chroot needs root");
         return;
     }
     if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
-        println!("SKIP the static build is made for {TARGET}");
+        caracal_skip::skip!("the static build is made for {TARGET}");
         return;
     }
     let root = tempfile::tempdir().unwrap();

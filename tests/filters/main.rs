@@ -248,7 +248,7 @@ fn scripted(there: &Namespace, (address, asn): (&str, u32)) -> Scripted {
 #[test]
 fn what_a_filter_says_is_what_peers_hear() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let mut net = Net::new(&["r", "p"]);
@@ -383,7 +383,7 @@ fn what_a_filter_says_is_what_peers_hear() {
 #[test]
 fn a_speaker_that_drains_says_so_to_everybody_and_may_ignore_that_others_do() {
     if !is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     const BEYOND: (&str, u32) = ("10.0.0.13", 65_013);

@@ -30,7 +30,7 @@ use report::{Column, Report};
 #[test]
 fn every_cell_is_as_the_table_says() {
     if !nix::unistd::geteuid().is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return;
     }
     let wanted = std::env::var("CARACAL_INTEROP").ok();
@@ -56,7 +56,7 @@ fn column(daemon: &'static dyn Daemon, wanted: Option<&str>) -> Column {
     let version = daemon.version();
     let mut cells = Vec::new();
     match &version {
-        Err(why) => println!("SKIP {}: {why}", daemon.title()),
+        Err(why) => caracal_skip::missing!("{}: {why}", daemon.title()),
         Ok(version) => {
             println!("{} {version}", daemon.title());
             for feature in Feature::ALL {

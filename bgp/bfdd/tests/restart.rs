@@ -95,19 +95,19 @@ impl Cgroup {
             .into_iter()
             .find(|root| root.join("cgroup.controllers").exists());
         let Some(root) = root else {
-            println!("SKIP the cgroup: there is no cgroup v2");
+            caracal_skip::skip!("the cgroup: there is no cgroup v2");
             return None;
         };
         let path = root.join(format!("caracal-bfd-{}", std::process::id()));
         match std::fs::create_dir(&path) {
             Ok(()) if path.join("cgroup.kill").exists() => Some(Self(path)),
             Ok(()) => {
-                println!("SKIP the cgroup: this kernel has no cgroup.kill");
+                caracal_skip::skip!("the cgroup: this kernel has no cgroup.kill");
                 let _ = std::fs::remove_dir(&path);
                 None
             }
             Err(error) => {
-                println!("SKIP the cgroup: {}: {error}", path.display());
+                caracal_skip::skip!("the cgroup: {}: {error}", path.display());
                 None
             }
         }

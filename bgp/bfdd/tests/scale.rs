@@ -179,7 +179,7 @@ fn is_realtime(daemon: &DaemonProcess) -> bool {
     let scheduling = daemon.snapshot().scheduling;
     let realtime = scheduling.starts_with("real time");
     if !realtime {
-        println!("SKIP no real-time priority here: {scheduling}");
+        caracal_skip::skip!("no real-time priority here: {scheduling}");
     }
     realtime
 }

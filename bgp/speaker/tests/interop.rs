@@ -170,11 +170,11 @@ impl Lab {
     /// `None`, said aloud, where this machine cannot run it.
     fn new(kind: Kind, tag: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
-            println!("SKIP network namespaces need root");
+            caracal_skip::missing!("network namespaces need root");
             return None;
         }
         if !Path::new(kind.program()).exists() {
-            println!("SKIP {} is not installed", kind.program());
+            caracal_skip::missing!("{} is not installed", kind.program());
             return None;
         }
         let keep = tempfile::tempdir().unwrap();

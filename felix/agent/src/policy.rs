@@ -407,7 +407,7 @@ mod tests {
         let name = format!("ca-ids-{}", std::process::id());
         let netns = match caracal_fib::netns::NamedNetns::create(&name) {
             Ok(netns) => netns,
-            Err(error) => return println!("SKIP cannot make network namespaces: {error}"),
+            Err(error) => return caracal_skip::missing!("cannot make network namespaces: {error}"),
         };
         let peer: IpAddr = "10.9.9.9".parse().unwrap();
         let given = IdentityId(777);

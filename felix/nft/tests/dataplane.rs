@@ -207,7 +207,7 @@ fn an_owned_table_refuses_foreign_deletes_and_survives_its_owner() {
         let mut dataplane = Dataplane::open(options(true)).unwrap();
         dataplane.sync(&plan()).unwrap();
         if !dataplane.exclusive() {
-            println!("SKIP the kernel cannot keep an owned table (Linux 6.9)");
+            caracal_skip::skip!("the kernel cannot keep an owned table (Linux 6.9)");
             return;
         }
         let (deleted, words) = netns.nft("delete table inet caracal");
@@ -567,7 +567,7 @@ fn a_table_left_behind_can_be_claimed_without_any_other_change() {
         let mut dataplane = Dataplane::open(options(true)).unwrap();
         assert_eq!(dataplane.sync(&plan()).unwrap().writes, 0);
         if !dataplane.exclusive() {
-            println!("SKIP the kernel cannot keep an owned table (Linux 6.9)");
+            caracal_skip::skip!("the kernel cannot keep an owned table (Linux 6.9)");
             return;
         }
         assert!(dataplane.claim().unwrap());

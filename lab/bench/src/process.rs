@@ -274,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let namespace = match Netns::create() {
             Ok(namespace) => namespace,
-            Err(error) => return eprintln!("SKIP {error:#}"),
+            Err(error) => return caracal_skip::missing!("{error:#}"),
         };
         let launch = Launch {
             program: "/bin/sh".into(),

@@ -152,7 +152,7 @@ mod tests {
                 fs::write(file, text).unwrap();
             }
             if let Err(reason) = git(tree.0.path(), &["init", "--quiet"]) {
-                eprintln!("SKIP {reason}");
+                caracal_skip::missing!("{reason}");
                 return None;
             }
             git(tree.0.path(), &["add", "."]).unwrap();

@@ -23,7 +23,7 @@ fn root() -> bool {
     match Netns::create() {
         Ok(_) => true,
         Err(error) => {
-            eprintln!("SKIP {error:#}");
+            caracal_skip::missing!("{error:#}");
             false
         }
     }
@@ -153,7 +153,7 @@ fn our_speaker_passes_a_small_table_on_and_reflects_among_clients() {
         return;
     }
     let Some(caracal) = caracal() else {
-        return eprintln!("SKIP there is no caracal binary in the target folder");
+        return caracal_skip::missing!("there is no caracal binary in the target folder");
     };
     let sample = play("table", Daemon::Caracal, &caracal, 1_000.0 / 800_000.0);
     assert!(number(&sample, "announce") > 0.0);

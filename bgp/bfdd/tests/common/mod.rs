@@ -38,7 +38,7 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 pub(crate) fn can_make_namespaces() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
     }
     root
 }

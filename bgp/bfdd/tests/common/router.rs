@@ -84,7 +84,7 @@ impl Kind {
         };
         let there = Path::new(&program).exists();
         if !there {
-            println!("SKIP {program} is not installed");
+            caracal_skip::missing!("{program} is not installed");
         }
         there
     }

@@ -92,7 +92,7 @@ macro_rules! or_skip {
         match $seen {
             Some(seen) => seen,
             None => {
-                println!(concat!("SKIP ", $program, " is not installed"));
+                caracal_skip::missing!("{} is not installed", $program);
                 return;
             }
         }

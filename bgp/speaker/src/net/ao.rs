@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn a_kernel_without_it_is_named() {
         if supported().unwrap() {
-            println!("SKIP this kernel has TCP-AO");
+            caracal_skip::skip!("this kernel has TCP-AO");
             return;
         }
         let socket =

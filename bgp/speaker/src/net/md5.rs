@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn this_kernel_is_asked() {
         if !supported().unwrap() {
-            println!("SKIP no TCP MD5 signatures in this kernel");
+            caracal_skip::skip!("no TCP MD5 signatures in this kernel");
             return;
         }
         let socket =

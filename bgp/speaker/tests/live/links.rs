@@ -442,7 +442,7 @@ fn one_host(tag: &str) -> Option<Host> {
 #[test]
 fn a_session_with_keys_of_tcp_ao_comes_up_with_the_same_keys_alone() {
     if !ao::supported().unwrap() {
-        println!("SKIP this kernel has no TCP-AO (Linux 6.7 or newer with CONFIG_TCP_AO)");
+        caracal_skip::skip!("this kernel has no TCP-AO (Linux 6.7 or newer with CONFIG_TCP_AO)");
         return;
     }
     let Some(host) = one_host("sao") else {
@@ -486,7 +486,7 @@ fn a_session_with_keys_of_tcp_ao_comes_up_with_the_same_keys_alone() {
 #[test]
 fn a_session_that_needs_tcp_ao_stays_down_without_it_and_says_so() {
     if ao::supported().unwrap() {
-        println!("SKIP this kernel has TCP-AO");
+        caracal_skip::skip!("this kernel has TCP-AO");
         return;
     }
     let Some(host) = one_host("sno") else {

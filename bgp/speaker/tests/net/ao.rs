@@ -33,7 +33,7 @@ fn keychain(peer: &str, auth: Auth) -> Keychain {
 
 fn ao_hosts<const N: usize>(tag: &str) -> Option<[Host; N]> {
     if !ao::supported().unwrap() {
-        println!("SKIP this kernel has no TCP-AO (Linux 6.7 or newer with CONFIG_TCP_AO)");
+        caracal_skip::skip!("this kernel has no TCP-AO (Linux 6.7 or newer with CONFIG_TCP_AO)");
         return None;
     }
     hosts(tag)
@@ -48,7 +48,7 @@ async fn dial(transport: &Transport, local: &str, remote: IpAddr) -> Option<TcpS
 #[test]
 fn without_it_every_use_says_so() {
     if ao::supported().unwrap() {
-        println!("SKIP this kernel has TCP-AO");
+        caracal_skip::skip!("this kernel has TCP-AO");
         return;
     }
     let Some([host]) = hosts("noao") else {

@@ -90,7 +90,7 @@ impl Drop for Frr {
 #[test]
 fn frr_and_we_find_each_other_on_an_interface_without_addresses() {
     if !Path::new(DAEMONS).join("bgpd").exists() {
-        println!("SKIP {DAEMONS}/bgpd is not installed");
+        caracal_skip::missing!("{DAEMONS}/bgpd is not installed");
         return;
     }
     let Some([a, b]) = hosts("frr") else {

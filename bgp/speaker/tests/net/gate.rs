@@ -270,11 +270,11 @@ fn keys_go_before_the_filter_where_there_is_no_room_for_both() {
         return;
     };
     if !caracal_bgp_speaker::net::md5::supported().unwrap() {
-        println!("SKIP this kernel has no TCP MD5 signatures");
+        caracal_skip::skip!("this kernel has no TCP MD5 signatures");
         return;
     }
     if !host.inside(|| std::path::Path::new("/proc/sys/net/core/optmem_max").exists()) {
-        println!("SKIP net.core.optmem_max is not of the namespace");
+        caracal_skip::skip!("net.core.optmem_max is not of the namespace");
         return;
     }
     host.sysctl("net/core/optmem_max", "20480");

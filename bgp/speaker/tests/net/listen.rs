@@ -19,7 +19,7 @@ fn two_thousand_five_hundred_peers_that_dial_at_once_are_all_accepted() {
     };
     let limit = raise_file_limit().unwrap();
     if limit < 3 * PEERS as u64 {
-        println!("SKIP {limit} open files are too few");
+        caracal_skip::skip!("{limit} open files are too few");
         return;
     }
     let config = ListenConfig {

@@ -21,7 +21,7 @@ pub(crate) fn signed(secret: &str) -> Transport {
 /// `None`, said aloud, where the kernel does not sign.
 pub(crate) fn md5_hosts<const N: usize>(tag: &str) -> Option<[Host; N]> {
     if !md5::supported().unwrap() {
-        println!("SKIP no TCP MD5 signatures in this kernel");
+        caracal_skip::skip!("no TCP MD5 signatures in this kernel");
         return None;
     }
     hosts(tag)
@@ -234,7 +234,7 @@ fn a_mesh_of_2500_with_one_password_fits_on_a_listener_and_2500_passwords_say_wh
         assert!(fault.contains("net.core.optmem_max"), "{fault}");
     });
     if !host.inside(|| std::path::Path::new("/proc/sys/net/core/optmem_max").exists()) {
-        println!("SKIP the rest: net.core.optmem_max is not of the namespace");
+        caracal_skip::skip!("the rest: net.core.optmem_max is not of the namespace");
         return;
     }
     // What the message says does help, and what failed before is done then.

@@ -31,7 +31,7 @@ pub(crate) struct Host {
 /// `N` hosts without links, or `None`, said aloud, where this machine cannot have them.
 pub(crate) fn hosts<const N: usize>(tag: &str) -> Option<[Host; N]> {
     if !nix::unistd::geteuid().is_root() {
-        println!("SKIP network namespaces need root");
+        caracal_skip::missing!("network namespaces need root");
         return None;
     }
     let unique = format!("cnet{}{tag}", std::process::id());

@@ -26,7 +26,7 @@ fn of_pods(metric: &str) -> String {
 fn runs() -> bool {
     let curl = Command::new("curl").arg("--version").output().is_ok();
     if !curl {
-        println!("SKIP curl is not installed");
+        caracal_skip::missing!("curl is not installed");
     }
     curl && can_run()
 }

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 fn can_sign() -> bool {
     let can = can_run() && md5::supported().expect("the kernel answers");
     if !can {
-        println!("SKIP this kernel does not sign TCP segments (CONFIG_TCP_MD5SIG)");
+        caracal_skip::skip!("this kernel does not sign TCP segments (CONFIG_TCP_MD5SIG)");
     }
     can
 }

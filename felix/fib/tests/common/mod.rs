@@ -32,7 +32,7 @@ pub fn netns(tag: &str) -> Option<NamedNetns> {
             Some(netns)
         }
         Err(error) => {
-            println!("SKIP cannot make network namespaces: {error}: {:?}", error);
+            caracal_skip::missing!("cannot make network namespaces: {error}: {:?}", error);
             None
         }
     }

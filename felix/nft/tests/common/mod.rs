@@ -27,8 +27,8 @@ impl Netns {
         match made {
             Ok(output) if output.status.success() => {}
             other => {
-                println!(
-                    "SKIP cannot make a network namespace (root and iproute2 are needed): {other:?}"
+                caracal_skip::missing!(
+                    "cannot make a network namespace (root and iproute2 are needed): {other:?}"
                 );
                 return None;
             }

@@ -1,5 +1,6 @@
 //! Servers to test against, and plain HTTP requests to them.
 
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -63,6 +64,9 @@ impl Reply {
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
+/// Whether it was said that there is no real server; once will do.
+static SAID: Once = Once::new();
+
 /// A name nobody else uses.
 pub(crate) fn unique(prefix: &str) -> String {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +78,11 @@ pub(crate) async fn servers() -> Vec<Server> {
     let mut servers = vec![Server::embedded().await];
     match crate::real::url().await {
         Some(url) => servers.push(Server::at(&url, None).await),
-        None => println!("SKIP real kube-apiserver: neither KUBECONFIG nor KUBEBUILDER_ASSETS set"),
+        None => SAID.call_once(|| {
+            caracal_skip::skip!(
+                "real kube-apiserver: neither KUBECONFIG nor KUBEBUILDER_ASSETS set"
+            );
+        }),
     }
     servers
 }

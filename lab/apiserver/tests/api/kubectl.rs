@@ -49,7 +49,7 @@ impl Kubectl {
             .output()
             .is_err()
         {
-            println!("SKIP kubectl is not installed");
+            caracal_skip::missing!("kubectl is not installed");
             return None;
         }
         let server = ApiServer::start(Options::loopback())

@@ -222,7 +222,7 @@ fn by_mrtparse(octets: &[u8], rows: &Rows) {
         tried.status().is_ok_and(|status| status.success())
     };
     let Some(python) = ["python3", "/usr/bin/python3"].into_iter().find(has_it) else {
-        return println!("SKIP mrtparse 2 is not installed");
+        return caracal_skip::skip!("mrtparse 2 is not installed");
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rib.mrt");
@@ -288,7 +288,7 @@ fn by_bgpdump(octets: &[u8], rows: &Rows) {
     let path = folder.path().join("rib.mrt");
     std::fs::write(&path, octets).unwrap();
     let Ok(output) = Command::new("bgpdump").arg("-m").arg(&path).output() else {
-        return println!("SKIP bgpdump is not installed");
+        return caracal_skip::missing!("bgpdump is not installed");
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let mut seen: BTreeMap<Prefix, usize> = BTreeMap::new();

@@ -387,7 +387,7 @@ fn dissect(octets: &[u8]) {
         .stdin(Stdio::null())
         .output();
     let Ok(output) = tshark else {
-        println!("SKIP tshark is not installed");
+        caracal_skip::missing!("tshark is not installed");
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);

@@ -41,7 +41,7 @@ pub fn can_run() -> bool {
     match NamedNetns::create(&name) {
         Ok(_) => true,
         Err(error) => {
-            println!("SKIP cannot make network namespaces: {error}");
+            caracal_skip::missing!("cannot make network namespaces: {error}");
             false
         }
     }

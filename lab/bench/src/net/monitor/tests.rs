@@ -8,7 +8,7 @@ fn namespace() -> Option<Netns> {
     match Netns::create() {
         Ok(namespace) => Some(namespace),
         Err(error) => {
-            eprintln!("SKIP {error:#}");
+            caracal_skip::missing!("{error:#}");
             None
         }
     }
