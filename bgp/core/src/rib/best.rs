@@ -165,10 +165,13 @@ pub fn best_path(paths: &[Option<Candidate<'_>>], multipath: Multipath) -> Optio
             .copied()
             .find(|champion| candidates[*champion].rank.med_group() == candidate.rank.med_group())
             .unwrap_or(best);
-        let beaten_by = if champion == index { best } else { champion };
-        if index != best {
-            lost_at[usable[index].0] = prefer(&candidates[beaten_by], candidate).1;
-        }
+        // It went where the first of the two beat it: it need not have been there any more when
+        // its AS compared MEDs.
+        let beaten_by = [best, champion];
+        lost_at[usable[index].0] = beaten_by
+            .into_iter()
+            .filter_map(|better| prefer(&candidates[better], candidate).1)
+            .min();
     }
     let multipath = sharing(&candidates, best, multipath);
     Some(Selection {

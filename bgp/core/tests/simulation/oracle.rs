@@ -2,7 +2,7 @@
 //! configured alone, without sessions, messages, tables or time.
 //!
 //! Owns the fixed point. Takes two functions of one path from the crate, `best_path` and `export`, which
-//! have oracles of their own beside their code; what must hold of state is here.
+//! have tests of their own beside their code; what must hold of state is here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -32,10 +32,8 @@ fn learnt(index: u32, internal: bool, change: impl FnOnce(&mut PathAttributes)) 
             address: std::net::Ipv4Addr::from_bits(0x0a00_0000 + index).into(),
             internal,
             client: false,
-
             role: None,
             interface: None,
-
             interface_name: None,
             own_v4: None,
             own_v6: None,
@@ -177,6 +175,22 @@ fn med_is_compared_within_one_neighbouring_as_whatever_lies_between() {
 }
 
 #[test]
+fn a_path_that_lost_before_med_did_not_lose_by_med() {
+    let told = |index, local_pref, med| {
+        learnt(index, true, |a| {
+            a.as_path = AsPath::new([Asn(6 + local_pref / 100)]);
+            a.local_pref = Some(local_pref);
+            a.med = Some(med);
+        })
+    };
+    let paths = [told(1, 100, 5), told(2, 100, 1), told(3, 200, 0)];
+    let selection = decide(&paths, MULTI);
+    let lost = Some(Step::LocalPref);
+    assert_eq!(selection.lost_at, [lost, lost, None]);
+    assert_eq!(selection.decided_by, lost);
+}
+
+#[test]
 fn equal_paths_share_load_up_to_the_maximum_and_unequal_ones_do_not() {
     let same_as = |index| learnt(index, false, |a| a.as_path = AsPath::new([Asn(7)]));
     let paths = [same_as(3), path(2), same_as(1)];
@@ -243,16 +257,27 @@ fn any_path(
         prop::option::of(99_u32..102),
         prop::collection::vec(1_u32..4, 1..4),
         0_u32..3,
+        prop::sample::select(vec![Origin::Igp, Origin::Egp, Origin::Incomplete]),
         prop::option::of(0_u32..3),
         0_usize..2,
         prop::bool::weighted(0.2),
         prop::bool::weighted(0.2),
     )
         .prop_map(
-            move |(local_pref, hops, med, originator, clusters, long_lived, unconfirmed)| {
+            move |(
+                local_pref,
+                hops,
+                med,
+                origin,
+                originator,
+                clusters,
+                long_lived,
+                unconfirmed,
+            )| {
                 let mut path = learnt(index, internal, |a| {
                     a.local_pref = local_pref;
                     a.as_path = AsPath::new(hops.into_iter().map(Asn).collect::<Vec<_>>());
+                    a.origin = origin;
                     a.med = (med > 0).then_some(med);
                     a.originator_id = originator.map(RouterId);
                     a.cluster_list = vec![RouterId(1); clusters].into();
@@ -296,7 +321,83 @@ fn any_paths() -> impl Strategy<Value = (Vec<Placed>, Vec<Placed>)> {
         .prop_flat_map(|paths| (Just(paths.clone()), Just(paths).prop_shuffle()))
 }
 
+/// Where each path goes when the steps are taken as RFC 4271 §9.1.2.2 writes them down: one after
+/// another, each removing from all that are left those that are not the best at it.
+fn eliminated(paths: &[Placed]) -> Vec<Option<Step>> {
+    fn keep_least<K: Ord>(
+        gone: &mut [Option<Step>],
+        paths: &[Placed],
+        step: Step,
+        key: impl Fn(&Placed) -> K,
+    ) {
+        let left = (0..paths.len()).filter(|index| gone[*index].is_none());
+        let least = left.clone().map(|index| key(&paths[index])).min().unwrap();
+        for index in left.collect::<Vec<_>>() {
+            if key(&paths[index]) != least {
+                gone[index] = Some(step);
+            }
+        }
+    }
+    let peer = |placed: &Placed| placed.path.source.peer().cloned();
+    let attributes = |placed: &Placed| Arc::clone(&placed.path.attributes);
+    let mut gone = vec![None; paths.len()];
+
+    keep_least(&mut gone, paths, Step::OwnRoute, |p| peer(p).is_some());
+    keep_least(&mut gone, paths, Step::BlockHolder, |p| p.unconfirmed);
+    keep_least(&mut gone, paths, Step::LongLived, |p| p.path.long_lived);
+    keep_least(&mut gone, paths, Step::LocalPref, |p| {
+        std::cmp::Reverse(attributes(p).local_pref.unwrap_or(100))
+    });
+    keep_least(&mut gone, paths, Step::AsPathLength, |p| {
+        attributes(p).as_path.asns().len()
+    });
+    keep_least(&mut gone, paths, Step::Origin, |p| {
+        attributes(p).origin as u8
+    });
+    for neighbour in [1, 2, 3] {
+        let told_by_it =
+            |index: &usize| attributes(&paths[*index]).as_path.first() == Some(Asn(neighbour));
+        let med = |index: usize| attributes(&paths[index]).med.unwrap_or(0);
+        let left: Vec<usize> = (0..paths.len())
+            .filter(|index| gone[*index].is_none() && told_by_it(index))
+            .collect();
+        let lowest = left.iter().map(|index| med(*index)).min();
+        for index in left {
+            if Some(med(index)) != lowest {
+                gone[index] = Some(Step::Med);
+            }
+        }
+    }
+    keep_least(&mut gone, paths, Step::External, |p| {
+        peer(p).is_some_and(|peer| peer.internal)
+    });
+    keep_least(&mut gone, paths, Step::RouterId, |p| {
+        let of_the_peer = || peer(p).map_or(0, |peer| peer.router_id.0);
+        attributes(p)
+            .originator_id
+            .map_or_else(of_the_peer, |id| id.0)
+    });
+    keep_least(&mut gone, paths, Step::ClusterListLength, |p| {
+        attributes(p).cluster_list.len()
+    });
+    keep_least(&mut gone, paths, Step::PeerAddress, |p| {
+        peer(p).map(|peer| peer.address)
+    });
+    keep_least(&mut gone, paths, Step::PathId, |p| p.id);
+    gone
+}
+
 proptest! {
+    #[test]
+    fn the_steps_are_taken_in_the_order_of_the_rfc((paths, _) in any_paths()) {
+        let multipath = Multipath { maximum: 1, relax: false };
+        let selection = decide_placed(&paths, multipath);
+        let gone = eliminated(&paths);
+        prop_assert_eq!(gone[selection.best], None);
+        prop_assert_eq!(&selection.lost_at, &gone);
+        prop_assert_eq!(selection.decided_by, gone.iter().flatten().max().copied());
+    }
+
     #[test]
     fn the_order_of_paths_has_no_influence((paths, shuffled) in any_paths(), relax: bool) {
         let multipath = Multipath { maximum: 3, relax };
