@@ -203,6 +203,8 @@ fn event(why: &DownWhy) -> u16 {
         DownWhy::PathDown(PathWhy::LinkDown)
         | DownWhy::ConnectionLost(_)
         | DownWhy::NotificationReceived(_)
-        | DownWhy::NotificationSent(_) => TCP_CONNECTION_FAILS,
+        | DownWhy::OwnAsRefused { .. }
+        | DownWhy::NotificationSent(_)
+        | DownWhy::PeerAsRefused { .. } => TCP_CONNECTION_FAILS,
     }
 }

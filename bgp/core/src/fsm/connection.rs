@@ -6,6 +6,9 @@ use crate::fsm::config::Config;
 use crate::fsm::event::{ConnId, Role};
 use crate::fsm::open;
 use crate::fsm::terms::Negotiated;
+use crate::fsm::why::DownWhy;
+use crate::wire::iana::OpenError;
+use crate::wire::{Notification, NotificationError};
 
 /// How long a connection may stay without the peer's OPEN, or its first KEEPALIVE where the hold
 /// time is zero. RFC 4271 §8.2.2 suggests four minutes; a peer that lost power would then block a
@@ -64,6 +67,23 @@ impl Connection {
             | Phase::OpenConfirm(negotiated)
             | Phase::Confirmed(negotiated, _)
             | Phase::Established { negotiated, .. } => Some(negotiated),
+        }
+    }
+
+    /// Why it ends with this word of the peer.
+    pub(super) fn ended_by(&self, word: Notification) -> DownWhy {
+        let said = match &self.phase {
+            Phase::OpenSent { offered } => offered.local_asn,
+            Phase::AwaitsPath { negotiated, .. }
+            | Phase::OpenConfirm(negotiated)
+            | Phase::Confirmed(negotiated, _) => negotiated.local_asn,
+            Phase::OpenDelayed | Phase::Established { .. } => {
+                return DownWhy::NotificationReceived(word);
+            }
+        };
+        match word.error {
+            NotificationError::Open(OpenError::BadPeerAs) => DownWhy::OwnAsRefused { said },
+            _ => DownWhy::NotificationReceived(word),
         }
     }
 

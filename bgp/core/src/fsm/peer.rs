@@ -18,7 +18,7 @@ use crate::fsm::retention::retention;
 use crate::fsm::terms::Negotiated;
 use crate::fsm::why::{DownWhy, IdleWhy};
 use crate::types::Family;
-use crate::wire::iana::FsmError;
+use crate::wire::iana::{FsmError, OpenError};
 use crate::wire::{
     Cease, Message, Notification, NotificationError, Open, RefreshKind, RouteRefresh,
 };
@@ -252,7 +252,7 @@ impl Peer {
         match (&connection.phase, message) {
             (_, Incoming::Notification(notification)) => {
                 out.push(Action::Close { conn });
-                let why = DownWhy::NotificationReceived(notification);
+                let why = connection.ended_by(notification);
                 self.remove(now, conn, why, out);
             }
             (Phase::OpenDelayed | Phase::OpenSent { .. }, Incoming::Open(open)) => {
@@ -309,7 +309,16 @@ impl Peer {
         };
         let mut negotiated = match open::negotiate(offered, open) {
             Ok(negotiated) => negotiated,
-            Err(notification) => return self.refuse(now, conn, notification, out),
+            Err(notification) => {
+                let why = match notification.error {
+                    NotificationError::Open(OpenError::BadPeerAs) => DownWhy::PeerAsRefused {
+                        said: open.asn,
+                        configured: offered.peer_asn,
+                    },
+                    _ => DownWhy::NotificationSent(notification.clone()),
+                };
+                return self.refuse_because(now, conn, notification, why, out);
+            }
         };
         open::repace(&self.config, &mut negotiated);
         if !self.survives_collision(now, conn, &negotiated, out) {
@@ -383,12 +392,24 @@ impl Peer {
         notification: Notification,
         out: &mut Vec<Action>,
     ) {
+        let why = DownWhy::NotificationSent(notification.clone());
+        self.refuse_because(now, conn, notification, why, out);
+    }
+
+    fn refuse_because(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        notification: Notification,
+        why: DownWhy,
+        out: &mut Vec<Action>,
+    ) {
         if self.find(conn).is_none() {
             return;
         }
-        send(conn, notification.clone(), out);
+        send(conn, notification, out);
         out.push(Action::Close { conn });
-        self.remove(now, conn, DownWhy::NotificationSent(notification), out);
+        self.remove(now, conn, why, out);
     }
 
     fn request_refresh(&self, family: Family, out: &mut Vec<Action>) {

@@ -36,6 +36,8 @@ pub(super) fn retention(config: &Config, why: &DownWhy, negotiated: &Negotiated)
         DownWhy::HoldTimerExpired
         | DownWhy::SendHoldTimerExpired
         | DownWhy::NotificationSent(_)
+        | DownWhy::OwnAsRefused { .. }
+        | DownWhy::PeerAsRefused { .. }
         | DownWhy::AdminClear
         | DownWhy::Reconfigured => restart.notification,
         // A dead path carries no packets, however well the peer forwards.

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::types::Family;
-use crate::wire::Notification;
+use crate::types::{Asn, Family, PeerAs};
+use crate::wire::iana::OpenError;
+use crate::wire::{Notification, NotificationError};
 
 /// Why a session, or an attempt at one, ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,18 @@ pub enum DownWhy {
     NotificationReceived(Notification),
     /// The peer broke a rule; this is what we told it.
     NotificationSent(Notification),
+    /// The peer refused the AS that our OPEN named.
+    OwnAsRefused {
+        /// The AS that it named.
+        said: Asn,
+    },
+    /// We refused the AS that the peer's OPEN named.
+    PeerAsRefused {
+        /// The AS that it named.
+        said: Asn,
+        /// What it should have been.
+        configured: PeerAs,
+    },
     /// The connection ended without a word.
     ConnectionLost(CloseWhy),
     /// The peer restarted faster than its old connection died.
@@ -64,6 +77,16 @@ impl fmt::Display for DownWhy {
                 write!(f, "the peer sent {notification}")
             }
             Self::NotificationSent(notification) => write!(f, "we sent {notification}"),
+            Self::OwnAsRefused { said } => {
+                write!(
+                    f,
+                    "the peer sent {BAD_PEER_AS} (we say that we are AS {said})"
+                )
+            }
+            Self::PeerAsRefused { said, configured } => write!(
+                f,
+                "we sent {BAD_PEER_AS} (the peer says that it is AS {said}, configured is {configured})"
+            ),
             Self::ConnectionLost(why) => why.fmt(f),
             Self::PeerRestarted => f.write_str("the peer restarted"),
             Self::CollisionLost => f.write_str("lost to the peer's own connection"),
@@ -71,6 +94,8 @@ impl fmt::Display for DownWhy {
         }
     }
 }
+
+const BAD_PEER_AS: NotificationError = NotificationError::Open(OpenError::BadPeerAs);
 
 fn exceeded(family: Family, limit: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "the peer sent more than {limit} {family} prefixes")

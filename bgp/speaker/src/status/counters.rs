@@ -77,8 +77,10 @@ impl FlapReason {
             | DownWhy::LocalRestart => Self::Administrative,
             DownWhy::PathDown(_) | DownWhy::PathUnproved => Self::PathDown,
             DownWhy::HoldTimerExpired | DownWhy::SendHoldTimerExpired => Self::Timer,
-            DownWhy::NotificationReceived(_) => Self::NotificationReceived,
-            DownWhy::NotificationSent(_) => Self::NotificationSent,
+            DownWhy::NotificationReceived(_) | DownWhy::OwnAsRefused { .. } => {
+                Self::NotificationReceived
+            }
+            DownWhy::NotificationSent(_) | DownWhy::PeerAsRefused { .. } => Self::NotificationSent,
             DownWhy::ConnectionLost(_) | DownWhy::PeerRestarted | DownWhy::CollisionLost => {
                 Self::ConnectionLost
             }

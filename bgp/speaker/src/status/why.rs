@@ -123,8 +123,10 @@ impl DownReason {
             DownWhy::PathUnproved => Self::AwaitsPath,
             DownWhy::HoldTimerExpired => Self::HoldTimerExpired,
             DownWhy::SendHoldTimerExpired => Self::SendHoldTimerExpired,
-            DownWhy::NotificationReceived(_) => Self::NotificationReceived,
-            DownWhy::NotificationSent(_) => Self::NotificationSent,
+            DownWhy::NotificationReceived(_) | DownWhy::OwnAsRefused { .. } => {
+                Self::NotificationReceived
+            }
+            DownWhy::NotificationSent(_) | DownWhy::PeerAsRefused { .. } => Self::NotificationSent,
             DownWhy::ConnectionLost(CloseWhy::Refused) => Self::ConnectionRefused,
             DownWhy::ConnectionLost(CloseWhy::TimedOut) => Self::ConnectTimeout,
             DownWhy::ConnectionLost(CloseWhy::Unreachable(_)) => Self::Unreachable,
@@ -159,7 +161,7 @@ impl DownReason {
 
 #[cfg(test)]
 mod tests {
-    use caracal_bgp_core::types::Family;
+    use caracal_bgp_core::types::{Asn, Family};
     use caracal_bgp_core::wire::{Cease, Notification};
 
     use super::*;
@@ -193,6 +195,17 @@ mod tests {
                 "notification-received",
             ),
             (DownWhy::NotificationSent(cease()), "notification-sent"),
+            (
+                DownWhy::OwnAsRefused { said: Asn(1) },
+                "notification-received",
+            ),
+            (
+                DownWhy::PeerAsRefused {
+                    said: Asn(1),
+                    configured: Asn(2).into(),
+                },
+                "notification-sent",
+            ),
             (lost(CloseWhy::Refused), "connection-refused"),
             (lost(CloseWhy::TimedOut), "connect-timeout"),
             (lost(CloseWhy::Unreachable(text.into())), "unreachable"),

@@ -1,7 +1,7 @@
 //! Every event in every state, and what an OPEN may say.
 
 use super::*;
-use crate::wire::iana::HeaderError;
+use crate::wire::iana::{HeaderError, OpenError};
 
 const STATES: [State; 6] = [
     State::Idle,
@@ -251,6 +251,48 @@ fn opens_that_do_not_suit_are_refused_with_the_exact_codes() {
         assert_eq!(bench.notified(CONN), [codes], "{name}");
         assert!(bench.closed(CONN), "{name}");
     }
+}
+
+#[test]
+fn an_as_that_is_refused_is_named() {
+    let why = |actions: &[Action]| {
+        let mut reasons = actions.iter().filter_map(|action| match action {
+            Action::Note(Note::AttemptFailed { why }) | Action::Down { why, .. } => {
+                Some(why.to_string())
+            }
+            _ => None,
+        });
+        reasons.next().unwrap()
+    };
+    let dialled = || {
+        let mut bench = Bench::new(config());
+        bench.event(Event::Admin(Admin::Up));
+        bench.connected(CONN, Role::Active);
+        bench
+    };
+    let refusal = || Incoming::Notification(Notification::new(OpenError::BadPeerAs, []));
+
+    let other = Open {
+        asn: Asn(65002),
+        ..open()
+    };
+    let mut bench = dialled();
+    assert_eq!(
+        why(bench.receive(CONN, Incoming::Open(other))),
+        "we sent OPEN error: bad peer AS (the peer says that it is AS 65002, configured is 65001)"
+    );
+    let ours = "the peer sent OPEN error: bad peer AS (we say that we are AS 65000)";
+    let mut bench = dialled();
+    assert_eq!(why(bench.receive(CONN, refusal())), ours);
+    let mut bench = dialled();
+    bench.receive(CONN, Incoming::Open(open()));
+    assert_eq!(why(bench.receive(CONN, refusal())), ours);
+    // It has accepted it before.
+    let mut bench = Bench::established(config(), open());
+    assert_eq!(
+        why(bench.receive(CONN, refusal())),
+        "the peer sent OPEN error: bad peer AS"
+    );
 }
 
 #[test]

@@ -46,6 +46,28 @@ fn a_session_lost_is_dialled_again_within_a_second() {
 }
 
 #[test]
+fn sessions_that_end_at_once_are_dialled_ever_later_until_one_has_lived() {
+    let mut bench = Bench::new(config());
+    bench.event(Event::Admin(Admin::Up));
+    let mut wait_after = |life: Duration| {
+        bench.connected(CONN, Role::Active);
+        bench.receive(CONN, Incoming::Open(open()));
+        bench.receive(CONN, Incoming::Keepalive);
+        assert_eq!(bench.peer.state(), State::Established);
+        bench.now += life;
+        bench.event(Event::Closed {
+            conn: CONN,
+            why: CloseWhy::Eof,
+        });
+        bench.until(|action| *action == Action::Dial)
+    };
+    let last = (0..12).map(|_| wait_after(Duration::from_secs(9))).last();
+    assert!(last.unwrap() >= Duration::from_millis(3750), "{last:?}");
+    let sound = wait_after(Duration::from_secs(10));
+    assert!(sound <= Duration::from_secs(1), "{sound:?}");
+}
+
+#[test]
 fn a_passive_peer_waits_to_be_connected() {
     let mut passive = config();
     passive.passive = true;
