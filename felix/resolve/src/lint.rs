@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use caracal_bgp_core::types::Asn;
 use caracal_bgp_speaker::config::{Endpoint, PeerConfig, SpeakerConfig};
 use caracal_crds::manifest::{Manifests, Position};
 use caracal_crds::{BgpFilterRule, reasons};
@@ -21,6 +22,8 @@ pub const NO_EFFECT: &str = "NoEffect";
 pub const SLOW_DETECTION: &str = "SlowDetection";
 /// Nodes of one AS with no way for routes between them.
 pub const PARTIAL_MESH: &str = "PartialMesh";
+/// What nodes of one AS tell each other through other ASes looks like a loop.
+pub const AS_LOOP: &str = "AsLoop";
 
 /// One thing that is wrong, or surely not meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +55,7 @@ pub fn lint(manifests: &Manifests, node: Option<&str>) -> Vec<Lint> {
     for finding in unused_filters(manifests)
         .into_iter()
         .chain(partial_mesh(&configs, manifests))
+        .chain(as_loops(&configs, manifests))
     {
         found.insert(finding, nodes.clone());
     }
@@ -195,8 +199,7 @@ fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests
             .filter(|(_, config)| internal(config) + 1 < speakers.len())
             .map(|(node, _)| node.as_str())
             .collect();
-        // None at all is a fabric where racks meet by eBGP; allowing the own AS is then the
-        // operator's business.
+        // None at all is a fabric where nodes meet by eBGP.
         if sessions > 0 && !reflects && !incomplete.is_empty() {
             findings.push(Finding {
                 object: ObjectRef::new("BGPConfiguration", "default"),
@@ -213,9 +216,43 @@ fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests
     findings
 }
 
+/// Nodes of one AS that meet by eBGP alone: their AS is in the path of what they hear of each other, unless a
+/// router on the way puts its own in that place, which no manifest of ours says.
+fn as_loops(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests) -> Vec<Finding> {
+    let mut by_as: BTreeMap<u32, Vec<&SpeakerConfig>> = BTreeMap::new();
+    for config in configs.values() {
+        by_as.entry(config.asn.0).or_default().push(config);
+    }
+    let mut findings = BTreeMap::new();
+    for (asn, speakers) in by_as.into_iter().filter(|(_, all)| all.len() > 1) {
+        let peers = || speakers.iter().flat_map(|config| &config.peers);
+        if peers().any(|(_, peer)| peer.peer_as.is_internal(Asn(asn))) {
+            continue;
+        }
+        let refusing = peers().filter(|(_, peer)| peer.allowed_local_as == 0);
+        for (name, _) in refusing.filter(|(name, _)| manifests.bgp_peers.contains_key(&name.0)) {
+            let message = format!(
+                "{} nodes of AS {asn} have no sessions within it: unless routers on the way override that AS, what they hear of each other is refused as a loop; 1 allows it",
+                speakers.len()
+            );
+            let object = ObjectRef::new("BGPPeer", name.0.as_str());
+            findings.insert(name.clone(), (object, message));
+        }
+    }
+    let findings = findings.into_values();
+    findings
+        .map(|(object, message)| Finding {
+            object,
+            field: "spec.numAllowedLocalASNumbers".to_owned(),
+            reason: AS_LOOP,
+            message,
+        })
+        .collect()
+}
+
 impl Lint {
     /// Whether it only costs clarity: nothing goes another way than the manifests say.
     pub fn is_harmless(&self) -> bool {
-        [UNUSED, NO_EFFECT, reasons::NOT_IMPLEMENTED].contains(&self.finding.reason)
+        [UNUSED, NO_EFFECT, AS_LOOP, reasons::NOT_IMPLEMENTED].contains(&self.finding.reason)
     }
 }

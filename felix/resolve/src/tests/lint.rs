@@ -1,7 +1,7 @@
 //! What manifests are told before anybody runs them.
 
 use super::*;
-use crate::lint::{Lint, NO_EFFECT, PARTIAL_MESH, SLOW_DETECTION, UNUSED, lint};
+use crate::lint::{AS_LOOP, Lint, NO_EFFECT, PARTIAL_MESH, SLOW_DETECTION, UNUSED, lint};
 
 /// Line, object, reason and nodes of each finding.
 fn seen(lints: &[Lint]) -> Vec<(u64, String, &str, String)> {
@@ -64,15 +64,17 @@ spec: {}
     let manifests = parsed(text);
     let tor = || "BGPPeer tor".to_owned();
     let expected = [
+        (9, tor(), AS_LOOP, String::new()),
         (17, tor(), SLOW_DETECTION, "n1".to_owned()),
         (20, tor(), NO_EFFECT, "n1".to_owned()),
         (21, tor(), reasons::MISSING_FILTER, "n1".to_owned()),
+        (31, "BGPPeer other".to_owned(), AS_LOOP, String::new()),
         (36, "BGPFilter left-over".to_owned(), UNUSED, String::new()),
     ];
     let lints = lint(&manifests, None);
     assert_eq!(seen(&lints), expected, "{lints:#?}");
     let harmless: Vec<bool> = lints.iter().map(Lint::is_harmless).collect();
-    assert_eq!(harmless, [false, true, false, true]);
+    assert_eq!(harmless, [true, false, true, false, true, true]);
     // For one node there is nobody to tell apart.
     let of_other = lint(&manifests, Some("n2"));
     assert_eq!(
@@ -123,6 +125,55 @@ kind: BGPPeer
 metadata: {name: tor}
 spec: {peerIP: 10.9.9.9, peerAS: Internal}";
     assert_eq!(said(&cluster(false, tor)), None);
+}
+
+#[test]
+fn nodes_of_one_as_that_meet_in_other_ases_need_to_allow_it() {
+    let racks = |asn_of_n2: u32, allowed: &str, internal: &str| {
+        parsed(&format!(
+            "apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {{name: default}}
+spec: {{nodeToNodeMeshEnabled: false, asNumber: 65010}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {{name: node.n2}}
+spec: {{asNumber: {asn_of_n2}}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {{name: one}}
+spec: {{node: n1, peerIP: 10.0.1.1, asNumber: 65001}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {{name: two}}
+spec: {{node: n2, peerIP: 10.0.2.1, asNumber: 65001{allowed}}}
+{internal}"
+        ))
+    };
+    let reflector = "---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: reflector}
+spec: {peerIP: 10.9.9.9, peerAS: Internal}";
+    let one = || "BGPPeer one".to_owned();
+    let two = || "BGPPeer two".to_owned();
+    for (manifests, expected) in [
+        (racks(65010, "", ""), vec![one(), two()]),
+        (
+            racks(65010, ", numAllowedLocalASNumbers: 1", ""),
+            vec![one()],
+        ),
+        (racks(65011, "", ""), vec![]),
+        (racks(65010, "", reflector), vec![]),
+    ] {
+        let lints = lint(&manifests, None).into_iter();
+        let loops = lints.filter(|lint| lint.finding.reason == AS_LOOP);
+        let about: Vec<String> = loops.map(|lint| lint.finding.object.to_string()).collect();
+        assert_eq!(about, expected);
+    }
 }
 
 #[test]
