@@ -215,9 +215,8 @@ impl<'a> Sessions<'a> {
         let internal = peer_as.is_internal(self.asn());
         let node = remote
             .address()
-            .filter(|_| internal)
             .and_then(|remote| self.node_at(remote.ip()));
-        let cluster = node.and_then(|node| node.reflects_for);
+        let cluster = node.filter(|_| internal).and_then(|node| node.reflects_for);
         let mut session = self.ground.session(spec, remote, peer_as, cluster, found);
         session.validate_origin = self.origin_check(internal, node);
         if node.is_some() && spec.extended_next_hop.is_none() {

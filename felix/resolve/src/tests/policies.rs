@@ -142,6 +142,47 @@ fn an_external_peer_needs_a_policy_and_transit_or_a_node_is_one() {
 }
 
 #[test]
+fn of_a_node_only_pools_are_taken_whatever_its_as() {
+    for (peer_as, address, elsewhere) in [
+        ("asNumber: 65000", "10.0.0.2", Verdict::Reject),
+        ("asNumber: 65002", "10.0.0.2", Verdict::Reject),
+        ("asNumber: 65002", "10.0.1.1", Verdict::Accept),
+    ] {
+        let text = format!(
+            "apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {{name: default}}
+spec: {{asNumber: 65000, nodeToNodeMeshEnabled: false, transit: true}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {{name: pods}}
+spec: {{subnets: [{{ipv4: 10.244.0.0/16}}]}}
+---
+apiVersion: v1
+kind: Node
+metadata: {{name: r1}}
+status: {{addresses: [{{type: InternalIP, address: 10.0.0.1}}]}}
+---
+apiVersion: v1
+kind: Node
+metadata: {{name: n2}}
+status: {{addresses: [{{type: InternalIP, address: 10.0.0.2}}]}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {{name: p}}
+spec: {{peerIP: {address}, {peer_as}}}
+"
+        );
+        let resolved = resolved(&text, "r1", &[], &[]);
+        let session = peer(&resolved, "p");
+        let seen = ["10.244.7.0/26", "192.0.2.0/24"].map(|prefix| taken(session, prefix));
+        assert_eq!(seen, [Verdict::Accept, elsewhere], "{peer_as} {address}");
+    }
+}
+
+#[test]
 fn a_policy_is_asked_for_in_each_direction_and_family() {
     let case = |peer| Case {
         configuration: "",
