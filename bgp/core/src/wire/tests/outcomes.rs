@@ -1,9 +1,9 @@
 //! What is left of UPDATEs that are not quite as they should be; `vectors.rs` says what they cost.
 
 use super::vectors::cost;
-use crate::types::{Asn, Family, NextHop, PeerKind};
+use crate::types::{Asn, Family, FamilySet, NextHop, PeerKind};
 use crate::vectors::Cost;
-use crate::wire::{AsPath, DecodeContext, UpdateOutcome, decode_update};
+use crate::wire::{AsPath, Community, DecodeContext, UpdateOutcome, decode_update};
 
 fn context(peer: PeerKind, four_octet_as: bool) -> DecodeContext {
     DecodeContext {
@@ -79,6 +79,97 @@ fn treating_as_withdraw_names_every_prefix_of_the_update() {
     ];
     assert_eq!(shown, expected);
     assert_eq!(reason.to_string(), "MULTI_EXIT_DISC: wrong length 3");
+}
+
+// RFC 7606 §3 (g).
+#[test]
+fn of_an_attribute_that_comes_twice_the_first_counts() {
+    let twice = "800404 00000001 800404 00000002 c00804 fde80001 c00804 fde80002";
+    let body = update(&[], &completed(&octets(twice)), &octets(NLRI));
+    let outcome = decode_update(&body, &context(PeerKind::External, true));
+    let UpdateOutcome::ValidWithDiscards { update, discarded } = outcome else {
+        panic!("{outcome:?}");
+    };
+    let attributes = update.attributes.unwrap();
+    assert_eq!(attributes.med, Some(1));
+    let communities: Vec<Community> = attributes.communities.iter().copied().collect();
+    assert_eq!(communities, [Community(0xfde8_0001)]);
+    assert_eq!(discarded.len(), 2);
+}
+
+// The vectors are of sessions that agreed on neither.
+#[test]
+fn path_identifiers_and_ipv6_next_hops_of_ipv4_are_read_where_agreed_on() {
+    let of_message = Cost::Session(3, 10);
+    let of_attribute = Cost::Session(3, 9);
+    let reach = |value: &str| {
+        let value = octets(value);
+        let mut attribute = vec![0x80, 14, u8::try_from(value.len()).unwrap()];
+        attribute.extend(value);
+        update(&[], &completed(&attribute), &[])
+    };
+    let announced = |nlri: &str| update(&[], &completed(&[]), &octets(nlri));
+    let withdrawn = |routes: &str| update(&octets(routes), &[], &[]);
+    let six = "20010db8000000000000000000000001";
+    let plain = context(PeerKind::External, true);
+    let with_ids = DecodeContext {
+        add_path: FamilySet::ALL,
+        ..plain.clone()
+    };
+    let with_next_hops = DecodeContext {
+        extended_next_hop: true,
+        ..plain
+    };
+    let cases = [
+        (&with_ids, announced("00000001 18 0a0000"), Cost::Nothing),
+        (&with_ids, announced("18 0a0000"), of_message),
+        (&with_ids, announced("000000"), of_message),
+        (&with_ids, announced("00000001"), of_message),
+        (&with_ids, announced("00000001 21 0a00000000"), of_message),
+        (&with_ids, withdrawn("00000001 18 0a0000"), Cost::Nothing),
+        (&with_ids, withdrawn("000000"), of_message),
+        (
+            &with_ids,
+            reach(&format!("000201 10 {six} 00 00000001 4020010db800000001")),
+            Cost::Nothing,
+        ),
+        (
+            &with_ids,
+            reach(&format!("000201 10 {six} 00 000000")),
+            of_attribute,
+        ),
+        (
+            &with_next_hops,
+            reach(&format!("000101 10 {six} 00 180a0001")),
+            Cost::Nothing,
+        ),
+        (
+            &with_next_hops,
+            reach(&format!(
+                "000101 20 {six} fe800000000000000000000000000001 00 180a0001"
+            )),
+            Cost::Nothing,
+        ),
+        (
+            &with_next_hops,
+            reach("000101 04 c0000201 00 180a0001"),
+            Cost::Nothing,
+        ),
+        (
+            &with_next_hops,
+            reach("000101 0c 0000000000000000 c0000201 00 180a0001"),
+            of_attribute,
+        ),
+        (
+            &with_next_hops,
+            reach(&format!("000101 18 0000000000000000 {six} 00 180a0001")),
+            of_attribute,
+        ),
+    ];
+    for (number, (context, body, expected)) in cases.iter().enumerate() {
+        let outcome = decode_update(body, context);
+        assert_eq!(cost(&outcome), *expected, "case {number}: {outcome:?}");
+    }
 }
 
 #[test]
