@@ -169,7 +169,6 @@ fn a_restart_with_equal_state_writes_nothing_and_leftovers_go_only_at_the_end() 
     third.fib.stop();
 }
 
-// frr#22362: what the kernel had lost behind the back of the speaker did not come back.
 #[test]
 fn an_earlier_life_is_known_by_any_route_that_it_left() {
     let Some(fabric) = Fabric::new("life") else {
@@ -206,6 +205,7 @@ fn an_earlier_life_is_known_by_any_route_that_it_left() {
     third.fib.stop();
 }
 
+// frr#22362: what the kernel had lost behind the back of the speaker did not come back.
 #[test]
 fn foreign_deletes_and_replacements_are_repaired_and_foreign_routes_left_alone() {
     let Some(fabric) = Fabric::new("node") else {
