@@ -16,7 +16,7 @@ use crate::rib::path::{Path, PathPeer, PeerIndex, Rejection};
 use crate::rib::paths::{PathRef, Paths};
 use crate::rib::table::Marks;
 use crate::role;
-use crate::types::{Family, NextHop, PeerKind, Prefix};
+use crate::types::{BgpRole, Family, NextHop, PeerKind, Prefix};
 use crate::wire::Community;
 
 /// One path on its way in: what needs no prefix is worked out, once for all that it leads to.
@@ -184,7 +184,9 @@ impl Rib {
         }
         if !peer.internal {
             let found = attributes.as_path.first();
-            if found != Some(peer.asn) {
+            // RFC 7947 §2.2.2.1: a route server leaves its own AS out.
+            let transparent = peer.role == Some(BgpRole::RouteServerClient) && found.is_some();
+            if found != Some(peer.asn) && !transparent {
                 let peer = peer.asn;
                 return Some(Rejection::FirstAs { peer, found });
             }

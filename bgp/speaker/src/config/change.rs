@@ -2,7 +2,13 @@
 //!
 //! Owns the classification of every field. A new field does not compile before it is classified.
 
-use super::{Auth, Endpoint, GracefulRestartConfig, PeerConfig, SpeakerConfig};
+use std::collections::BTreeMap;
+
+use caracal_bgp_core::types::Family;
+
+use super::{
+    AddPath, AddPathSend, Auth, Endpoint, GracefulRestartConfig, PeerConfig, SpeakerConfig,
+};
 use crate::config::Activation;
 
 /// What a change costs: a set of the constants.
@@ -100,7 +106,10 @@ impl PeerConfig {
             (Change::NEW_SESSION, *peer_as != to.peer_as),
             (Change::NEW_SESSION, *local_asn != to.local_asn),
             (Change::NEW_SESSION, *families != to.families),
-            (Change::NEW_SESSION, *add_path != to.add_path),
+            (
+                Change::NEW_SESSION,
+                offered(add_path) != offered(&to.add_path),
+            ),
             (
                 Change::NEW_SESSION,
                 *extended_next_hop != to.extended_next_hop,
@@ -141,6 +150,10 @@ impl PeerConfig {
             (Change::REFRESH_IN, *validate_origin != to.validate_origin),
             (Change::REFRESH_IN, *allowed_local_as != to.allowed_local_as),
             (Change::REEXPORT, *export != to.export),
+            (
+                Change::REEXPORT,
+                *add_path != to.add_path && offered(add_path) == offered(&to.add_path),
+            ),
             (Change::REEXPORT, *next_hop_mode != to.next_hop_mode),
             (Change::REEXPORT, *next_hop_v4 != to.next_hop_v4),
             (Change::REEXPORT, *next_hop_v6 != to.next_hop_v6),
@@ -166,6 +179,17 @@ impl PeerConfig {
     pub fn needs_new_session(&self, to: &Self) -> bool {
         self.change(to).includes(Change::NEW_SESSION)
     }
+}
+
+/// What OPEN says of several paths to a prefix: whether there are any, not how many (RFC 7911 §4).
+fn offered(add_path: &BTreeMap<Family, AddPath>) -> BTreeMap<Family, (bool, bool)> {
+    let offers = add_path.iter().map(|(family, mode)| {
+        let sends = mode.send != AddPathSend::None;
+        (*family, (sends, mode.receive))
+    });
+    offers
+        .filter(|(_, offer)| *offer != (false, false))
+        .collect()
 }
 
 fn remote_change(from: &Endpoint, to: &Endpoint) -> Change {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::policy::{Action, NextHopTarget, Operation, Rule, Verdict};
 use crate::rib::path::PeerIndex;
-use crate::wire::AsPath;
+use crate::wire::{AsPath, ExtendedCommunity};
 
 const US: Asn = Asn(65_000);
 
@@ -360,6 +360,25 @@ fn ipv6_routes_carry_the_global_and_the_link_local_address_of_the_link() {
     assert_eq!(export(&prefix, &own(), &none), Err(Withheld::NoNextHop));
 }
 
+// RFC 4360 §6.
+#[test]
+fn extended_communities_that_are_not_transitive_stay_in_the_as() {
+    let crosses = ExtendedCommunity([0x00, 2, 0xfd, 0xe8, 0, 0, 0, 1]);
+    let stays = ExtendedCommunity([0x40, 4, 0xfd, 0xe8, 0, 0, 0, 1]);
+    let mut path = learnt(false, false);
+    let mut attributes = PathAttributes::clone(&path.attributes);
+    attributes.edit_ext_communities(|communities| *communities = [crosses, stays].into());
+    path.attributes = Arc::new(attributes);
+    for (kind, told) in [
+        (PeerKind::External, vec![crosses]),
+        (PeerKind::Internal, vec![crosses, stays]),
+    ] {
+        let exported = export(&prefix(), &path, &config(kind)).unwrap();
+        let seen = exported.attributes.ext_communities().to_vec();
+        assert_eq!(seen, told, "{kind:?}");
+    }
+}
+
 #[test]
 fn well_known_communities_and_policies_are_honoured() {
     let with = |path: Path, community| Path {
@@ -389,6 +408,11 @@ fn well_known_communities_and_policies_are_honoured() {
             with(learnt.clone(), Community::NO_EXPORT_SUBCONFED),
             &external,
             false,
+        ),
+        (
+            with(learnt.clone(), Community::NO_EXPORT_SUBCONFED),
+            &internal,
+            true,
         ),
         (with(own(), Community::NO_EXPORT), &external, true),
     ];

@@ -9,9 +9,10 @@ use caracal_bgp_core::types::{Asn, Family, RouterId};
 
 use super::Change;
 use crate::config::{
-    Activation, AddPath, AoAlgorithm, AoKey, AoKeys, Auth, BfdConfig, BgpRole, BlockOwner,
-    BmpStation, Endpoint, Lack, ListenConfig, MaxPrefixAction, MaxPrefixes, MrtDump, OnBfdFailure,
-    OriginCheck, Origination, PeerAs, PeerConfig, PrivateAs, Secret, SpeakerConfig, Ttl,
+    Activation, AddPath, AddPathSend, AoAlgorithm, AoKey, AoKeys, Auth, BfdConfig, BgpRole,
+    BlockOwner, BmpStation, Endpoint, Lack, ListenConfig, MaxPrefixAction, MaxPrefixes, MrtDump,
+    OnBfdFailure, OriginCheck, Origination, PeerAs, PeerConfig, PrivateAs, Secret, SpeakerConfig,
+    Ttl,
 };
 
 fn peer() -> PeerConfig {
@@ -25,6 +26,26 @@ fn cost(change: impl FnOnce(&mut PeerConfig)) -> Change {
     let cost = peer().change(&to);
     assert_eq!(to.change(&peer()), cost, "both ways cost the same");
     cost
+}
+
+fn sending(send: AddPathSend) -> AddPath {
+    AddPath {
+        send,
+        ..AddPath::default()
+    }
+}
+
+// What OPEN says is the same.
+#[test]
+fn how_many_paths_a_peer_is_told_costs_no_session() {
+    let mut all = peer();
+    all.add_path = [(Family::Ipv4Unicast, sending(AddPathSend::All))].into();
+    for best in [1, 4] {
+        let mut some = peer();
+        some.add_path = [(Family::Ipv4Unicast, sending(AddPathSend::Best(best)))].into();
+        assert_eq!(all.change(&some), Change::REEXPORT);
+        assert_eq!(some.change(&all), Change::REEXPORT);
+    }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -92,7 +113,7 @@ fn each_field_costs_what_its_meaning_asks_and_no_more() {
         ),
         (
             "add_path",
-            |p| p.add_path = [(Family::Ipv4Unicast, AddPath::default())].into(),
+            |p| p.add_path = [(Family::Ipv4Unicast, sending(AddPathSend::All))].into(),
             Change::NEW_SESSION,
         ),
         (
