@@ -192,6 +192,7 @@ impl Rib {
                 let (used, marks) = self.admit(intake, &prefix);
                 let marks = Marks {
                     stale: entry.marks.stale,
+                    refreshing: entry.marks.refreshing,
                     ..marks
                 };
                 let entry = Entry {

@@ -19,6 +19,8 @@ pub struct Footprint {
     pub groups: usize,
     /// Families of peers whose routes are stale.
     pub stale: usize,
+    /// Families that peers are telling again.
+    pub refreshing: usize,
     /// Sessions that still wait for an End-of-RIB of ours.
     pub owing: usize,
 }
@@ -36,6 +38,7 @@ impl Rib {
             journal: self.table.journal.len(),
             groups: self.groups.len(),
             stale: self.stale.len(),
+            refreshing: self.refreshing.len(),
             owing: self.owing.len(),
         }
     }

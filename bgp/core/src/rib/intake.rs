@@ -75,6 +75,7 @@ impl Rib {
         let validity = self.validity(intake.peer, intake.originator, prefix);
         let mut marks = Marks {
             stale: false,
+            refreshing: false,
             rejected: intake.unusable
                 || validity == OriginValidity::Foreign
                 || self.protector(prefix).is_some(),

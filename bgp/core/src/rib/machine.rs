@@ -18,7 +18,8 @@ use crate::rib::path::{Path, PeerId, PeerIndex, Source};
 use crate::rib::path_ids::PathIds;
 use crate::rib::paths::PathRef;
 use crate::rib::peer::Peer;
-use crate::rib::sessions::{Deferral, Stale};
+use crate::rib::sessions::Deferral;
+use crate::rib::stale::Stale;
 use crate::rib::table::{DestId, Entry, Marks, Scope, Table};
 use crate::types::{Family, Nlri, PathId, Prefix, RouterId};
 use crate::wire::Update;
@@ -41,6 +42,8 @@ pub struct Rib {
     pub(super) deferral: Option<Deferral>,
     /// Families of peers whose routes are stale, and when these go.
     pub(super) stale: BTreeMap<(PeerIndex, Family), Stale>,
+    /// Families that peers tell again (RFC 7313), and when what was not told again goes at the latest.
+    pub(super) refreshing: BTreeMap<(PeerIndex, Family), Instant>,
     /// Sessions that have not sent every End-of-RIB.
     pub(super) owing: BTreeSet<PeerIndex>,
     /// The end of the journal when peers were last woken.
@@ -73,6 +76,7 @@ impl Rib {
                 .defer_until
                 .map(|until| Deferral::new(until, waiting)),
             stale: BTreeMap::new(),
+            refreshing: BTreeMap::new(),
             owing: BTreeSet::new(),
             woken_until: 0,
             next_round: None,
@@ -114,7 +118,7 @@ impl Rib {
             }
             Event::Relocated { index, ends } => self.relocated(index, ends, out),
             Event::RefreshBegun { peer, family } => self.refresh_begun(now, peer, family),
-            Event::RefreshEnded { peer, family } => self.sweep_if_up(peer, family, out),
+            Event::RefreshEnded { peer, family } => self.refresh_ended(peer, family, out),
             Event::Answered(answers) => self.answered(answers, out),
             Event::Follow { wanted } => self.followed = wanted,
         }
@@ -124,7 +128,8 @@ impl Rib {
 
     /// When [`Rib::handle_timeout`] has to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let stale = self.stale.values().map(|stale| stale.until).min();
+        let stale = self.stale.values().map(Stale::wake).min();
+        let refreshing = self.refreshing.values().min().copied();
         let deferral = self.deferral.as_ref().map(|deferral| *deferral.wake());
         let round = (self.woken_until != self.table.journal.end())
             .then_some(self.next_round)
@@ -138,7 +143,7 @@ impl Rib {
                 .min()
         };
         let end_of_rib = self.deferral.is_none().then(end_of_rib).flatten();
-        [stale, deferral, round, end_of_rib]
+        [stale, refreshing, deferral, round, end_of_rib]
             .into_iter()
             .flatten()
             .min()
@@ -146,15 +151,7 @@ impl Rib {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let due: Vec<(PeerIndex, Family)> = self
-            .stale
-            .iter()
-            .filter(|(_, stale)| stale.until <= now)
-            .map(|(key, _)| *key)
-            .collect();
-        for (index, family) in due {
-            self.stale_expired(now, index, family, out);
-        }
+        self.expire(now, out);
         self.end_deferral_if_due(now, out);
         self.wake(now, out);
     }
@@ -277,7 +274,8 @@ impl Rib {
     }
 
     /// Says once in a session that a peer tells more than it may, or nearly so. What counts is what takes
-    /// memory: every path, of which a peer may tell any number to one prefix (RFC 7911).
+    /// memory: every path, of which a peer may tell any number to one prefix (RFC 7911). What is kept of an
+    /// earlier session is our wish.
     pub(super) fn check_limit(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
@@ -285,7 +283,8 @@ impl Rib {
         let Some(limits) = peer.policy.max_prefixes[family.index()] else {
             return;
         };
-        let count = u32::try_from(peer.counts(family).received).unwrap_or(u32::MAX);
+        let counts = peer.counts(family);
+        let count = u32::try_from(counts.received - counts.stale).unwrap_or(u32::MAX);
         let Some(session) = peer.session(id) else {
             return;
         };
@@ -342,10 +341,21 @@ impl Rib {
         else {
             return;
         };
-        if let Some(group) = self.groups.get_mut(session.egress.group) {
+        // RFC 2918 §4: others are not asked for in earnest.
+        if !session.negotiated.families.contains(&family) {
+            return;
+        }
+        let enclosed = session.negotiated.enhanced_route_refresh;
+        let egress = &mut session.egress;
+        if enclosed && egress.end_of_rib_owed.contains(family) {
+            // RFC 7313 §4: no refresh begins before the first table has ended.
+            egress.refresh_owed.insert(family);
+            return;
+        }
+        if let Some(group) = self.groups.get_mut(egress.group) {
             group.resend(id.index, family, &mut self.table);
-            if session.negotiated.enhanced_route_refresh {
-                session.egress.begin_owed.insert(family);
+            if enclosed {
+                egress.begin_owed.insert(family);
             }
             session.rouse(out);
         }

@@ -44,6 +44,7 @@ mod paths;
 mod peer;
 mod pull;
 mod sessions;
+mod stale;
 mod table;
 mod view;
 mod ways;

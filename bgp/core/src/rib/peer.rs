@@ -55,6 +55,8 @@ pub(super) struct Egress {
     pub(super) group: GroupId,
     /// Families whose End-of-RIB is still to be sent.
     pub(super) end_of_rib_owed: FamilySet,
+    /// Families whose refresh waits for that.
+    pub(super) refresh_owed: FamilySet,
     /// Families whose refresh has not begun (RFC 7313 §4).
     pub(super) begin_owed: FamilySet,
     /// Families whose refresh has begun and not ended.

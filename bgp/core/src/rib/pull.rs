@@ -53,6 +53,11 @@ impl Rib {
                 let mut octets = BytesMut::new();
                 owed.iter()
                     .for_each(|family| wire::end_of_rib(family, &mut octets));
+                let refresh = std::mem::take(&mut egress.refresh_owed);
+                for family in refresh.iter() {
+                    group.resend(peer.index, family, &mut self.table);
+                    egress.begin_owed.insert(family);
+                }
                 return Some(octets.freeze());
             }
         }

@@ -1,24 +1,20 @@
-//! Sessions that come and go: stale routes of peers that restart, our own deferral after a restart,
-//! and the group that a session's output belongs to (RFC 4724 §4).
+//! Sessions that come and go: our own deferral after a restart, and the group that a session's output
+//! belongs to (RFC 4724 §4).
 //!
-//! Owns what happens to routes when a session's state changes. Does not own what happens when a
-//! route changes, which is [`super::machine`]'s.
+//! Owns what happens when a session's state changes. Does not own what happens when a route changes,
+//! which is [`super::machine`]'s, nor what stays of a session that has ended ([`super::stale`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 use crate::fsm::{Negotiated, Retention};
 use crate::rib::egress::EgressConfig;
 use crate::rib::event::{Action, Changed, Ends, PeerPolicy, RibConfig};
 use crate::rib::machine::Rib;
-use crate::rib::path::{Path, PathPeer, PeerId, PeerIndex};
+use crate::rib::path::{PathPeer, PeerId, PeerIndex};
 use crate::rib::peer::{Egress, Session};
-use crate::rib::table::{DestId, Entry, Marks};
-use crate::types::{Family, FamilySet, PathId, PeerKind};
-use crate::wire::Community;
+use crate::types::{Family, FamilySet, PeerKind};
 
 /// How long End-of-RIB waits for the FIB to answer for the first table. A peer that gets it too
 /// early drops routes that we are about to confirm; one that gets it late only keeps stale routes
@@ -86,14 +82,6 @@ impl Deferral {
     }
 }
 
-/// How long the routes of one family of a peer stay without a word from it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stale {
-    pub(super) until: Instant,
-    /// How long they stay beyond that as a last resort; zero for not at all.
-    long_lived_time: Duration,
-}
-
 impl Rib {
     pub(super) fn peer_up(
         &mut self,
@@ -114,6 +102,12 @@ impl Rib {
             self.peer_down(now, old, &[], out);
         }
         self.keep_stale_of_returning(now, id.index, &negotiated, out);
+        // RFC 4724 §4.1: peers that do not take part, and peers that restart themselves and wait
+        // for us in turn, are not waited for.
+        let restart = negotiated.graceful_restart.as_ref();
+        if restart.is_none_or(|restart| restart.restarting) {
+            self.stop_waiting_for(id.index);
+        }
         let Some(peer) = self.peers.get_mut(&id.index) else {
             return;
         };
@@ -132,6 +126,7 @@ impl Rib {
                 group,
                 begin_owed: FamilySet::EMPTY,
                 end_owed: FamilySet::EMPTY,
+                refresh_owed: FamilySet::EMPTY,
                 end_of_rib_owed: negotiated.family_set(),
                 end_of_rib_at: now + END_OF_RIB_PATIENCE,
                 idle: true,
@@ -142,46 +137,6 @@ impl Rib {
         session.rouse(out);
         peer.session = Some(session);
         self.owing.insert(id.index);
-    }
-
-    /// RFC 4724 §4.2: routes retained from before stay until End-of-RIB only for families whose
-    /// forwarding the peer says it kept; a peer that is itself not restarting is not waited for.
-    fn keep_stale_of_returning(
-        &mut self,
-        now: Instant,
-        index: PeerIndex,
-        negotiated: &Negotiated,
-        out: &mut Vec<Action>,
-    ) {
-        let restart = negotiated.graceful_restart.as_ref();
-        for family in Family::ALL {
-            if !self.stale.contains_key(&(index, family)) {
-                continue;
-            }
-            // RFC 9494 §4.2: in the second phase the F bit of the long-lived capability counts as
-            // well.
-            let long_lived = negotiated.long_lived.iter().flatten();
-            let forwarding = restart
-                .is_some_and(|restart| restart.families.contains(&(family, true)))
-                || long_lived
-                    .clone()
-                    .any(|kept| kept.family == family && kept.forwarding);
-            let kept = forwarding && negotiated.families.contains(&family);
-            if kept {
-                let stale = Stale {
-                    until: now + self.config.stale_time,
-                    long_lived_time: Duration::ZERO,
-                };
-                self.stale.insert((index, family), stale);
-            } else {
-                self.sweep_stale(index, family, out);
-            }
-        }
-        // RFC 4724 §4.1: peers that do not take part, and peers that restart themselves and wait
-        // for us in turn, are not waited for.
-        if restart.is_none_or(|restart| restart.restarting) {
-            self.stop_waiting_for(index);
-        }
     }
 
     pub(super) fn peer_down(
@@ -200,153 +155,9 @@ impl Rib {
         {
             return;
         }
+        let before = self.stale_times(index);
         self.end_session(index);
-        // RFC 4724 §4.2: what was already stale when the peer restarts again goes now; so does
-        // what the peer does not keep.
-        let kept: FamilySet = retain.iter().map(|retention| retention.family).collect();
-        self.forget_paths(
-            index,
-            |prefix, entry| entry.marks.stale || !kept.contains(prefix.family()),
-            out,
-        );
-        self.mark_stale(index, kept);
-        for retention in retain {
-            let stale = Stale {
-                until: now + retention.restart_time,
-                long_lived_time: retention.long_lived_time,
-            };
-            self.stale.insert((index, retention.family), stale);
-            if retention.restart_time.is_zero() {
-                self.stale_expired(now, index, retention.family, out);
-            }
-        }
-    }
-
-    fn mark_stale(&mut self, index: PeerIndex, families: FamilySet) {
-        let Some(peer) = self.peers.get(&index) else {
-            return;
-        };
-        for dest in peer.dests.iter().collect::<Vec<_>>() {
-            if !families.contains(self.table.dest(dest).prefix.family()) {
-                continue;
-            }
-            for at in 0..self.table.dest(dest).paths.len() {
-                let Entry { told, marks, .. } = self.table.dest(dest).paths[at];
-                if self.table.paths.peer(told) == Some(index) {
-                    self.mark(
-                        dest,
-                        at,
-                        Marks {
-                            stale: true,
-                            ..marks
-                        },
-                    );
-                }
-            }
-        }
-    }
-
-    /// The time of stale routes is over: they go, or become the last resort.
-    pub(super) fn stale_expired(
-        &mut self,
-        now: Instant,
-        index: PeerIndex,
-        family: Family,
-        out: &mut Vec<Action>,
-    ) {
-        let more = self
-            .stale
-            .get(&(index, family))
-            .map(|stale| stale.long_lived_time);
-        let Some(more) = more.filter(|more| !more.is_zero()) else {
-            return self.sweep_stale(index, family, out);
-        };
-        let stale = Stale {
-            until: now + more,
-            long_lived_time: Duration::ZERO,
-        };
-        self.stale.insert((index, family), stale);
-        // RFC 9494 §4.2: what must not be kept goes, whether the peer says so or a rule of ours.
-        let goes = |path: &Path| path.attributes.communities.contains(&Community::NO_LLGR);
-        let Some(peer) = self.peers.get(&index) else {
-            return;
-        };
-        for dest in peer.dests.iter().collect::<Vec<_>>() {
-            if self.table.dest(dest).prefix.family() != family {
-                continue;
-            }
-            let ids: SmallVec<[PathId; 4]> = self.stale_paths(dest, index);
-            for id in ids {
-                let Some(at) = self.table.position(dest, Some(index), id) else {
-                    continue;
-                };
-                let entry = self.table.dest(dest).paths[at];
-                let told = self.table.paths.get(entry.told).clone();
-                if goes(&told) || goes(self.table.paths.get(entry.used)) {
-                    self.withdraw(dest, Some(index), id, out);
-                    continue;
-                }
-                let told = Path {
-                    long_lived: true,
-                    ..told
-                };
-                let Some(mut intake) = self.intake(told, family) else {
-                    continue;
-                };
-                let prefix = self.table.dest(dest).prefix;
-                let (used, marks) = self.admit(&mut intake, &prefix);
-                let entry = Entry {
-                    told: intake.told,
-                    used,
-                    id,
-                    marks: Marks {
-                        stale: true,
-                        ..marks
-                    },
-                };
-                self.put(dest, at, entry, out);
-                intake.end(&mut self.table.paths);
-                self.reselect(dest, out);
-            }
-        }
-    }
-
-    fn stale_paths(&self, dest: DestId, index: PeerIndex) -> SmallVec<[PathId; 4]> {
-        let entries = self.table.dest(dest).paths.iter();
-        entries
-            .filter(|entry| entry.marks.stale)
-            .filter(|entry| self.table.paths.peer(entry.told) == Some(index))
-            .map(|entry| entry.id)
-            .collect()
-    }
-
-    /// RFC 7313 §4.2: what the peer does not tell again before it ends its refresh is gone.
-    pub(super) fn refresh_begun(&mut self, now: Instant, id: PeerId, family: Family) {
-        if self
-            .peers
-            .get_mut(&id.index)
-            .and_then(|peer| peer.session(id))
-            .is_none()
-        {
-            return;
-        }
-        self.mark_stale(id.index, [family].into_iter().collect());
-        let stale = Stale {
-            until: now + self.config.stale_time,
-            long_lived_time: Duration::ZERO,
-        };
-        self.stale.insert((id.index, family), stale);
-    }
-
-    pub(super) fn sweep_if_up(&mut self, id: PeerId, family: Family, out: &mut Vec<Action>) {
-        if self
-            .peers
-            .get_mut(&id.index)
-            .and_then(|peer| peer.session(id))
-            .is_some()
-        {
-            self.sweep_stale(id.index, family, out);
-        }
+        self.retain(now, index, retain, before, out);
     }
 
     pub(super) fn path_down(&mut self, index: PeerIndex, out: &mut Vec<Action>) {
@@ -359,6 +170,7 @@ impl Rib {
     pub(super) fn end_session(&mut self, index: PeerIndex) {
         for family in Family::ALL {
             self.stale.remove(&(index, family));
+            self.refreshing.remove(&(index, family));
         }
         self.owing.remove(&index);
         let session = self
@@ -394,16 +206,6 @@ impl Rib {
         if self.followed {
             let peer = id.index;
             out.push(Action::Changed(Changed::EndOfRib { peer, family }));
-        }
-    }
-
-    pub(super) fn sweep_stale(&mut self, index: PeerIndex, family: Family, out: &mut Vec<Action>) {
-        if self.stale.remove(&(index, family)).is_some() {
-            self.forget_paths(
-                index,
-                |prefix, entry| entry.marks.stale && prefix.family() == family,
-                out,
-            );
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Entry {
 pub(super) struct Marks {
     /// Kept from before the peer's restart.
     pub(super) stale: bool,
+    /// Not told again since the peer began a refresh.
+    pub(super) refreshing: bool,
     /// Must not be used; the reason can be worked out again.
     pub(super) rejected: bool,
     pub(super) validity: OriginValidity,

@@ -82,6 +82,36 @@ fn a_new_import_policy_judges_old_routes_without_a_word_from_the_peer() {
     assert!(world.fib.contains_key(&prefix(1)));
 }
 
+// Found in other speakers: the policy of a peer that had been deleted judged its successor.
+#[test]
+fn a_peer_taken_away_leaves_nothing_and_comes_back_under_another_policy() {
+    let mut without = config();
+    without.peers.remove(&PeerIndex(0));
+    let mut otherwise = config();
+    otherwise.peers.get_mut(&PeerIndex(0)).unwrap().import =
+        Arc::new(Policy::only("two", vec![PrefixMatch::orlonger(prefix(2))]));
+    for stale in [false, true] {
+        let mut world = World::new(config(), None);
+        world.up(0);
+        world.up(2);
+        world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
+        world.answer_all();
+        if stale {
+            world.down(0, &[V4]);
+        }
+        world.handle(Event::Configure(without.clone()));
+        world.tell(0, announcement(0, &[prefix(3)], &[]));
+        world.pull_all();
+        assert!(world.fib.is_empty());
+        assert_eq!(world.believed[&2].keys().collect::<Vec<_>>(), [&prefix(7)]);
+
+        world.handle(Event::Configure(otherwise.clone()));
+        world.up(0);
+        world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
+        assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(2)]);
+    }
+}
+
 #[test]
 fn equal_paths_become_one_route_with_many_ways() {
     let mut world = World::new(config(), None);
@@ -92,64 +122,6 @@ fn equal_paths_become_one_route_with_many_ways() {
     assert_eq!(world.fib[&prefix(1)].len(), 2);
     world.down(1, &[]);
     assert_eq!(world.fib[&prefix(1)].len(), 1);
-}
-
-#[test]
-fn stale_routes_stay_until_end_of_rib_and_only_what_was_told_again_remains() {
-    let mut world = World::new(config(), None);
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
-    world.down(0, &[V4]);
-    assert_eq!(world.fib.len(), 2, "retained");
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1)], &[]));
-    assert_eq!(world.fib.len(), 2);
-    world.end_of_rib(0);
-    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
-}
-
-#[test]
-fn stale_routes_go_when_the_peer_does_not_come_back_in_time() {
-    let mut world = World::new(config(), None);
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1)], &[]));
-    world.down(0, &[V4]);
-    world.advance(RESTART - Duration::from_secs(1));
-    assert_eq!(world.fib.len(), 1);
-    world.advance(Duration::from_secs(1));
-    assert!(world.fib.is_empty());
-    assert_eq!(world.rib.poll_timeout(), None);
-}
-
-#[test]
-fn stale_routes_go_at_once_when_the_peer_lost_its_forwarding_state_or_its_path() {
-    let mut world = World::new(config(), None);
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1)], &[]));
-    world.down(0, &[V4]);
-    let mut lost = negotiated(0);
-    lost.graceful_restart.as_mut().unwrap().families = vec![(V4, false)];
-    world.up_with(0, lost);
-    assert!(world.fib.is_empty(), "F bit clear");
-
-    world.tell(0, announcement(0, &[prefix(1)], &[]));
-    world.down(0, &[V4]);
-    world.handle(Event::PathDown {
-        index: PeerIndex(0),
-    });
-    assert!(world.fib.is_empty(), "path down");
-}
-
-#[test]
-fn a_second_restart_drops_what_was_stale_from_the_first() {
-    let mut world = World::new(config(), None);
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
-    world.down(0, &[V4]);
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1)], &[]));
-    world.down(0, &[V4]);
-    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
 }
 
 #[test]

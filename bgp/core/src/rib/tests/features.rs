@@ -18,45 +18,71 @@ fn rejection(world: &World, prefix: Prefix) -> Option<Rejection> {
     route.paths[0].rejected.clone()
 }
 
-fn with_communities(mut update: Update, communities: &[Community]) -> Update {
-    update.attributes.as_mut().unwrap().communities = communities.iter().copied().collect();
-    update
+#[test]
+fn only_a_route_server_may_leave_its_own_as_out_of_paths() {
+    for (role, path, usable) in [
+        (Some(BgpRole::RouteServerClient), vec![Asn(7)], true),
+        (Some(BgpRole::RouteServerClient), vec![], false),
+        (Some(BgpRole::Customer), vec![Asn(7)], false),
+        (None, vec![Asn(7)], false),
+    ] {
+        let mut world = World::new(config(), None);
+        let terms = Negotiated {
+            role,
+            ..negotiated(0)
+        };
+        world.up_with(0, terms);
+        let mut update = announcement(0, &[prefix(1)], &[]);
+        update.attributes.as_mut().unwrap().as_path = AsPath::new(path);
+        world.tell(0, update);
+        assert_eq!(world.fib.contains_key(&prefix(1)), usable, "{role:?}");
+    }
 }
 
+// RFC 7911: `told_paths` of several that tie, in the order of preference.
 #[test]
-fn routes_kept_beyond_the_restart_time_are_a_last_resort_and_go_at_last() {
-    let mut world = World::new(config(), None);
-    (0..3).for_each(|peer| world.up(peer));
-    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
-    let asks_not_to = announcement(0, &[prefix(3)], &[]);
-    world.tell(0, with_communities(asks_not_to, &[Community::NO_LLGR]));
-    // Longer, so that it loses until the other is a last resort.
-    world.tell(1, announcement(1, &[prefix(1)], &[7, 7, 7]));
-    let only = |world: &World, number| world.fib[&prefix(number)][0].interface;
-    assert_eq!(only(&world, 1), Some(1));
-    let id = world.sessions.remove(&0).unwrap();
-    world.handle(Event::PeerDown {
-        peer: id,
-        retain: vec![Retention {
-            long_lived_time: Duration::from_secs(3600),
-            ..retention(V4)
-        }],
-    });
-    assert_eq!(only(&world, 1), Some(1), "used like any other at first");
-    world.advance(RESTART);
-    assert_eq!(only(&world, 1), Some(2), "the other peer's is better now");
-    assert_eq!(only(&world, 2), Some(1), "there is nothing else");
-    assert!(
-        !world.fib.contains_key(&prefix(3)),
-        "it asked not to be kept"
-    );
-    world.answer_all();
-    world.pull_all();
-    assert!(world.believes(2, prefix(7)));
-    assert!(!world.believes(2, prefix(2)), "the peer would not know it");
-    world.advance(Duration::from_secs(3600));
-    assert!(!world.fib.contains_key(&prefix(2)));
-    assert_eq!(world.rib.poll_timeout(), None);
+fn a_peer_is_told_as_many_paths_as_asked_for_and_the_best_of_them() {
+    for (told_paths, expected) in [
+        (Some(1), vec!["65001"]),
+        (Some(2), vec!["65001", "65002 7"]),
+        (Some(3), vec!["65001", "65002 7", "8 8 8"]),
+        (None, vec!["65001", "65002 7", "8 8 8"]),
+    ] {
+        let mut world = World::new(with_peer(2, |peer| peer.told_paths[0] = told_paths), None);
+        for (peer, hops) in [(3, &[8, 8, 8][..]), (1, &[7]), (0, &[])] {
+            world.up(peer);
+            world.tell(peer, announcement(peer, &[prefix(1)], hops));
+        }
+        let mut terms = negotiated(2);
+        terms.add_path.send = FamilySet::ALL;
+        world.up_with(2, terms);
+        world.answer_all();
+        let context = DecodeContext {
+            add_path: FamilySet::ALL,
+            ..DecodeContext::new(PeerKind::Internal)
+        };
+        let mut told = BTreeMap::new();
+        while let Some(octets) = world.rib.pull(world.now, world.sessions[&2], 100) {
+            let mut stream = BytesMut::from(&octets[..]);
+            while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
+                let UpdateOutcome::Valid(update) = wire::decode_update(&frame.body, &context)
+                else {
+                    panic!("we sent an invalid UPDATE");
+                };
+                for nlri in update.reach.iter().flat_map(|reach| &reach.nlri) {
+                    let path = update.attributes.as_ref().unwrap().as_path.to_string();
+                    told.insert(*nlri, path);
+                }
+            }
+        }
+        let mut paths: Vec<String> = told
+            .into_iter()
+            .filter(|(nlri, _)| nlri.prefix == prefix(1))
+            .map(|(_, path)| path)
+            .collect();
+        paths.sort();
+        assert_eq!(paths, expected, "{told_paths:?}");
+    }
 }
 
 #[test]
@@ -161,55 +187,6 @@ fn several_paths_to_one_prefix_count_each() {
         seen.push(world.limits.clone());
     }
     assert_eq!(seen, [vec![], vec![false], vec![false], vec![false, true]]);
-}
-
-#[test]
-fn what_a_peer_does_not_tell_again_in_a_refresh_is_gone_at_its_end() {
-    let mut world = World::new(config(), None);
-    world.up(0);
-    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
-    let (peer, family) = (world.sessions[&0], V4);
-    world.handle(Event::RefreshBegun { peer, family });
-    world.tell(0, announcement(0, &[prefix(1)], &[]));
-    assert_eq!(world.fib.len(), 2);
-    world.handle(Event::RefreshEnded { peer, family });
-    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
-}
-
-#[test]
-fn a_refresh_that_was_asked_for_is_enclosed_where_the_peer_knows_that() {
-    let mut world = World::new(config(), None);
-    world.up_with(
-        0,
-        Negotiated {
-            enhanced_route_refresh: true,
-            ..negotiated(0)
-        },
-    );
-    world.pull_all();
-    let peer = world.sessions[&0];
-    world.handle(Event::Refresh { peer, family: V4 });
-    let mut kinds = Vec::new();
-    while let Some(octets) = world.rib.pull(world.now, peer, 100) {
-        let mut stream = BytesMut::from(&octets[..]);
-        while let Some(frame) = wire::frame(&mut stream, wire::MAX_MESSAGE_LEN).unwrap() {
-            kinds.push((frame.kind, frame.body.get(2).copied()));
-        }
-    }
-    assert_eq!(
-        kinds
-            .iter()
-            .filter(|(kind, _)| *kind == MessageType::RouteRefresh)
-            .map(|(_, kind)| kind.unwrap())
-            .collect::<Vec<u8>>(),
-        [RefreshKind::Begin, RefreshKind::End].map(u8::from)
-    );
-    assert_eq!(
-        kinds.len(),
-        3,
-        "between them stands the one route: {kinds:?}"
-    );
-    assert_eq!(kinds[1].0, MessageType::Update);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod groups;
 mod listing;
 mod oracle;
 mod signature;
+mod stale;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -23,7 +24,7 @@ use crate::rib::sessions::{EARLY_END_OF_RIB, SETTLE};
 use crate::types::{Asn, Family, FamilySet, NextHop, Nlri, PathId, PeerKind, Prefix, RouterId};
 use crate::wire::{
     self, AsPath, Community, DecodeContext, EncodeContext, MessageType, PathAttributes, Reach,
-    RefreshKind, Update, UpdateOutcome,
+    Update, UpdateOutcome,
 };
 
 const US: Asn = Asn(65_000);
@@ -280,12 +281,16 @@ impl World {
 
     fn end_of_rib(&mut self, peer: u32) {
         for family in Family::ALL {
-            let update = Update {
-                end_of_rib: Some(family),
-                ..Update::default()
-            };
-            self.tell(peer, update);
+            self.end_of_family(peer, family);
         }
+    }
+
+    fn end_of_family(&mut self, peer: u32, family: Family) {
+        let update = Update {
+            end_of_rib: Some(family),
+            ..Update::default()
+        };
+        self.tell(peer, update);
     }
 
     /// Lets one peer read at most `budget` prefixes; whether there was anything.
@@ -348,4 +353,9 @@ fn no_restart(peer: u32) -> Negotiated {
         graceful_restart: None,
         ..negotiated(peer)
     }
+}
+
+fn with_communities(mut update: Update, communities: &[Community]) -> Update {
+    update.attributes.as_mut().unwrap().communities = communities.iter().copied().collect();
+    update
 }
