@@ -235,6 +235,18 @@ fn what_is_not_known_is_absent_and_not_zero() {
 }
 
 #[test]
+fn a_session_that_the_configuration_keeps_down_is_no_trouble() {
+    let enabled = |enabled| {
+        let mut speaker = everything();
+        speaker.peers[0].admin_enabled = enabled;
+        page(speaker)
+    };
+    let sample = r#"caracal_bgp_session_admin_enabled{peer="tor\"1",peer_asn="65001"}"#;
+    assert!(enabled(true).contains(&format!("{sample} 1\n")));
+    assert!(enabled(false).contains(&format!("{sample} 0\n")));
+}
+
+#[test]
 fn the_document_has_the_table_of_the_code() {
     testing::check_documented(METRICS, DOCUMENT);
 }

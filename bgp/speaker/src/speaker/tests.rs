@@ -1,5 +1,6 @@
 //! Speakers that talk to each other over real TCP on loopback addresses.
 
+mod busy;
 mod collision;
 mod configure;
 mod detection;
@@ -441,44 +442,6 @@ async fn a_speaker_that_restarts_keeps_its_routes_at_the_peer_and_stale_ones_are
     gone(&b, dropped).await;
     reachable(&second, own(2, Family::Ipv4Unicast)).await;
     assert!(!second.snapshot().await.unwrap().rib.unwrap().deferring);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sessions_outlive_a_rib_that_is_busy_for_longer_than_the_hold_time() {
-    let lab = Lab::new();
-    let (mut a, mut b) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
-    lab.link(&mut a, &mut b);
-    for config in [&mut a, &mut b] {
-        for peer in config.peers.values_mut() {
-            peer.hold_time = Duration::from_secs(3);
-        }
-    }
-    let busy = Arc::new(std::sync::Barrier::new(2));
-    let (supervisor_a, b) = (start(a).await, start(b).await);
-    established(&supervisor_a, 2).await;
-    // One end is up a message before the other.
-    established(&b, 1).await;
-    let held = Arc::clone(&busy);
-    supervisor_a
-        .with_rib(move |_| {
-            held.wait();
-            thread::sleep(Duration::from_secs(8));
-        })
-        .await;
-    tokio::task::spawn_blocking(move || busy.wait())
-        .await
-        .unwrap();
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(7) {
-        let seen = peer(&b, 1).await;
-        assert_eq!(
-            (seen.state, seen.established_count),
-            (SessionState::Established, 1),
-            "{seen:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    assert_eq!(peer(&supervisor_a, 2).await.established_count, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,10 +97,11 @@ async fn an_operator_takes_a_peer_down_with_a_word_and_brings_it_up_again() {
         reason: DownReason::AdminDown,
         text: "administratively down (\"fibre works until noon\")".to_owned(),
     };
-    assert_eq!(seen.why, Some(why));
+    assert_eq!((seen.why, seen.admin_enabled), (Some(why), false));
     config.peers.get_mut(&name(2)).unwrap().activation = Activation::Run;
     a.apply(config).await.unwrap();
     reachable(&b, own(1, Family::Ipv6Unicast)).await;
+    assert!(peer(&a, 2).await.admin_enabled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
