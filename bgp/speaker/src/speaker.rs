@@ -130,7 +130,7 @@ impl Speaker {
             strangers: Repeats::default(),
             turned_away: BTreeMap::new(),
         };
-        supervisor.listen_anew().await?;
+        supervisor.listen().await?;
         supervisor.api = supervisor
             .api_socket
             .as_deref()
@@ -430,9 +430,7 @@ impl Supervisor {
     async fn shutdown(mut self, how: How) {
         // First of all, so that the end of sessions takes no route from packets under way.
         self.fib_queue.close();
-        if let Some(listeners) = self.listeners.take() {
-            listeners.close().await;
-        }
+        self.close_listeners().await;
         let for_good = matches!(how, How::Cease { .. });
         let wish = match how {
             How::GracefulRestart => Admin::Restart,

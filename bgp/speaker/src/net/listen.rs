@@ -95,6 +95,7 @@ pub struct Incoming {
 /// All listening sockets of a speaker.
 #[derive(Debug)]
 pub struct Listeners {
+    config: ListenConfig,
     bound: Vec<Bound>,
 }
 
@@ -141,7 +142,13 @@ impl Listeners {
             }
         }
         warn_of_short_queues();
-        Ok((Self { bound }, faults))
+        let config = config.clone();
+        Ok((Self { config, bound }, faults))
+    }
+
+    /// What they were bound for.
+    pub fn config(&self) -> &ListenConfig {
+        &self.config
     }
 
     /// Where the speaker listens.

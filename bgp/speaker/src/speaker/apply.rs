@@ -6,7 +6,9 @@ use caracal_bgp_core::fsm::Admin;
 use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::rib::Event as RibEvent;
 
-use crate::config::{Activation, Change, Endpoint, PeerConfig, PeerName, SpeakerConfig, Ttl};
+use crate::config::{
+    Activation, Change, Endpoint, ListenConfig, PeerConfig, PeerName, SpeakerConfig, Ttl,
+};
 use crate::error::Error;
 use crate::net::{Floors, Hops, Keychain, Listeners, Remote};
 use crate::session::{self, Command, Reconfiguration, Setup};
@@ -53,12 +55,7 @@ impl Supervisor {
         for (name, before) in &changed {
             self.adjust(name, before, of_all).await;
         }
-        let listening = if self.config.listen == old.listen {
-            self.guard_listeners();
-            Ok(())
-        } else {
-            self.listen_anew().await
-        };
+        let listening = self.listen().await;
         self.watch_unnumbered();
         for name in &added {
             self.start_peer(name);
@@ -219,19 +216,53 @@ impl Supervisor {
         }
     }
 
-    /// Binds the listening sockets as configured, and lets go of others.
-    pub(super) async fn listen_anew(&mut self) -> Result<(), Error> {
-        if let Some(listeners) = self.listeners.take() {
-            listeners.close().await;
+    /// Brings the listening sockets to what is configured. What is bound counts, not what was configured
+    /// before: a change that has failed is tried again by the next call.
+    ///
+    /// # Errors
+    /// Those of [`Listeners::bind`]. The speaker goes on listening where it did, if that can still be had.
+    pub(super) async fn listen(&mut self) -> Result<(), Error> {
+        let wanted = self.config.listen.clone();
+        let former = self.listeners.as_ref().map(|it| it.config().clone());
+        if wanted == former {
+            self.guard_listeners();
+            return Ok(());
         }
-        let Some(listen) = &self.config.listen else {
+        let Some(wanted) = wanted else {
+            self.close_listeners().await;
             return Ok(());
         };
+        // On one port new sockets may be in the way of old ones, as all addresses are of any.
+        if former.as_ref().is_some_and(|it| it.port == wanted.port) {
+            self.close_listeners().await;
+        }
+        let bound = self.bind(&wanted);
+        let failed = match bound {
+            Ok(listeners) => {
+                self.close_listeners().await;
+                self.listeners = Some(listeners);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match former.filter(|_| self.listeners.is_none()) {
+            Some(former) => self.listeners = self.bind(&former).ok(),
+            None => self.guard_listeners(),
+        }
+        Err(failed)
+    }
+
+    fn bind(&self, listen: &ListenConfig) -> Result<Listeners, Error> {
         let (mut listeners, faults) = Listeners::bind(listen, &self.keychain(), &self.floors())?;
         report(&faults);
         listeners.serve(&self.incoming);
-        self.listeners = Some(listeners);
-        Ok(())
+        Ok(listeners)
+    }
+
+    pub(super) async fn close_listeners(&mut self) {
+        if let Some(listeners) = self.listeners.take() {
+            listeners.close().await;
+        }
     }
 
     /// Gives listening sockets the keys that peers sign with, and has them look at the TTL of those

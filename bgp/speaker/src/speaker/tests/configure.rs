@@ -308,3 +308,50 @@ async fn a_peer_becomes_a_client_under_its_living_session() {
         assert_eq!(peer(&a, other).await.established_count, 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_port_that_fails_is_an_error_each_time_until_the_port_is_free() {
+    let lab = Lab::new();
+    let (mut config, mut other) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    // The other one dials.
+    lab.link(&mut other, &mut config);
+    let elsewhere = Lab::new();
+    let taken = SocketAddr::new(elsewhere.address(1), lab.port + 1);
+    let stranger = std::net::TcpListener::bind(taken).unwrap();
+    let a = start(config.clone()).await;
+    let before = config.clone();
+    config.listen = Some(ListenConfig {
+        addrs: vec![taken.ip()],
+        port: taken.port(),
+    });
+    for attempt in ["the first attempt", "the same once more"] {
+        let error = a.apply(config.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("the port is in use"), "{attempt}: {error}");
+    }
+    // Nobody is worse off meanwhile.
+    let other = start(other).await;
+    established(&other, 1).await;
+    drop(stranger);
+    a.apply(config).await.unwrap();
+    assert!(std::net::TcpStream::connect(taken).is_ok(), "listens there");
+    assert_eq!(peer(&other, 1).await.established_count, 1);
+    a.apply(before).await.unwrap();
+    assert!(
+        std::net::TcpStream::connect(taken).is_err(),
+        "and no longer"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_had_leaves_those_that_there_were() {
+    let lab = Lab::new();
+    let (mut config, mut other) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut other, &mut config);
+    let a = start(config.clone()).await;
+    // TEST-NET-3 is no host's (RFC 5737).
+    let nobodys = "203.0.113.9".parse().unwrap();
+    config.listen.as_mut().unwrap().addrs.push(nobodys);
+    a.apply(config).await.unwrap_err();
+    let other = start(other).await;
+    established(&other, 1).await;
+}
