@@ -369,9 +369,11 @@ impl Supervisor {
         }
     }
 
-    /// The peer at the other end of an interface.
+    /// The peer at the other end of an interface, whether it has been found there or not: nobody else is
+    /// let in from there.
     fn unnumbered(&self, ifindex: u32) -> Option<PeerName> {
-        let interface = self.links.name_of(ifindex)?;
+        let table = self.links.interfaces.current();
+        let interface = table.by_index(ifindex)?.name();
         let mut peers = self.config.peers.iter();
         let found = peers.find(|(_, peer)| peer.remote.interface() == Some(interface));
         found.map(|(name, _)| name.clone())

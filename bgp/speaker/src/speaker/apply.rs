@@ -10,7 +10,7 @@ use crate::config::{
     Activation, Change, Endpoint, ListenConfig, PeerConfig, PeerName, SpeakerConfig, Ttl,
 };
 use crate::error::Error;
-use crate::net::{Floors, Hops, Keychain, Listeners, Remote};
+use crate::net::{Floors, Hops, Keychain, Link, Listeners, Remote};
 use crate::session::{self, Command, Reconfiguration, Setup};
 use crate::speaker::Supervisor;
 use crate::speaker::peers::Peer;
@@ -24,6 +24,7 @@ impl Supervisor {
         let old = std::mem::replace(&mut self.config, new);
         let everyone = (old.asn, old.router_id) != (self.config.asn, self.config.router_id);
         let mut gone = self.peers.set_ranges(&self.config);
+        gone.extend(self.superseded());
         let mut kept = Vec::new();
         for name in self.peers.names() {
             if gone.contains(&name) {
@@ -63,6 +64,14 @@ impl Supervisor {
         self.watch_paths().await;
         self.exports.apply(&self.config, &self.rib).await;
         listening
+    }
+
+    /// Peers that ranges have let in and that are now configured themselves.
+    fn superseded(&self) -> Vec<PeerName> {
+        let table = self.links.interfaces.current();
+        let local = |name: &PeerName| self.board.status(name).local_address;
+        let index = |name: &str| table.by_name(name).map(Link::index);
+        self.peers.superseded(&self.config, local, index)
     }
 
     /// Takes in every peer that is configured and not there yet; who that is.

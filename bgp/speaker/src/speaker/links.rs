@@ -99,14 +99,6 @@ impl Links {
         };
         Why { reason, text }
     }
-
-    /// The name of the interface of this index, where unnumbered peers are looked for on it.
-    pub(super) fn name_of(&self, ifindex: u32) -> Option<&str> {
-        let mut found = self.found.values();
-        found
-            .find(|report| report.ifindex == Some(ifindex))
-            .map(|report| report.interface.as_str())
-    }
 }
 
 fn states(table: &InterfaceTable) -> BTreeMap<u32, (String, bool)> {

@@ -4,8 +4,8 @@
 //! Owns their names, their indices in the RIB and the way from a connection to the peer that made
 //! it. Does not own sessions.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -166,6 +166,35 @@ impl Peers {
         lost.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Who of those that ranges have let in makes way for a peer that `config` names: their connections
+    /// are that peer's. `local` tells our end of a session, and `index` the number of an interface.
+    pub(super) fn superseded(
+        &self,
+        config: &SpeakerConfig,
+        local: impl Fn(&PeerName) -> Option<IpAddr>,
+        index: impl Fn(&str) -> Option<u32>,
+    ) -> Vec<PeerName> {
+        let named = config.peers.values();
+        let on_links = named.clone().filter_map(|it| it.remote.interface());
+        let links: BTreeSet<u32> = on_links.filter_map(index).collect();
+        let mut at_addresses: HashMap<Source, Vec<&PeerConfig>> = HashMap::new();
+        for peer in named {
+            if let Some(address) = peer.remote.address() {
+                let peers = at_addresses.entry(Source::of(address)).or_default();
+                peers.push(peer);
+            }
+        }
+        let claimed = self.all.iter().filter(|(name, peer)| {
+            let Some((_, source)) = &peer.admitted else {
+                return false;
+            };
+            let mut here = at_addresses.get(source).into_iter().flatten();
+            source.ifindex.is_some_and(|link| links.contains(&link))
+                || here.any(|peer| is_from(peer, *source, local(name)))
+        });
+        claimed.map(|(name, _)| name.clone()).collect()
+    }
+
     /// What is now configured for a peer; `None` for one that is no longer.
     pub(super) fn wanted(&self, name: &PeerName, config: &SpeakerConfig) -> Option<PeerConfig> {
         match &self.all.get(name)?.admitted {
@@ -179,7 +208,8 @@ impl Peers {
         self.by_address.clear();
         for (name, peer) in &self.all {
             if let Some(address) = peer.config.remote.address() {
-                let names = self.by_address.entry(address.ip()).or_default();
+                let address = Source::of(address).address;
+                let names = self.by_address.entry(address).or_default();
                 names.push(name.clone());
             }
         }
@@ -198,16 +228,12 @@ impl Peers {
         }
         let at_address = self.by_address.get(&source.address).into_iter().flatten();
         let found = at_address
-            .filter(|name| {
-                self.all.get(name).is_some_and(|peer| {
-                    let wanted = peer.config.local_address;
-                    wanted.is_none_or(|wanted| wanted == local)
-                        && scope(&peer.config) == source.ifindex
-                })
-            })
-            // One that asks for this very address of ours knows more than one that takes any.
-            .max_by_key(|name| self.all.get(name).map(|peer| peer.config.local_address));
-        if let Some(name) = found {
+            .filter_map(|name| Some((name, self.all.get(name)?)))
+            .filter(|(_, peer)| is_from(&peer.config, source, Some(local)))
+            // An address that a peer names is that peer's, whomever a range has let in from it. One that
+            // asks for this very address of ours knows more than one that takes any.
+            .max_by_key(|(_, peer)| (peer.admitted.is_none(), peer.config.local_address));
+        if let Some((name, _)) = found {
             return Caller::Known(name.clone());
         }
         match self.ranges.admit(source) {
@@ -246,10 +272,9 @@ fn of_range(range: &PeerConfig, source: Source) -> PeerConfig {
     }
 }
 
-/// The interface that the peer's address is on, where the address is link-local.
-fn scope(config: &PeerConfig) -> Option<u32> {
-    match config.remote.address()? {
-        SocketAddr::V6(v6) => Source::of(v6.into()).ifindex,
-        SocketAddr::V4(_) => None,
-    }
+/// Whether a connection from `source` is the peer's; `local` is our end, if that is known.
+fn is_from(config: &PeerConfig, source: Source, local: Option<IpAddr>) -> bool {
+    let mut ends = config.local_address.into_iter().zip(local);
+    config.remote.address().map(Source::of) == Some(source)
+        && ends.all(|(wanted, local)| wanted == local)
 }

@@ -95,6 +95,52 @@ fn leaves(config: &mut SpeakerConfig) -> &mut PeerConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_gets_a_configuration_of_its_own_leaves_the_range_that_had_let_it_in() {
+    let lab = Lab::new();
+    let mut config = open_speaker(&lab, 2);
+    let mut other = lab.speaker(2, 65_002);
+    lab.add_peer(&mut other, &config);
+    let own_config = PeerConfig {
+        // It waits, as the range does: who dials is not what decides.
+        passive: true,
+        ..PeerConfig::new(SocketAddr::new(lab.address(2), lab.port), other.asn)
+    };
+    let (hub, _other) = (start(config.clone()).await, start(other).await);
+    let peers = async || hub.snapshot().await.unwrap().peers;
+    let up = |name: String| {
+        move |peers: &Vec<PeerSnapshot>| match &peers[..] {
+            [peer] => peer.name == name && peer.state == SessionState::Established,
+            _ => false,
+        }
+    };
+    let admitted = format!("leaves/{}", lab.address(2));
+    until("let in", &peers, up(admitted.clone())).await;
+
+    // Names on both sides of the range's: the order of names is not what decides either.
+    for name in ["apart", "zone"] {
+        let own_name = PeerName::from(name);
+        config.peers.insert(own_name.clone(), own_config.clone());
+        hub.apply(config.clone()).await.unwrap();
+        until(name, &peers, up(name.to_owned())).await;
+        assert_eq!(range(&hub).await.used, 0);
+        config.peers.remove(&own_name);
+        hub.apply(config.clone()).await.unwrap();
+        until("let in again", &peers, up(admitted.clone())).await;
+    }
+
+    // A peer at another address of ours is another peer.
+    let elsewhere = PeerConfig {
+        local_address: Some(lab.address(9)),
+        ..own_config
+    };
+    config.peers.insert(PeerName::from("apart"), elsewhere);
+    hub.apply(config).await.unwrap();
+    let mut seen = peers().await;
+    seen.retain(|peer| peer.range.is_some());
+    assert!(up(admitted)(&seen), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_of_a_range_that_exceeds_its_limit_stays_down_for_as_long_as_that_lasts() {
     let lab = Lab::new();
     let mut config = open_speaker(&lab, 2);
