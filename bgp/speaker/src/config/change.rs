@@ -271,8 +271,9 @@ impl SpeakerConfig {
             (Change::LIVE, *bmp != to.bmp),
             (Change::LIVE, *mrt != to.mrt),
             (Change::REEXPORT, *transit != to.transit),
+            // Sessions themselves look which addresses may be named when they come up.
             (
-                Change::REEXPORT,
+                Change::REEXPORT.and(Change::LIVE),
                 *ignored_interfaces != to.ignored_interfaces,
             ),
             (Change::REFRESH_IN, *protected != to.protected),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use caracal_bgp_core::policy::InterfaceGlob;
 use caracal_bgp_core::types::{Asn, Prefix, RouterId};
 use caracal_bgp_speaker::config::{
     AoAlgorithm, AoKey, AoKeys, Auth, Endpoint, ListenConfig, NextHopMode, Origination, Secret, Ttl,
@@ -159,6 +160,58 @@ fn peers_are_told_the_next_hop_that_their_mode_and_their_subnet_ask_for() {
             };
             until(listener.name, table, |table| *table == expected).await;
         }
+    });
+    us.run(async || speaker.shutdown(How::GracefulRestart).await);
+}
+
+#[test]
+fn an_interface_that_is_ignored_since_gives_no_next_hop_in_the_next_session_either() {
+    let Some([us, them]) = hosts("ign") else {
+        return;
+    };
+    link((&us, "e1"), (&them, "e1"));
+    add_address(&us, "e1", "10.0.1.1/24");
+    add_address(&us, "e1", "2001:db8:1::1/64");
+    add_address(&them, "e1", "10.0.1.21/24");
+    let name = PeerName::from("peer");
+    let remote = SocketAddr::new("10.0.1.21".parse().unwrap(), PORT);
+    let mut config = speaker(LOCAL, 0x0a00_0101, PORT);
+    let passive = PeerConfig {
+        passive: true,
+        ..PeerConfig::new(remote, OTHER)
+    };
+    config.peers.insert(name.clone(), passive);
+    let [v4, v6]: [Prefix; 2] = ["10.2.0.0/16", "2001:db8:2::/48"].map(|it| it.parse().unwrap());
+    for prefix in [v4, v6] {
+        config.originate.insert(prefix, Origination::default());
+    }
+    let speaker = us.run(async || start(config.clone()).await);
+    them.run(async || {
+        let to = SocketAddr::new(OURS.parse().unwrap(), PORT);
+        let script = Script::of(OTHER, LOCAL);
+        let connect = async || Peer::establish(remote.ip(), to, &script).await;
+        let hears = async |peer: &Peer, expected: &[Prefix]| {
+            let table = async || peer.heard().table().into_keys().collect::<Vec<_>>();
+            until("what is told", table, |told| told == expected).await;
+        };
+        let peer = connect().await;
+        hears(&peer, &[v4, v6]).await;
+        // The IPv6 address is the interface's, and not the session's own.
+        config.ignored_interfaces.push(InterfaceGlob::new("e*"));
+        speaker.apply(config).await.unwrap();
+        hears(&peer, &[v4]).await;
+
+        drop(peer);
+        let peer = connect().await;
+        let look = || snapshot(&speaker, &name);
+        let all_told = |seen: &PeerSnapshot| {
+            let ended = seen.families().iter().filter(|it| it.end_of_rib_sent);
+            seen.established_count == 2 && ended.count() == 2
+        };
+        let seen = until("all that there is to tell", look, all_told).await;
+        let told = seen.families().iter().map(|family| family.advertised);
+        assert_eq!(told.collect::<Vec<_>>(), [1, 0], "{seen:#?}");
+        hears(&peer, &[v4]).await;
     });
     us.run(async || speaker.shutdown(How::GracefulRestart).await);
 }

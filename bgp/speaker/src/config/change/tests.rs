@@ -427,7 +427,7 @@ fn the_speakers_own_settings_reset_sessions_only_where_open_names_them() {
                 s.ignored_interfaces
                     .push(caracal_bgp_core::policy::InterfaceGlob::new("x"))
             },
-            Change::REEXPORT,
+            Change::REEXPORT.and(Change::LIVE),
         ),
         (
             "bmp",
