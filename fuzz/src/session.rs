@@ -138,12 +138,14 @@ impl Harness {
                 6 => self.admin(next()),
                 7 => {
                     let down = |why| Event::PathDown { why };
-                    let event = match next() % 5 {
+                    let event = match next() % 7 {
                         0 => Event::PathUp,
                         1 => down(PathWhy::BfdDown),
                         2 => down(PathWhy::LinkDown),
                         3 => Event::PathProved(false),
-                        _ => Event::PathProved(true),
+                        4 => Event::PathProved(true),
+                        5 => Event::PeerKnown(false),
+                        _ => Event::PeerKnown(true),
                     };
                     self.handle(event, None);
                 }

@@ -38,7 +38,7 @@ use crate::net::{Interfaces, Source};
 use crate::repeats::Repeats;
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
-use crate::status::{EventNote, FlapReason, PeerBoard, Why};
+use crate::status::{DownReason, EventNote, FlapReason, PeerBoard, Why};
 
 /// Reads whose messages are not yet handled, per peer.
 const READ_DEPTH: usize = 2;
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     Incoming(TcpStream),
     /// The peer is at another address now: dial there from now on.
     Remote(SocketAddr),
+    /// Where the peer is, is not known any more. Where that is because others are there too, no session is
+    /// begun before it is.
+    NotFound(Why),
     /// The path to the peer is gone.
     PathDown(PathWhy),
     /// The path is back.
@@ -129,6 +132,7 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         claimed: false,
         malformed: Repeats::default(),
         discarded: Repeats::default(),
+        unknown: None,
         stopping: false,
         removed: false,
         idle: true,
@@ -161,6 +165,8 @@ struct Session {
     malformed: Repeats<String>,
     /// Attributes that were discarded.
     discarded: Repeats<String>,
+    /// Why it cannot be told who the peer is, while that is so.
+    unknown: Option<Why>,
     stopping: bool,
     /// The peer is wanted no more.
     removed: bool,
@@ -264,7 +270,18 @@ impl Session {
     fn obey(&mut self, order: Command) {
         match order {
             Command::Incoming(stream) => self.connected(stream, Role::Passive),
-            Command::Remote(remote) => self.setup.remote = remote,
+            Command::Remote(remote) => {
+                self.setup.remote = remote;
+                self.unknown = None;
+                self.handle(Event::PeerKnown(true), None);
+            }
+            Command::NotFound(why) => {
+                // Silence alone means nothing: advertisements may get lost where segments do not.
+                if why.reason == DownReason::SeveralPeers || self.unknown.is_some() {
+                    self.unknown = Some(why);
+                    self.handle(Event::PeerKnown(false), None);
+                }
+            }
             Command::PathDown(why) => {
                 self.handle(Event::PathDown { why }, None);
                 if why == PathWhy::LinkDown {

@@ -88,6 +88,9 @@ pub enum Event {
     PathUp,
     /// Whether BFD says from now on that the path is up. Ends no session: that is [`Event::PathDown`]'s.
     PathProved(bool),
+    /// Whether it is known from now on who the peer is. While it is not, no session is begun; one that is up
+    /// goes on.
+    PeerKnown(bool),
     /// Our own restart is over: OPENs sent from now on leave the R bit clear (RFC 4724 §4.1).
     RestartComplete,
     /// The RIB counts more prefixes of the peer than are configured as its limit: end the session

@@ -37,6 +37,8 @@ pub struct Peer {
     idle: Option<IdleWhy>,
     /// Whether BFD says that the path is up.
     path_proved: bool,
+    /// Whether it is known who the peer is.
+    known: bool,
     restarting: bool,
     jitter: Jitter,
     backoff: Backoff,
@@ -53,6 +55,7 @@ impl Peer {
         Self {
             idle: Some(IdleWhy::NotStarted),
             path_proved: false,
+            known: true,
             restarting: config
                 .graceful_restart
                 .as_ref()
@@ -82,7 +85,7 @@ impl Peer {
         };
         let most_advanced = self.connections.iter().map(of_connection).max();
         most_advanced.unwrap_or(match self.dial {
-            _ if self.idle.is_some() => State::Idle,
+            _ if self.may_not_begin().is_some() => State::Idle,
             Dial::UnderWayUntil(_) => State::Connect,
             Dial::Off | Dial::WaitUntil(_) => State::Active,
         })
@@ -100,7 +103,13 @@ impl Peer {
 
     /// Why the peer is left alone, while it is.
     pub fn idle_why(&self) -> Option<&IdleWhy> {
-        self.idle.as_ref()
+        self.may_not_begin().filter(|_| self.connections.is_empty())
+    }
+
+    /// Why no session may begin.
+    fn may_not_begin(&self) -> Option<&IdleWhy> {
+        let unknown = (!self.known).then_some(&IdleWhy::Unknown);
+        self.idle.as_ref().or(unknown)
     }
 
     /// When [`Self::handle_timeout`] has something to do; `None` while nothing is armed.
@@ -137,6 +146,7 @@ impl Peer {
                 self.dial_now(now, out);
             }
             Event::PathProved(proved) => self.path_proved = proved,
+            Event::PeerKnown(known) => self.peer_known(now, known, out),
             Event::RestartComplete => self.restarting = false,
             Event::PrefixLimitExceeded {
                 conn,
@@ -196,7 +206,7 @@ impl Peer {
             }
             self.dial = Dial::Off;
         }
-        if self.idle.is_some() {
+        if self.may_not_begin().is_some() {
             send(
                 conn,
                 Notification::cease(Cease::ConnectionRejected, ""),
@@ -384,7 +394,7 @@ impl Peer {
         self.refuse(now, conn, notification, out);
     }
 
-    /// Ends a connection on which the peer broke a rule.
+    /// Ends a connection of which no session is to come, as when the peer broke a rule.
     fn refuse(
         &mut self,
         now: Instant,

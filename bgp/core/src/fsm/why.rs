@@ -115,6 +115,8 @@ pub enum IdleWhy {
     Deconfigured,
     /// This speaker restarts.
     Restarting,
+    /// Who it is cannot be told.
+    Unknown,
     /// It sent more prefixes than it may.
     PrefixLimit {
         /// Of this family.
@@ -135,6 +137,7 @@ impl fmt::Display for IdleWhy {
             Self::AdminDown { text } => write!(f, "administratively down (\"{text}\")"),
             Self::Deconfigured => f.write_str("peer removed from the configuration"),
             Self::Restarting => f.write_str("this speaker restarts"),
+            Self::Unknown => f.write_str("who the peer is cannot be told"),
             Self::PrefixLimit {
                 family,
                 limit,

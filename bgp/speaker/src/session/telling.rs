@@ -2,7 +2,7 @@
 //!
 //! Owns when something is news. Does not own what happens, nor why: the machine says both.
 
-use caracal_bgp_core::fsm::{DownWhy, Note, State};
+use caracal_bgp_core::fsm::{DownWhy, IdleWhy, Note, State};
 
 use crate::session::Session;
 use crate::snapshot::SessionState;
@@ -19,7 +19,11 @@ impl Session {
 
     /// Says why nothing is tried, which is more than what ended the last session.
     pub(super) fn explain_idle(&mut self) {
-        if let Some(why) = self.machine.idle_why().and_then(Why::idle) {
+        let why = self.machine.idle_why().and_then(|why| match why {
+            IdleWhy::Unknown => self.unknown.clone(),
+            why => Why::idle(why),
+        });
+        if let Some(why) = why {
             self.idle = true;
             self.setup.board.stays_down(why);
         }

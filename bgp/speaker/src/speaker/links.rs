@@ -300,9 +300,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts the session of an unnumbered peer where it was found, or tells it that it is elsewhere
-    /// now. Nobody there is no reason to end a session that lives: advertisements may get lost where
-    /// its segments do not.
+    /// Starts the session of an unnumbered peer where it was found, or tells it what is known now.
     async fn start_or_move(&mut self, name: &PeerName) {
         let Some(peer) = self.peers.get(name) else {
             return;
@@ -314,14 +312,13 @@ impl Supervisor {
         else {
             return;
         };
-        match (self.links.neighbor(interface, *port), &peer.session) {
-            (Some(remote), Some(_)) => self.order(name, Command::Remote(remote)).await,
-            (Some(_), None) => self.start_peer(name),
-            (None, Some(_)) => {}
-            (None, None) => {
-                let why = self.links.describe(interface);
-                self.board.open(name).stays_down(why);
-            }
+        if peer.session.is_none() {
+            return self.start_peer(name);
         }
+        let known = match self.links.neighbor(interface, *port) {
+            Some(remote) => Command::Remote(remote),
+            None => Command::NotFound(self.links.describe(interface)),
+        };
+        self.order(name, known).await;
     }
 }

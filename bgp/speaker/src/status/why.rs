@@ -144,6 +144,7 @@ impl DownReason {
             IdleWhy::AdminDown { .. } => Self::AdminDown,
             IdleWhy::Deconfigured => Self::Deconfigured,
             IdleWhy::Restarting => Self::Restarting,
+            IdleWhy::Unknown => Self::SeveralPeers,
             IdleWhy::PrefixLimit { .. } => Self::PrefixLimitExceeded,
         })
     }
@@ -238,6 +239,7 @@ mod tests {
             (IdleWhy::AdminDown { text }, Some("admin-down")),
             (IdleWhy::Deconfigured, Some("deconfigured")),
             (IdleWhy::Restarting, Some("restarting")),
+            (IdleWhy::Unknown, Some("several-peers")),
             (limit, Some("prefix-limit-exceeded")),
         ] {
             let said = Why::idle(&why);

@@ -27,3 +27,4 @@ mod restart;
 mod roles;
 mod scripted;
 mod stage;
+mod unnumbered;

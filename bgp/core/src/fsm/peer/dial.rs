@@ -63,7 +63,7 @@ impl Peer {
     }
 
     fn may_dial(&self) -> bool {
-        self.idle.is_none() && !self.config.passive && self.connections.is_empty()
+        self.may_not_begin().is_none() && !self.config.passive && self.connections.is_empty()
     }
 
     pub(super) fn cancel_dial(&mut self, out: &mut Vec<Action>) {

@@ -1,4 +1,5 @@
-//! What is known of the path to the peer: dead, proved, or neither.
+//! What is known of the path to the peer: dead, proved, or neither; and whether it is known to lead to the
+//! peer.
 //!
 //! A session that is to wait for BFD does so with both OPENs out and without our KEEPALIVE, so that a peer
 //! that begins BFD when it has heard from us is waited for as well as one that has begun before
@@ -34,6 +35,24 @@ impl Peer {
             out.push(Action::DropRetained);
         }
         self.ensure_dial(now, out);
+    }
+
+    /// Without knowing who the peer is, nothing is begun, and what has been begun is given up.
+    pub(super) fn peer_known(&mut self, now: Instant, known: bool, out: &mut Vec<Action>) {
+        let before = std::mem::replace(&mut self.known, known);
+        if known && !before {
+            self.backoff.reset();
+            self.dial_now(now, out);
+        }
+        if known {
+            return;
+        }
+        self.cancel_dial(out);
+        let begun = self.connections.iter().filter(|it| !it.is_established());
+        for conn in begun.map(|it| it.id).collect::<Vec<_>>() {
+            let rejected = Notification::cease(Cease::ConnectionRejected, "");
+            self.refuse(now, conn, rejected, out);
+        }
     }
 
     /// Whether a session must wait until the path is proved. That the peer has BFD switched off

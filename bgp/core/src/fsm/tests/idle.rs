@@ -280,6 +280,49 @@ fn bfd_down_is_told_to_the_peer_and_a_dead_link_is_not() {
 }
 
 #[test]
+fn while_nobody_knows_who_the_peer_is_a_session_lives_and_none_begins() {
+    let mut bench = Bench::established(config(), open());
+    bench.event(Event::PeerKnown(false));
+    assert_eq!(bench.peer.state(), State::Established);
+    // Somebody who calls beside the session may be somebody else.
+    bench.connected(OTHER, Role::Passive);
+    assert_eq!(bench.notified(OTHER), [(6, 5)]);
+    let why = CloseWhy::Eof;
+    bench.event(Event::Closed { conn: CONN, why });
+    assert_eq!(bench.peer.idle_why(), Some(&IdleWhy::Unknown));
+    for event in [
+        Event::PathUp,
+        Event::Admin(Admin::Up),
+        Event::Admin(Admin::Clear {
+            text: String::new(),
+        }),
+    ] {
+        assert!(!bench.event(event).contains(&Action::Dial));
+        assert_eq!(bench.peer.poll_timeout(), None);
+    }
+    let newcomer = ConnId(3);
+    bench.connected(newcomer, Role::Passive);
+    assert_eq!(bench.notified(newcomer), [(6, 5)]);
+
+    let known = bench.event(Event::PeerKnown(true));
+    assert!(known.contains(&Action::Dial));
+    assert_eq!(bench.peer.state(), State::Connect);
+}
+
+#[test]
+fn a_peer_that_becomes_known_stays_as_down_as_somebody_wants_it() {
+    let mut bench = Bench::new(config());
+    bench.event(Event::Admin(Admin::Up));
+    let text = String::new();
+    bench.event(Event::PeerKnown(false));
+    bench.event(Event::Admin(Admin::Down { text: text.clone() }));
+    let down = IdleWhy::AdminDown { text };
+    assert_eq!(bench.peer.idle_why(), Some(&down));
+    assert!(!bench.event(Event::PeerKnown(true)).contains(&Action::Dial));
+    assert_eq!(bench.peer.idle_why(), Some(&down));
+}
+
+#[test]
 fn a_refresh_is_asked_for_where_the_session_allows_it() {
     let ask = Event::RequestRefresh { family: V4 };
     let request = Action::Send {

@@ -160,6 +160,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Event::Admin(Admin::Clear { text: text() })),
         1 => Just(Event::Admin(Admin::Deconfigure)),
         3 => any::<bool>().prop_map(Event::PathProved),
+        2 => any::<bool>().prop_map(Event::PeerKnown),
         1 => Just(Event::Admin(Admin::Restart)),
         1 => Just(Event::DialFailed { why: CloseWhy::Refused }),
         1 => Just(Event::PathDown { why: PathWhy::BfdDown }),

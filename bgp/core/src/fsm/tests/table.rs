@@ -63,6 +63,7 @@ fn kind(event: &Event) -> usize {
         Event::PathDown { .. } => 11,
         Event::PathUp => 12,
         Event::PathProved(_) => 22,
+        Event::PeerKnown(_) => 23,
         Event::RestartComplete => 13,
         Event::PrefixLimitExceeded { .. } => 14,
         Event::RequestRefresh { .. } => 15,
@@ -76,7 +77,7 @@ fn kind(event: &Event) -> usize {
         Event::Configure { .. } => 21,
     }
 }
-const KINDS: usize = 23;
+const KINDS: usize = 24;
 
 /// Each event with the state after it, by state before it in the order of [`STATES`].
 #[rustfmt::skip]
@@ -116,6 +117,7 @@ fn table() -> Vec<(Event, [State; 6])> {
         (Event::Configure { config: Box::new(config()), new_session: true },
             [Idle, Connect, Connect, Active, Active, Active]),
         (Event::PathProved(false), unchanged),
+        (Event::PeerKnown(false), [Idle, Idle, Idle, Idle, Idle, Established]),
     ]
 }
 
