@@ -16,7 +16,8 @@ use caracal_bgp_core::types::{Family, FamilySet, NextHop, Prefix};
 use caracal_bgp_core::wire::PathAttributes;
 
 use crate::config::{
-    self, AddPathSend, Endpoint, MaxPrefixAction, Origination, PeerConfig, SpeakerConfig,
+    self, Activation, AddPathSend, Endpoint, MaxPrefixAction, Origination, PeerConfig,
+    SpeakerConfig,
 };
 use crate::snapshot::FamilySnapshot;
 
@@ -165,7 +166,8 @@ fn peer_policy(config: &SpeakerConfig, peer: &PeerConfig) -> PeerPolicy {
         next_hop_v4: peer.next_hop_v4,
         next_hop_v6: peer.next_hop_v6,
         client: peer.route_reflector_client && peer.peer_as.is_internal(config.asn),
-        graceful_restart: peer.graceful_restart,
+        // One that is kept down sends no End-of-RIB.
+        graceful_restart: peer.graceful_restart && peer.activation == Activation::Run,
     }
 }
 

@@ -33,6 +33,11 @@ impl Rib {
             self.peers.remove(&index);
             self.stop_waiting_for(index);
         }
+        let policies = self.config.peers.iter();
+        let absent = policies.filter(|(_, policy)| !policy.graceful_restart);
+        for index in absent.map(|(index, _)| *index).collect::<Vec<_>>() {
+            self.stop_waiting_for(index);
+        }
         let mut limited_otherwise = Vec::new();
         for (index, policy) in &self.config.peers {
             let peer = self.peers.entry(*index);

@@ -103,7 +103,7 @@ pub struct PeerPolicy {
     pub next_hop_v6: Option<Ipv6Addr>,
     /// Whether we reflect for it.
     pub client: bool,
-    /// Whether a restart of ours waits for its End-of-RIB.
+    /// Whether a restart of ours waits for its End-of-RIB: it takes part, and nothing keeps it down.
     pub graceful_restart: bool,
 }
 

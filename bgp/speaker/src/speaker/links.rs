@@ -165,10 +165,7 @@ impl Supervisor {
 
     async fn link_down(&mut self, ifindex: u32, name: &str) {
         tracing::info!(interface = %name, "link down");
-        for peer in self.peers_on(ifindex, name) {
-            self.order(&peer, Command::PathDown(PathWhy::LinkDown))
-                .await;
-        }
+        self.lose_paths(ifindex, name).await;
         self.tell_of_link(ifindex);
     }
 
@@ -253,9 +250,23 @@ impl Supervisor {
             .map(|(ifindex, (name, _))| (*ifindex, name.clone()))
             .collect();
         for (ifindex, name) in dead {
-            for peer in self.peers_on(ifindex, &name) {
-                self.order(&peer, Command::PathDown(PathWhy::LinkDown))
-                    .await;
+            self.lose_paths(ifindex, &name).await;
+        }
+    }
+
+    /// Nobody behind the interface can be reached.
+    async fn lose_paths(&self, ifindex: u32, name: &str) {
+        for name in self.peers_on(ifindex, name) {
+            let Some(peer) = self.peers.get(&name) else {
+                continue;
+            };
+            let index = peer.index;
+            if peer.session.is_some() {
+                let order = Command::PathDown(PathWhy::LinkDown);
+                self.order(&name, order).await;
+            } else {
+                // For one that has not been found yet the RIB may wait all the same.
+                self.rib.event(RibEvent::PathDown { index }).await;
             }
         }
     }

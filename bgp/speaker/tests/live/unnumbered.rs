@@ -1,5 +1,7 @@
 //! Sessions on links without numbers: who is heard on a link decides whether one begins.
 
+use std::time::Duration;
+
 use caracal_bgp_core::types::{Asn, RouterId};
 use caracal_bgp_speaker::config::{Endpoint, ListenConfig, PeerAs};
 use caracal_bgp_speaker::handle::{Clear, PeerSnapshot, SessionState};
@@ -14,9 +16,8 @@ use crate::hosts::{Host, NEVER, PORT, hosts, link};
 
 const OTHER: Asn = Asn(65_001);
 
-/// A speaker on `host` whose peer is at the other end of its one link.
-fn start(host: &Host, name: &PeerName, router_id: u32, asns: [Asn; 2]) -> SpeakerHandle {
-    let [own, other] = asns;
+/// A speaker whose peer is at the other end of its one link.
+fn config(name: &PeerName, router_id: u32, [own, other]: [Asn; 2]) -> SpeakerConfig {
     let mut config = SpeakerConfig::new(own, RouterId(router_id));
     let addrs = Vec::new();
     config.listen = Some(ListenConfig { addrs, port: PORT });
@@ -26,6 +27,10 @@ fn start(host: &Host, name: &PeerName, router_id: u32, asns: [Asn; 2]) -> Speake
     };
     let peer = PeerConfig::at(remote, PeerAs::Number(other));
     config.peers.insert(name.clone(), peer);
+    config
+}
+
+fn start(host: &Host, config: SpeakerConfig) -> SpeakerHandle {
     host.run(async || {
         let options = SpeakerOptions::default();
         Speaker::start(config, None, options).await.unwrap()
@@ -44,8 +49,8 @@ fn with_several_routers_on_a_link_the_session_that_lives_stays_and_none_begins()
         switch.ip(&["link", "set", port, "master", "br0"]);
     }
     let name = PeerName::from("other");
-    let ours = start(&a, &name, 1, [LOCAL, OTHER]);
-    let theirs = start(&b, &name, 2, [OTHER, LOCAL]);
+    let ours = start(&a, config(&name, 1, [LOCAL, OTHER]));
+    let theirs = start(&b, config(&name, 2, [OTHER, LOCAL]));
     a.run(async || established(&ours, &name).await);
 
     let third = c.run(async || {
@@ -87,4 +92,23 @@ fn with_several_routers_on_a_link_the_session_that_lives_stays_and_none_begins()
     a.run(async || established(&ours, &name).await);
     a.run(async || ours.shutdown(How::GracefulRestart).await);
     b.run(async || theirs.shutdown(How::GracefulRestart).await);
+}
+
+#[test]
+fn after_a_restart_a_peer_that_cannot_be_found_behind_a_dead_link_is_not_waited_for() {
+    let Some([a, b]) = hosts("dead") else {
+        return;
+    };
+    link((&a, "e1"), (&b, "e1"));
+    b.ip(&["link", "set", "e1", "down"]);
+    let mut restarting = config(&PeerName::from("other"), 1, [LOCAL, OTHER]);
+    restarting.restarting = true;
+    // Longer than anybody waits here.
+    restarting.graceful_restart.selection_deferral = Duration::from_secs(600);
+    let ours = start(&a, restarting);
+    a.run(async || {
+        let deferring = async || ours.snapshot().await.unwrap().rib.unwrap().deferring;
+        until("selection", deferring, |deferring| !deferring).await;
+        ours.shutdown(How::GracefulRestart).await;
+    });
 }

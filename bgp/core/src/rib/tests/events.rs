@@ -202,6 +202,33 @@ fn after_a_restart_a_peer_behind_a_dead_link_is_not_waited_for() {
 }
 
 #[test]
+fn after_a_restart_a_peer_that_is_kept_down_is_not_waited_for() {
+    let mut down = config();
+    let peer = down.peers.get_mut(&PeerIndex(0)).unwrap();
+    peer.graceful_restart = false;
+    for since_the_start in [true, false] {
+        let first = if since_the_start {
+            down.clone()
+        } else {
+            config()
+        };
+        let mut world = World::new(first, Some(Duration::from_secs(30)));
+        if !since_the_start {
+            // Its session is up, and about to go.
+            world.up(0);
+        }
+        for peer in 1..PEERS {
+            world.up(peer);
+            world.end_of_rib(peer);
+        }
+        assert!(world.rib.deferring());
+        world.handle(Event::Configure(down.clone()));
+        world.advance(EARLY_END_OF_RIB);
+        assert!(!world.rib.deferring(), "since the start: {since_the_start}");
+    }
+}
+
+#[test]
 fn end_of_rib_does_not_wait_for_a_stuck_fib_for_ever() {
     let mut world = World::new(config(), None);
     world.up(0);

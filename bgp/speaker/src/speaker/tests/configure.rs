@@ -355,3 +355,35 @@ async fn an_address_that_cannot_be_had_leaves_those_that_there_were() {
     let other = start(other).await;
     established(&other, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_nobody_waits_for_peers_that_are_kept_down() {
+    let lab = Lab::new();
+    let (mut config, mut other) = (lab.speaker(1, 65_001), lab.speaker(2, 65_002));
+    lab.link(&mut config, &mut other);
+    let down = Activation::Down {
+        message: String::new(),
+    };
+    let held = Activation::Held {
+        lack: Lack::Secret,
+        why: "there is no Secret bgp".into(),
+    };
+    for (number, activation) in [(3, held), (4, down.clone()), (5, Activation::Run)] {
+        let nobody = lab.speaker(number, 65_003);
+        lab.add_peer(&mut config, &nobody);
+        config.peers.get_mut(&name(number)).unwrap().activation = activation;
+    }
+    config.restarting = true;
+    // Longer than anybody waits here.
+    config.graceful_restart.selection_deferral = Duration::from_secs(600);
+    let (a, _other) = (start(config.clone()).await, start(other).await);
+    let ended = |peer: &PeerSnapshot| {
+        !peer.families().is_empty() && peer.families().iter().all(|f| f.end_of_rib_received)
+    };
+    until("all routes of the one that is up", || peer(&a, 2), ended).await;
+    let deferring = async || a.snapshot().await.unwrap().rib.unwrap().deferring;
+    assert!(deferring().await, "one may still come");
+    config.peers.get_mut(&name(5)).unwrap().activation = down;
+    a.apply(config).await.unwrap();
+    until("selection", &deferring, |deferring| !deferring).await;
+}
