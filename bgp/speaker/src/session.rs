@@ -6,6 +6,7 @@
 //! Nothing here waits for the RIB. Events for it stand in a short line that is emptied as the RIB
 //! takes them; while the line is full no more is read from the peer, and TCP slows it down.
 
+mod addresses;
 mod connections;
 mod inbound;
 mod outbound;
@@ -13,7 +14,7 @@ mod telling;
 mod wire_facts;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use caracal_bgp_core::fsm::{
     Role,
 };
 use caracal_bgp_core::policy::InterfaceGlob;
-use caracal_bgp_core::rib::{Event as RibEvent, MaxPrefixes, PeerId, PeerIndex};
+use caracal_bgp_core::rib::{Ends, Event as RibEvent, MaxPrefixes, PeerId, PeerIndex};
 use caracal_bgp_core::types::Asn;
 use caracal_bgp_core::wire::{DecodeContext, Update};
 use tokio::net::TcpStream;
@@ -34,7 +35,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::config::{Auth, PeerConfig, PeerName};
 use crate::connection::{ConnEvent, close_why};
 use crate::export::Trace;
-use crate::net::{Interfaces, Source};
+use crate::net::Interfaces;
 use crate::repeats::Repeats;
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     /// Where the peer is, is not known any more. Where that is because others are there too, no session is
     /// begun before it is.
     NotFound(Why),
+    /// Interfaces have changed: our end of the session may have other addresses.
+    Relocate,
     /// The path to the peer is gone.
     PathDown(PathWhy),
     /// The path is back.
@@ -183,6 +186,11 @@ enum Delivery {
 struct Established {
     conn: ConnId,
     id: PeerId,
+    /// Our end and the peer's.
+    local: IpAddr,
+    remote: SocketAddr,
+    /// What the RIB was last told of them.
+    ends: Ends,
     context: DecodeContext,
     alarms: mpsc::Receiver<PrefixAlarm>,
 }
@@ -282,6 +290,7 @@ impl Session {
                     self.handle(Event::PeerKnown(false), None);
                 }
             }
+            Command::Relocate => self.relocate(),
             Command::PathDown(why) => {
                 self.handle(Event::PathDown { why }, None);
                 if why == PathWhy::LinkDown {
@@ -330,6 +339,7 @@ impl Session {
             }
         }
         self.configure_machine(machine, new_session);
+        self.relocate();
     }
 
     fn configure_machine(&mut self, machine: Config, new_session: bool) {
@@ -491,10 +501,7 @@ impl Session {
             return;
         };
         let remote = self.setup.remote;
-        let source = Source::of(remote);
-        let table = self.setup.interfaces.current();
-        let ignored = &self.setup.ignored_interfaces;
-        let (ends, interface) = table.ends(local, source.ifindex, source.address, ignored);
+        let (ends, interface) = self.addresses(local, remote);
         let Some(facts) = self.facts(conn, id, &negotiated, ends.interface) else {
             return;
         };
@@ -503,6 +510,9 @@ impl Session {
         self.established = Some(Established {
             conn,
             id,
+            local,
+            remote,
+            ends: ends.clone(),
             // The RIB judges the first AS, so that people can see the route and the reason.
             context: negotiated.decode_context(),
             alarms,
@@ -512,7 +522,6 @@ impl Session {
             status.remote = Some(remote);
             status.local_address = Some(local);
             status.interface = interface;
-            status.ends = Some(ends.clone());
             status.negotiated = Some(negotiated.clone());
             status.forget_why();
         });
@@ -569,3 +578,6 @@ fn claim_forwarding(machine: &mut Config) {
         own.restarting = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,9 +49,6 @@ impl Supervisor {
         }
         let added = self.add_configured();
         self.configure_rib().await;
-        if self.config.ignored_interfaces != old.ignored_interfaces {
-            self.relocate().await;
-        }
         let of_all = old.change(&self.config);
         for (name, before) in &changed {
             self.adjust(name, before, of_all).await;

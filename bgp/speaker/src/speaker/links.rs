@@ -127,29 +127,10 @@ impl Supervisor {
         self.relocate().await;
     }
 
-    /// Tells the RIB where our ends of sessions have got other addresses.
-    pub(super) async fn relocate(&self) {
-        let table = self.links.interfaces.current();
-        let ignored = &self.config.ignored_interfaces;
-        for (name, peer) in self.peers.iter() {
-            let board = self.board.open(name);
-            let status = board.status();
-            let (Some(local), Some(remote), Some(ends)) =
-                (status.local_address, status.remote, &status.ends)
-            else {
-                continue;
-            };
-            let source = Source::of(remote);
-            let (now, interface) = table.ends(local, source.ifindex, source.address, ignored);
-            // An address that is gone for a moment takes the session with it, or comes back.
-            if now == *ends || interface.is_none() {
-                continue;
-            }
-            tracing::info!(peer = %name, "other addresses at our end");
-            board.update(|status| status.ends = Some(now.clone()));
-            let index = peer.index;
-            let event = RibEvent::Relocated { index, ends: now };
-            self.rib.event(event).await;
+    /// Has sessions look whether our ends of them have got other addresses.
+    async fn relocate(&self) {
+        for name in self.peers.names() {
+            self.order(&name, Command::Relocate).await;
         }
     }
 

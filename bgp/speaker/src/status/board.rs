@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use caracal_bgp_core::fsm::Negotiated;
-use caracal_bgp_core::rib::Ends;
 use tokio::sync::watch;
 
 use crate::config::PeerName;
@@ -59,8 +58,6 @@ pub(crate) struct Status {
     /// The interface of the present session, or of the last one.
     pub(crate) interface: Option<Interface>,
     pub(crate) negotiated: Option<Negotiated>,
-    /// The addresses of the present session, or of the last one.
-    pub(crate) ends: Option<Ends>,
     pub(crate) bfd: Option<BfdSnapshot>,
 }
 
@@ -79,7 +76,6 @@ impl Default for Status {
             local_address: None,
             interface: None,
             negotiated: None,
-            ends: None,
             bfd: None,
         }
     }

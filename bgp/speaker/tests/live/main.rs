@@ -20,6 +20,7 @@ mod common;
 )]
 mod hosts;
 
+mod addresses;
 mod links;
 mod long_lived;
 mod paths;

@@ -1,0 +1,60 @@
+//! Addresses that come and go at our end of a living session.
+
+use std::net::SocketAddr;
+
+use caracal_bgp_core::types::{Asn, Prefix, RouterId};
+use caracal_bgp_speaker::config::{ListenConfig, Origination};
+use caracal_bgp_speaker::{How, PeerConfig, PeerName, Speaker, SpeakerConfig, SpeakerOptions};
+
+use crate::common::{LOCAL, until};
+use crate::hosts::{PORT, add_address, hosts, link};
+use crate::scripted::{Peer, Script};
+
+const OTHER: Asn = Asn(65_001);
+
+#[test]
+fn routes_are_told_by_an_address_for_as_long_as_it_is_there() {
+    let Some([us, them]) = hosts("own") else {
+        return;
+    };
+    link((&us, "e1"), (&them, "e1"));
+    add_address(&us, "e1", "10.0.1.1/24");
+    add_address(&them, "e1", "10.0.1.2/24");
+    let ours = SocketAddr::new("10.0.1.1".parse().unwrap(), PORT);
+    let theirs = SocketAddr::new("10.0.1.2".parse().unwrap(), PORT);
+    let mut config = SpeakerConfig::new(LOCAL, RouterId(1));
+    config.listen = Some(ListenConfig {
+        addrs: vec![ours.ip()],
+        port: PORT,
+    });
+    let passive = PeerConfig {
+        passive: true,
+        ..PeerConfig::new(theirs, OTHER)
+    };
+    config.peers.insert(PeerName::from("peer"), passive);
+    let prefix: Prefix = "2001:db8:2::/48".parse().unwrap();
+    config.originate.insert(prefix, Origination::default());
+    let speaker = us.run(async || {
+        let options = SpeakerOptions::default();
+        Speaker::start(config, None, options).await.unwrap()
+    });
+    let script = Script::of(OTHER, LOCAL);
+    let peer = them.run(async || Peer::establish(theirs.ip(), ours, &script).await);
+    let hears = |expected: Option<&str>| {
+        let expected = expected.map(|address| address.parse().unwrap());
+        them.run(async || {
+            let table = async || {
+                let table = peer.heard().table();
+                table.get(&prefix).map(|told| told.next_hop.addr())
+            };
+            until("the next hop", table, |told| *told == expected).await;
+        });
+    };
+    for address in ["2001:db8:1::1", "2001:db8:1::2"] {
+        add_address(&us, "e1", &format!("{address}/64"));
+        hears(Some(address));
+        us.ip(&["addr", "del", &format!("{address}/64"), "dev", "e1"]);
+        hears(None);
+    }
+    us.run(async || speaker.shutdown(How::GracefulRestart).await);
+}
