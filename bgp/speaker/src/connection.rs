@@ -82,7 +82,6 @@ impl Connection {
         let writer = Writer {
             socket: write,
             written: Arc::clone(&written),
-            rib,
             board,
         };
         Self {
@@ -91,7 +90,7 @@ impl Connection {
             written,
             written_seen: 0,
             reader: tokio::spawn(read_all(conn, read, max_len, events)),
-            writer: tokio::spawn(writer.run(controls)),
+            writer: tokio::spawn(writer.run(controls, rib)),
         }
     }
 
@@ -226,14 +225,21 @@ pub(crate) fn close_why(error: &io::Error) -> CloseWhy {
 struct Writer {
     socket: OwnedWriteHalf,
     written: Arc<AtomicU64>,
-    rib: RibHandle,
     board: Arc<PeerBoard>,
 }
 
 impl Writer {
-    async fn run(mut self, mut controls: mpsc::Receiver<Control>) {
+    async fn run(mut self, mut controls: mpsc::Receiver<Control>, rib: RibHandle) {
         let mut session: Option<(PeerId, mpsc::Receiver<Bytes>)> = None;
+        // Whose next routes the RIB had no room to be asked for.
+        let mut unasked: Option<PeerId> = None;
         loop {
+            let asked = async {
+                match unasked {
+                    Some(peer) => rib.pull(peer).await,
+                    None => std::future::pending().await,
+                }
+            };
             let routes = async {
                 match &mut session {
                     Some((peer, routes)) => routes.recv().await.map(|octets| (*peer, octets)),
@@ -255,16 +261,28 @@ impl Writer {
                         return;
                     }
                 },
+                () = asked => {
+                    unasked = None;
+                    Ok(())
+                }
                 routes = routes => match routes {
                     Some((peer, octets)) => {
-                        // The RIB prepares the next while these are on their way.
-                        self.rib.pull(peer).await;
                         self.note(&octets);
-                        self.write(&octets).await
+                        let mut write = std::pin::pin!(self.write(&octets));
+                        tokio::select! {
+                            biased;
+                            // The RIB prepares the next while these are on their way.
+                            () = rib.pull(peer) => write.await,
+                            // One without room is not waited for here: session messages may come.
+                            written = &mut write => {
+                                unasked = Some(peer);
+                                written
+                            }
+                        }
                     }
                     None => {
                         // The RIB has ended the session, or itself.
-                        session = None;
+                        (session, unasked) = (None, None);
                         Ok(())
                     }
                 }
@@ -317,5 +335,76 @@ impl Writer {
             octets = &octets[count..];
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caracal_bgp_core::rib::PeerIndex;
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::PeerName;
+    use crate::rib_thread::Input;
+    use crate::status::Board;
+
+    #[tokio::test]
+    async fn session_messages_and_the_end_pass_while_the_rib_has_no_room_to_be_asked_for_routes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap());
+        let (ours, theirs) = tokio::join!(ours, listener.accept());
+        let (ours, (mut theirs, _)) = (ours.unwrap(), theirs.unwrap());
+        let (inputs, mut rib) = mpsc::channel(1);
+        let id = |index| PeerId {
+            index: PeerIndex(index),
+            generation: 1,
+        };
+        inputs.send(Input::Pull(id(7))).await.unwrap();
+        let (events, _reports) = mpsc::channel(1);
+        let board = Board::new(Arc::new(watch::channel(0).0));
+        let connection = Connection::spawn(
+            ConnId(0),
+            ours.local_addr().unwrap().ip(),
+            ours,
+            4096,
+            events,
+            RibHandle(inputs),
+            board.open(&PeerName::from("peer")),
+        );
+        let (outlet, routes) = mpsc::channel(1);
+        assert!(connection.established(id(1), routes));
+        let mut read = async |count: usize| {
+            let mut octets = vec![0; count];
+            let read = theirs.read_exact(&mut octets);
+            let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+            read.expect("nothing was written").unwrap();
+            octets
+        };
+        outlet.send(Bytes::from_static(b"routes")).await.unwrap();
+        assert_eq!(read(6).await, b"routes");
+        assert!(connection.write(Bytes::from_static(b"keepalive")));
+        assert_eq!(read(9).await, b"keepalive");
+        outlet.send(Bytes::from_static(b"more")).await.unwrap();
+        assert_eq!(read(4).await, b"more");
+
+        // Both have been taken; the RIB is asked as soon as it has room, and once for both.
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            match rib.recv().await {
+                Some(Input::Pull(peer)) => asked.push(peer),
+                _ => panic!("no pull"),
+            }
+        }
+        assert_eq!(asked, [id(7), id(1)]);
+        outlet.send(Bytes::from_static(b"last")).await.unwrap();
+        assert_eq!(read(4).await, b"last");
+        assert!(matches!(rib.recv().await, Some(Input::Pull(peer)) if peer == id(1)));
+        assert!(connection.write(Bytes::from_static(b"bye")));
+        let closing = connection.close();
+        assert_eq!(read(3).await, b"bye");
+        drop(theirs);
+        closing.await.unwrap();
+        assert!(rib.try_recv().is_err(), "asked without need");
     }
 }
