@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use caracal_bfdd::client::{Client, ClientEvent, ClientOptions};
 use caracal_bfdd::proto::{
-    AuthConfig, AuthMethod, KeyConfig, SecretConfig, SessionConfig, SessionKey, Standing,
+    AuthConfig, AuthMethod, KeyConfig, Reason, SecretConfig, SessionConfig, SessionKey, Standing,
 };
 use caracal_bgp_core::bfd::State;
 use caracal_bgp_core::fsm::PathWhy;
@@ -194,11 +194,12 @@ impl Supervisor {
     }
 
     async fn path_is(&mut self, key: &SessionKey, standing: &Standing, failure: Option<Failure>) {
-        let failed = failure.is_some();
         let Some(detection) = &mut self.detection else {
             return;
         };
         let before = detection.standings.insert(key.clone(), *standing);
+        let failed =
+            failure.is_some() || before.is_some_and(|before| has_failed(&before, standing));
         let was_up = before.as_ref().is_some_and(is_up);
         let came_up = is_up(standing) && (failed || !was_up);
         for name in detection.names(key) {
@@ -280,6 +281,16 @@ impl Supervisor {
 
 fn is_up(standing: &Standing) -> bool {
     standing.state == State::Up
+}
+
+/// Whether the path died between these two. Who is told of changes too slowly is not told of each, but then
+/// of how things stand.
+fn has_failed(before: &Standing, now: &Standing) -> bool {
+    let died = matches!(
+        now.reason,
+        Reason::DetectionTimeExpired | Reason::NeighborSignaledDown
+    );
+    is_up(before) && !is_up(now) && died
 }
 
 fn session_config(config: &PeerConfig, bfd: &BfdConfig, remote: SocketAddr) -> SessionConfig {

@@ -15,9 +15,11 @@ use crate::config::{BfdConfig, OnBfdFailure};
 use crate::handle::Clear;
 use crate::status::now_ms;
 
+type Word = Message<Option<Applied>>;
+
 /// A process that runs every session that it is asked for.
 pub(super) struct Process {
-    said: mpsc::UnboundedSender<SessionEvent>,
+    said: mpsc::UnboundedSender<Word>,
     wanted: watch::Receiver<BTreeMap<SessionKey, u32>>,
     /// Changes so far.
     changes: std::cell::Cell<u64>,
@@ -77,22 +79,39 @@ impl Process {
                 silence_us: failure.then_some(900_000),
                 standing: standing(state, remote_c, self.changes.get()),
             };
-            self.said.send(event).unwrap();
+            self.said.send(Word::Event(event)).unwrap();
         }
+    }
+
+    /// Of what has happened nothing is told, but how all sessions stand now.
+    fn leave_out(&self, state: State, reason: Reason) {
+        self.changes.set(self.changes.get() + 1);
+        let standing = Standing {
+            reason,
+            ..standing(state, true, self.changes.get())
+        };
+        let sessions = self.wanted().into_keys().map(|key| Adopted {
+            key,
+            existed: true,
+            standing,
+            missed: Vec::new(),
+            missed_more: 0,
+        });
+        self.said.send(Word::Lagged(sessions.collect())).unwrap();
     }
 }
 
 async fn converse(
     stream: UnixStream,
     begins: State,
-    mut to_say: mpsc::UnboundedReceiver<SessionEvent>,
+    mut to_say: mpsc::UnboundedReceiver<Word>,
     want: watch::Sender<BTreeMap<SessionKey, u32>>,
 ) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     loop {
         let message = tokio::select! {
-            Some(event) = to_say.recv() => Message::<Option<Applied>>::Event(event),
+            Some(word) = to_say.recv() => word,
             line = lines.next_line() => {
                 let Ok(Some(line)) = line else { return };
                 let keys = match serde_json::from_str(&line).unwrap() {
@@ -108,7 +127,7 @@ async fn converse(
                     }
                     Request::Subscribe | Request::Sessions => None,
                 };
-                Message::Ok(keys.map(|keys| adopt(keys, begins, &want)))
+                Word::Ok(keys.map(|keys| adopt(keys, begins, &want)))
             }
         };
         let line = serde_json::to_string(&message).unwrap() + "\n";
@@ -221,6 +240,25 @@ async fn a_peer_that_is_made_anew_finds_what_bfd_has_said() {
     until("proved, and shown", || peer(&a, 2), up).await;
     let asked: Vec<u32> = process.wanted().into_values().collect();
     assert_eq!(asked, [1], "the BFD session is left as it is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_among_the_changes_that_bfd_left_out_ends_the_session_and_a_wish_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), State::Up);
+    let (_, a, _b) = watched(&process, OnBfdFailure::PreferFailover).await;
+    process.leave_out(State::Down, Reason::NeighborAdminDown);
+    shown(&a, "Down").await;
+    process.leave_out(State::Up, Reason::Heard);
+    shown(&a, "Up").await;
+    assert_eq!(established(&a, 2).await.established_count, 1, "it goes on");
+    // By now the ends look for each other again.
+    process.leave_out(State::Init, Reason::DetectionTimeExpired);
+    awaits_path(&a, 2).await;
+    let prefix = own(2, Family::Ipv4Unicast);
+    until("the routes go too", || route(&a, prefix), Option::is_none).await;
+    process.leave_out(State::Up, Reason::Heard);
+    assert_eq!(established(&a, 2).await.established_count, 2);
 }
 
 fn is_stale(route: &Option<RouteSnapshot>) -> bool {
