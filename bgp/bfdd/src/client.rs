@@ -320,8 +320,13 @@ impl Task {
                 }
             }
             Message::Lagged(sessions) => {
-                for session in sessions {
-                    let news = self.known.get(&session.key) != Some(&session.standing.transitions);
+                for mut session in sessions {
+                    let known = self.known.get(&session.key);
+                    let news = known != Some(&session.standing.transitions);
+                    if known.is_none() {
+                        // It happened before the session was ours.
+                        session.missed.clear();
+                    }
                     if news && self.wanted.borrow().sessions.contains_key(&session.key) {
                         self.adopted(session).await?;
                     }

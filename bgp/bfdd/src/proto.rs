@@ -126,7 +126,8 @@ pub enum Message<T> {
     Error(String),
     /// A session's state has changed.
     Event(SessionEvent),
-    /// Events were left out; this is how things stand.
+    /// Events were left out; this is how things stand. The latest failure of each session is among what was
+    /// missed, also where it has been told.
     Lagged(Vec<Adopted>),
 }
 

@@ -302,14 +302,22 @@ impl Registry {
         }
     }
 
-    /// How every session stands.
+    /// How every session stands, with the latest failure of each as missed: it may have healed by now, and is
+    /// nothing that a client may not hear of.
     pub(crate) fn standings(&self, now: Moment) -> Vec<Adopted> {
-        let adopted = |(key, tracked): (&SessionKey, &Tracked)| Adopted {
-            key: key.clone(),
-            existed: true,
-            standing: tracked.standing(now),
-            missed: Vec::new(),
-            missed_more: 0,
+        let adopted = |(key, tracked): (&SessionKey, &Tracked)| {
+            let mut latest = tracked.history.iter().rev();
+            let failure = latest.find(|transition| transition.change.is_failure());
+            Adopted {
+                key: key.clone(),
+                existed: true,
+                standing: tracked.standing(now),
+                missed: failure
+                    .map(|failure| event(key, failure, now))
+                    .into_iter()
+                    .collect(),
+                missed_more: 0,
+            }
         };
         self.sessions.iter().map(adopted).collect()
     }

@@ -279,6 +279,31 @@ fn of_a_long_history_the_end_is_kept_and_the_rest_is_counted() {
 }
 
 #[test]
+fn who_was_not_told_of_all_changes_learns_of_the_latest_failure_of_each_session() {
+    let mut bench = Bench::new();
+    bench.apply("node", &[config(1), config(2), config(3)]);
+    for number in 1..=5 {
+        let state = [State::Down, State::Up][usize::from(number % 2 == 1)];
+        bench.changed(1, number, state);
+    }
+    bench.changed(2, 1, State::Up);
+    let told = bench.registry.standings(bench.now).into_iter();
+    let told = told.map(|session| {
+        let missed = session.missed.into_iter();
+        let failures: Vec<_> = missed
+            .map(|event| (event.standing.transitions, event.failure))
+            .collect();
+        (session.key, session.standing.state, failures)
+    });
+    let expected = [
+        (key(1), State::Up, vec![(4, true)]),
+        (key(2), State::Up, vec![]),
+        (key(3), State::Down, vec![]),
+    ];
+    assert!(told.eq(expected));
+}
+
+#[test]
 fn a_session_on_its_way_out_is_taken_back_and_counts_as_new() {
     let mut bench = Bench::new();
     bench.apply("node", &[config(1)]);

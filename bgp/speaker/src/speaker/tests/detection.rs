@@ -83,19 +83,29 @@ impl Process {
         }
     }
 
-    /// Of what has happened nothing is told, but how all sessions stand now.
-    fn leave_out(&self, state: State, reason: Reason) {
-        self.changes.set(self.changes.get() + 1);
-        let standing = Standing {
+    /// Of two changes nothing is told, but how all sessions stand after them, and which change was their
+    /// latest failure.
+    fn leave_out(&self, state: State, reason: Reason, failure: Option<u64>) {
+        self.changes.set(self.changes.get() + 2);
+        let now = Standing {
             reason,
             ..standing(state, true, self.changes.get())
         };
-        let sessions = self.wanted().into_keys().map(|key| Adopted {
-            key,
-            existed: true,
-            standing,
-            missed: Vec::new(),
-            missed_more: 0,
+        let sessions = self.wanted().into_keys().map(|key| {
+            let failure = failure.map(|number| SessionEvent {
+                key: key.clone(),
+                from: State::Up,
+                failure: true,
+                silence_us: None,
+                standing: standing(State::Down, true, number),
+            });
+            Adopted {
+                key,
+                existed: true,
+                standing: now,
+                missed: failure.into_iter().collect(),
+                missed_more: 0,
+            }
         });
         self.said.send(Word::Lagged(sessions.collect())).unwrap();
     }
@@ -247,17 +257,33 @@ async fn a_failure_among_the_changes_that_bfd_left_out_ends_the_session_and_a_wi
     let directory = tempfile::tempdir().unwrap();
     let process = Process::start(directory.path(), State::Up);
     let (_, a, _b) = watched(&process, OnBfdFailure::PreferFailover).await;
-    process.leave_out(State::Down, Reason::NeighborAdminDown);
+    process.leave_out(State::Down, Reason::NeighborAdminDown, None);
     shown(&a, "Down").await;
-    process.leave_out(State::Up, Reason::Heard);
+    process.leave_out(State::Up, Reason::Heard, None);
     shown(&a, "Up").await;
     assert_eq!(established(&a, 2).await.established_count, 1, "it goes on");
     // By now the ends look for each other again.
-    process.leave_out(State::Init, Reason::DetectionTimeExpired);
+    process.leave_out(State::Init, Reason::DetectionTimeExpired, None);
     awaits_path(&a, 2).await;
     let prefix = own(2, Family::Ipv4Unicast);
     until("the routes go too", || route(&a, prefix), Option::is_none).await;
-    process.leave_out(State::Up, Reason::Heard);
+    process.leave_out(State::Up, Reason::Heard, None);
+    assert_eq!(established(&a, 2).await.established_count, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_was_over_before_bfd_told_of_it_ends_one_session() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), State::Up);
+    let (_, a, _b) = watched(&process, OnBfdFailure::PreferFailover).await;
+    process.leave_out(State::Up, Reason::Heard, Some(1));
+    let again = |peer: &PeerSnapshot| {
+        (peer.state, peer.established_count) == (SessionState::Established, 2)
+    };
+    until("another session", || peer(&a, 2), again).await;
+    // The same failure as before.
+    process.leave_out(State::Down, Reason::NeighborAdminDown, Some(1));
+    shown(&a, "Down").await;
     assert_eq!(established(&a, 2).await.established_count, 2);
 }
 
