@@ -127,6 +127,9 @@ pub(crate) enum Request {
     /// Keeps the RIB thread busy.
     #[cfg(test)]
     WithRib(crate::rib_thread::Question, oneshot::Sender<()>),
+    /// Reports as if they came from the links.
+    #[cfg(test)]
+    Found(Vec<crate::net::LinkReport>, oneshot::Sender<()>),
 }
 
 impl SpeakerHandle {
@@ -249,6 +252,11 @@ impl SpeakerHandle {
     ) {
         let task = crate::rib_thread::Question(Box::new(task));
         let _ = self.ask(|answer| Request::WithRib(task, answer)).await;
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn found(&self, reports: Vec<crate::net::LinkReport>) {
+        let _ = self.ask(|answer| Request::Found(reports, answer)).await;
     }
 
     async fn ask<T>(

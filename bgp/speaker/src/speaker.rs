@@ -272,6 +272,7 @@ impl Supervisor {
                 Turn::Detected(event) => self.detected(event).await,
                 Turn::RollCall => {
                     self.call_roll();
+                    self.follow_moved_peers().await;
                     self.log_repeats(Instant::now());
                 }
                 Turn::Forsaken => break (How::GracefulRestart, None),
@@ -320,6 +321,11 @@ impl Supervisor {
             #[cfg(test)]
             Request::WithRib(question, done) => {
                 let _ = self.rib.0.send(rib_thread::Input::Query(question)).await;
+                let _ = done.send(());
+            }
+            #[cfg(test)]
+            Request::Found(reports, done) => {
+                self.found(reports).await;
                 let _ = done.send(());
             }
         }

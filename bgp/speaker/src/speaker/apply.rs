@@ -183,7 +183,7 @@ impl Supervisor {
             remote,
             machine: machine_config(&self.config, &peer.config, peer.index, restarting),
             wish: wish(&peer.config.activation),
-            path_proved: self.is_path_proved(&peer.config),
+            path_proved: self.is_path_proved(name, peer),
             rib: self.rib.clone(),
             board,
             barred: Arc::clone(&peer.barred),

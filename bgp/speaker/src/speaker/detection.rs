@@ -4,7 +4,7 @@
 //! that they outlive this one. Its silence says nothing about any path.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use caracal_bfdd::client::{Client, ClientEvent, ClientOptions};
 use caracal_bfdd::proto::{
@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use crate::config::{Activation, BfdConfig, Endpoint, OnBfdFailure, PeerConfig, PeerName};
 use crate::handle::BfdOptions;
 use crate::session::Command;
-use crate::snapshot::BfdSnapshot;
+use crate::snapshot::{BfdSnapshot, SessionState};
 use crate::speaker::Supervisor;
+use crate::speaker::peers::Peer;
 use crate::status::EventNote;
 
 /// ID of the key of a session with one; both ends must name the same, and one key needs no choice.
@@ -92,13 +93,7 @@ impl Supervisor {
         let mut peers: BTreeMap<SessionKey, Vec<PeerName>> = BTreeMap::new();
         let mut unwatched = BTreeSet::new();
         for (name, peer) in self.peers.iter() {
-            let Some(bfd) = &peer.config.bfd else {
-                continue;
-            };
-            if peer.config.activation != Activation::Run {
-                continue;
-            }
-            let Some(remote) = self.remote_of(&peer.config) else {
+            let Some(session) = self.wish_of(name, peer) else {
                 continue;
             };
             if self.bfd.is_none() {
@@ -111,7 +106,6 @@ impl Supervisor {
                 self.board.open(name).event(EventNote::Other(text));
                 continue;
             }
-            let session = session_config(&peer.config, bfd, remote);
             peers
                 .entry(session.key.clone())
                 .or_default()
@@ -140,13 +134,33 @@ impl Supervisor {
         self.tell_paths(changed).await;
     }
 
+    /// Watches the paths to where peers were found while their sessions elsewhere lived, once these are over:
+    /// a session ends without a word to whoever watches its path.
+    pub(super) async fn follow_moved_peers(&mut self) {
+        let Some(detection) = &self.detection else {
+            return;
+        };
+        let is_watched = |name: &PeerName, key: &SessionKey| {
+            let watchers = detection.peers.get(key);
+            watchers.is_some_and(|names| names.contains(name))
+        };
+        let moved = self.peers.iter().any(|(name, peer)| {
+            let found = peer.config.remote.interface().is_some();
+            let wish = self.wish_of(name, peer).filter(|_| found);
+            wish.is_some_and(|wish| !is_watched(name, &wish.key))
+        });
+        if moved {
+            self.watch_paths().await;
+        }
+    }
+
     /// Tells sessions what BFD says of their paths, and shows it.
     async fn tell_paths(&self, names: BTreeSet<PeerName>) {
         for name in names {
             let Some(peer) = self.peers.get(&name) else {
                 continue;
             };
-            let standing = self.standing(&peer.config);
+            let standing = self.standing(&name, peer);
             match standing {
                 Some(standing) => self.show_path(&name, standing, None),
                 None => self.board.open(&name).forget_path(),
@@ -258,24 +272,56 @@ impl Supervisor {
     }
 
     /// Whether BFD says that the path to the peer is up.
-    pub(super) fn is_path_proved(&self, config: &PeerConfig) -> bool {
-        self.standing(config).is_some_and(is_up)
+    pub(super) fn is_path_proved(&self, name: &PeerName, peer: &Peer) -> bool {
+        self.standing(name, peer).is_some_and(is_up)
     }
 
     /// What BFD has said of the path to the peer.
-    fn standing(&self, config: &PeerConfig) -> Option<&Standing> {
-        let bfd = config.bfd.as_ref()?;
-        let key = session_config(config, bfd, self.remote_of(config)?).key;
+    fn standing(&self, name: &PeerName, peer: &Peer) -> Option<&Standing> {
+        let key = self.path_of(name, peer)?.key;
         self.detection.as_ref()?.standings.get(&key)
     }
 
-    /// Where the peer is, if that is known.
-    fn remote_of(&self, config: &PeerConfig) -> Option<SocketAddr> {
-        match &config.remote {
-            Endpoint::Address(address) => Some(*address),
-            Endpoint::Interface { name, port } => self.links.neighbor(name, *port),
-            Endpoint::Range { .. } => None,
+    /// The session that is asked for the peer.
+    fn wish_of(&self, name: &PeerName, peer: &Peer) -> Option<SessionConfig> {
+        let runs = peer.config.activation == Activation::Run;
+        runs.then(|| self.path_of(name, peer))?
+    }
+
+    /// The session that watches, or would watch, the path to the peer.
+    fn path_of(&self, name: &PeerName, peer: &Peer) -> Option<SessionConfig> {
+        let bfd = peer.config.bfd.as_ref()?;
+        let far_end = self.far_end(name, peer)?;
+        Some(session_config(&peer.config, bfd, far_end))
+    }
+
+    /// Where the path to the peer leads, if that is known.
+    fn far_end(&self, name: &PeerName, peer: &Peer) -> Option<IpAddr> {
+        let Endpoint::Interface {
+            name: interface,
+            port,
+        } = &peer.config.remote
+        else {
+            return peer.config.remote.address().as_ref().map(SocketAddr::ip);
+        };
+        let found = self.links.neighbor(interface, *port);
+        let found = found.map(|remote| remote.ip());
+        if peer.session.is_none() {
+            return found;
         }
+        // Advertisements may get lost, and others may come, where a session lives: it is the path of the
+        // session that counts.
+        let status = self.board.status(name);
+        let lives = status.state == SessionState::Established;
+        let living = status.remote.filter(|_| lives).map(|remote| remote.ip());
+        living.or(found).or_else(|| self.watched(name))
+    }
+
+    /// The other end of the path that is watched for the peer.
+    fn watched(&self, name: &PeerName) -> Option<IpAddr> {
+        let mut peers = self.detection.as_ref()?.peers.iter();
+        let watched = peers.find(|(_, names)| names.contains(name));
+        watched.map(|(key, _)| key.peer)
     }
 }
 
@@ -293,9 +339,8 @@ fn has_failed(before: &Standing, now: &Standing) -> bool {
     is_up(before) && !is_up(now) && died
 }
 
-fn session_config(config: &PeerConfig, bfd: &BfdConfig, remote: SocketAddr) -> SessionConfig {
+fn session_config(config: &PeerConfig, bfd: &BfdConfig, peer: IpAddr) -> SessionConfig {
     let micros = |time: std::time::Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-    let peer = remote.ip();
     let key = match bfd.multi_hop {
         Some(_) => SessionKey::multihop(config.local_address, peer),
         None => SessionKey::single_hop(config.local_address, peer, config.remote.interface()),

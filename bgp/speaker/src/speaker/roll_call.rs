@@ -99,7 +99,7 @@ impl Supervisor {
         let tie = if peer.barred.load(Ordering::Acquire) {
             Tie::Barred
         } else if peer.config.waits_for_bfd() {
-            let up = self.is_path_proved(&peer.config);
+            let up = self.is_path_proved(name, peer);
             Tie::Path { up }
         } else {
             Tie::None

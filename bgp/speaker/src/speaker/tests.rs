@@ -9,6 +9,7 @@ mod listings;
 mod local_api;
 mod ranges;
 mod stations;
+mod unnumbered;
 #[path = "../../tests/common/until.rs"]
 mod waiting;
 

@@ -292,7 +292,7 @@ fn is_stale(route: &Option<RouteSnapshot>) -> bool {
 }
 
 /// Waits until the peer is back, and the session waits for BFD.
-async fn awaits_path(handle: &SpeakerHandle, other: u8) {
+pub(super) async fn awaits_path(handle: &SpeakerHandle, other: u8) {
     let awaits = |peer: &PeerSnapshot| {
         let why = peer.why.as_ref().map(|why| why.reason);
         (peer.state, why) == (SessionState::OpenSent, Some(DownReason::AwaitsPath))
