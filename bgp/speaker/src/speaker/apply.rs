@@ -53,8 +53,9 @@ impl Supervisor {
         for (name, before) in &changed {
             self.adjust(name, before, of_all).await;
         }
-        let listening = self.listen().await;
+        // Listening sockets need the keys of whoever is found.
         self.watch_unnumbered();
+        let listening = self.listen().await;
         for name in &added {
             self.start_peer(name);
         }

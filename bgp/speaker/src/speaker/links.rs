@@ -39,6 +39,18 @@ impl Links {
         }
     }
 
+    /// Looks for peers on these interfaces, and on no others.
+    fn look_on(&mut self, wanted: BTreeSet<String>) {
+        self.found.retain(|name, _| wanted.contains(name));
+        let known = self.discovery.reports().into_iter();
+        // Where one was not wanted for a moment only, discovery need not have noticed, and has no news.
+        for report in known.filter(|report| wanted.contains(&report.interface)) {
+            let name = report.interface.clone();
+            self.found.entry(name).or_insert(report);
+        }
+        self.discovery.set(wanted);
+    }
+
     /// Whether the interface has carrier, as far as is known.
     fn is_dead(&self, ifindex: u32) -> bool {
         self.running
@@ -263,8 +275,7 @@ impl Supervisor {
                 _ => None,
             });
         let wanted: BTreeSet<String> = interfaces.collect();
-        self.links.found.retain(|name, _| wanted.contains(name));
-        self.links.discovery.set(wanted);
+        self.links.look_on(wanted);
     }
 
     /// Takes in what was found on links.
@@ -312,5 +323,34 @@ impl Supervisor {
             None => Command::NotFound(self.links.describe(interface)),
         };
         self.order(name, known).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    // One thread: discovery does nothing while the test does not wait.
+    #[tokio::test]
+    async fn what_is_on_a_link_is_still_known_where_it_was_not_wanted_for_a_moment() {
+        let interfaces = Interfaces::start().unwrap();
+        let discovery = Discovery::start(interfaces.clone(), 0);
+        let mut links = Links::new(interfaces, discovery);
+        let wanted = BTreeSet::from(["lo".to_owned(), "not there".to_owned()]);
+        links.look_on(wanted.clone());
+        while links.found.len() < wanted.len() {
+            let news = links.discovery.next();
+            let news = tokio::time::timeout(Duration::from_secs(10), news).await;
+            for report in news.expect("no report") {
+                links.found.insert(report.interface.clone(), report);
+            }
+        }
+        let before = links.found.clone();
+        links.look_on(BTreeSet::new());
+        assert_eq!(links.found, BTreeMap::new());
+        links.look_on(wanted);
+        assert_eq!(links.found, before);
     }
 }
