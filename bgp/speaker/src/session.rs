@@ -10,6 +10,7 @@ mod addresses;
 mod connections;
 mod inbound;
 mod outbound;
+mod rotation;
 mod telling;
 mod wire_facts;
 
@@ -17,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use caracal_bgp_core::bmp::PeerDownReason;
 use caracal_bgp_core::fsm::{
@@ -32,13 +33,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::{Auth, PeerConfig, PeerName};
+use crate::config::{PeerConfig, PeerName};
 use crate::connection::{ConnEvent, close_why};
 use crate::export::Trace;
 use crate::net::Interfaces;
 use crate::repeats::Repeats;
 use crate::rib_thread::{self, Arrival, Input, PrefixAlarm, RibHandle, Updates, sleep_until};
 use crate::session::connections::Wire;
+use crate::session::rotation::Rotation;
 use crate::status::{DownReason, EventNote, FlapReason, PeerBoard, Why};
 
 /// Reads whose messages are not yet handled, per peer.
@@ -48,8 +50,6 @@ const READ_DEPTH: usize = 2;
 const OUTBOX_LIMIT: usize = 4;
 /// Orders that may wait for the task; it takes them before anything else.
 const COMMAND_DEPTH: usize = 16;
-/// How often a change of keys that waits for the peer is looked after.
-const REKEY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An order for the task.
 #[derive(Debug)]
@@ -119,6 +119,7 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
     let (events, arrivals) = mpsc::channel(READ_DEPTH);
     let session = Session {
         machine: Peer::new(setup.machine.clone()),
+        rotation: Rotation::new(&setup.config.authentication),
         setup,
         generation: 0,
         next_conn: 0,
@@ -129,8 +130,6 @@ pub(crate) fn spawn(setup: Setup) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         dial: None,
         established: None,
         outbox: VecDeque::new(),
-        signed_with: Auth::None,
-        rekeying: false,
         claim_due: false,
         claimed: false,
         malformed: Repeats::default(),
@@ -156,10 +155,8 @@ struct Session {
     dial: Option<AbortHandle>,
     established: Option<Established>,
     outbox: VecDeque<Input>,
-    /// What connections are signed with until they have taken over what is configured.
-    signed_with: Auth,
-    /// The change of keys is not through.
-    rekeying: bool,
+    /// How far connections are with the keys that are configured.
+    rotation: Rotation,
     /// A session has come up and gone: our next OPEN claims forwarding.
     claim_due: bool,
     /// Our OPENs claim forwarding, whatever happened at our start.
@@ -212,6 +209,7 @@ impl Session {
                 .map(tokio::time::Instant::from_std);
             let lines = [&self.malformed, &self.discarded].into_iter();
             let lines = lines.filter_map(Repeats::poll_timeout).min();
+            let rekey = self.rotation.poll_timeout();
             let full = self.outbox.len() >= OUTBOX_LIMIT;
             tokio::select! {
                 // Orders and timers first: neither may starve while a peer talks without pause.
@@ -222,6 +220,7 @@ impl Session {
                 },
                 () = sleep_until(wake) => self.timeout(arrivals.len()),
                 () = sleep_until(lines.map(Into::into)) => self.log_repeats(Instant::now()),
+                () = sleep_until(rekey.map(Into::into)) => self.rekey(),
                 permit = rib.reserve(), if !self.outbox.is_empty() => {
                     match permit {
                         Ok(permit) => self.hand_over(permit, &rib),
@@ -235,7 +234,6 @@ impl Session {
                     }
                 }
                 Some(alarm) = alarm(&mut self.established) => self.alarmed(&alarm),
-                () = tokio::time::sleep(REKEY_PAUSE), if self.rekeying => self.rekey(),
                 Some(arrival) = arrivals.recv(), if !full => self.arrive(arrival),
             }
             self.claim_forwarding_if_due();
@@ -320,7 +318,7 @@ impl Session {
             config,
             mut machine,
             ignored_interfaces,
-            new_session,
+            mut new_session,
         } = change;
         self.setup.ignored_interfaces = ignored_interfaces;
         let before = std::mem::replace(&mut self.setup.config, config);
@@ -328,9 +326,7 @@ impl Session {
             claim_forwarding(&mut machine);
         }
         if before.authentication != self.setup.config.authentication {
-            self.rekeying = !new_session && self.keys().next().is_some();
-            self.signed_with = before.authentication.clone();
-            self.rekey();
+            new_session |= !self.change_keys(new_session);
         }
         let transport = self.transport();
         for handle in self.keys() {

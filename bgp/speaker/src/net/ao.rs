@@ -107,6 +107,12 @@ impl AoKeys {
         !self.0.iter().any(clash)
     }
 
+    /// These and those of `next`, which [`Self::follows`] these.
+    pub(super) fn with(&self, next: &Self) -> Self {
+        let others = self.0.iter().filter(|key| !next.0.contains(key));
+        Self(next.0.iter().chain(others).cloned().collect())
+    }
+
     /// The key that new connections begin with, and that old ones move to.
     pub fn preferred(&self) -> AoKeyId {
         self.0[0].id
@@ -196,7 +202,7 @@ pub(super) fn remove(socket: impl AsFd, remote: Prefix, id: AoKeyId) -> Result<(
     }
 }
 
-/// Moves a living connection to the keys of `new`.
+/// Moves a living connection, which holds no other keys than those of `old`, to those of `new`.
 pub(super) fn rekey(
     socket: impl AsFd,
     remote: Prefix,
@@ -204,10 +210,10 @@ pub(super) fn rekey(
     new: &AoKeys,
 ) -> Result<Rekeyed, Error> {
     let refused = |doing| move |source| Kind::Ao.refused(doing, remote, source);
-    // Those that differ have numbers of their own (`AoKeys::follows`).
-    for key in new.keys().iter().filter(|key| !old.keys().contains(key)) {
+    // Also those that it may hold: one that was made meanwhile, or refused a key, need not.
+    for key in new.keys() {
         match add(&socket, remote, key, false) {
-            // An earlier call has added it.
+            // It is this very key: no other with its numbers is held (`AoKeys::follows`).
             Ok(()) | Err(Error::KeyIds { .. }) => {}
             Err(error) => return Err(error),
         }

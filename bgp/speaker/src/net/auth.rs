@@ -76,6 +76,16 @@ impl Auth {
         }
     }
 
+    /// What a connection may hold that is on its way from `self` to `next`, where
+    /// [`Self::changes_live`] lets it go: of TCP-AO both, as old keys stay while the peer uses them.
+    #[must_use]
+    pub fn with(&self, next: &Self) -> Self {
+        match (self, next) {
+            (Self::Ao(old), Self::Ao(new)) => Self::Ao(old.with(new)),
+            _ => self.clone(),
+        }
+    }
+
     /// What it is, for people.
     pub fn name(&self) -> &'static str {
         match self {
@@ -162,9 +172,10 @@ impl KeyHandle {
 
     /// Goes from `old` to `new` without ending the connection; see [`Auth::changes_live`].
     ///
-    /// With TCP-AO the new keys are added, the peer is asked to use the preferred one, and old ones
-    /// are removed as soon as the peer does: until then [`Rekeyed::Waiting`] asks to be called
-    /// again, with the same values.
+    /// `old` is all that the connection may hold: with TCP-AO the new keys are added, the peer is
+    /// asked to use the preferred one, and old ones are removed as soon as the peer does. Until then
+    /// [`Rekeyed::Waiting`] asks to be called again, with the same values, and `old` of another
+    /// change is both ([`Auth::with`]).
     ///
     /// # Errors
     /// [`Error::NeedsNewSession`] where that cannot be, and the kernel's refusals.

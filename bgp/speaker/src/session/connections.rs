@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
+use std::time::Instant;
 
 use caracal_bgp_core::fsm::{CloseWhy, ConnId, Event, Role};
 use caracal_bgp_core::types::PeerKind;
@@ -15,6 +16,7 @@ use crate::connection::{ConnEvent, Connection};
 use crate::error::Error;
 use crate::net::{Hops, KeyHandle, Rekeyed, Transport};
 use crate::session::Session;
+use crate::session::rotation::Rotation;
 use crate::session::wire_facts::WireFacts;
 use crate::status::EventNote;
 
@@ -133,22 +135,37 @@ impl Session {
             .map_or(Hops::System, Hops::Limit)
     }
 
+    /// Has living connections take over the keys that are configured now, unless they `end` for another
+    /// reason. Whether they can.
+    pub(super) fn change_keys(&mut self, end: bool) -> bool {
+        let wanted = &self.setup.config.authentication;
+        if end || self.keys().next().is_none() {
+            // Last words are signed as all before them.
+            self.rotation = Rotation::new(wanted);
+            return true;
+        }
+        let live = self.rotation.turn_to(wanted);
+        if live {
+            self.rekey();
+        }
+        live
+    }
+
     /// Brings living connections to the keys that are configured now.
     pub(super) fn rekey(&mut self) {
         let wanted = &self.setup.config.authentication;
-        let mut waiting = false;
-        for handle in self.keys() {
-            match handle.rekey(&self.signed_with, wanted) {
-                Ok(Rekeyed::Done) => {}
-                Ok(Rekeyed::Waiting) => waiting = true,
-                Err(error) => {
-                    tracing::error!(peer = %self.setup.name, %error, "cannot change the key");
-                    let text = format!("cannot change the key of the session: {error}");
-                    self.setup.board.event(EventNote::Other(text));
-                }
+        let held = self.rotation.held();
+        let rekeyed = |handle: &KeyHandle| match handle.rekey(held, wanted) {
+            Ok(progress) => Some(progress),
+            Err(error) => {
+                tracing::error!(peer = %self.setup.name, %error, "cannot change the key");
+                let text = format!("cannot change the key of the session: {error}");
+                self.setup.board.event(EventNote::Other(text));
+                None
             }
-        }
-        self.rekeying = waiting;
+        };
+        let answers: Vec<Option<Rekeyed>> = self.keys().map(rekeyed).collect();
+        self.rotation.tried(wanted, answers, Instant::now());
     }
 }
 

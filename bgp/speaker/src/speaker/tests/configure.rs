@@ -1,7 +1,9 @@
 //! Another configuration, and what operators ask for, under living sessions.
 
 use super::*;
-use crate::config::{Activation, Lack, MaxPrefixAction, MaxPrefixes};
+use crate::config::{
+    Activation, AoAlgorithm, AoKey, AoKeys, Auth, Lack, MaxPrefixAction, MaxPrefixes, Secret,
+};
 use crate::handle::Clear;
 
 /// Two speakers with a session: the first one's configuration and handle, and the second's handle.
@@ -386,4 +388,21 @@ async fn after_a_restart_nobody_waits_for_peers_that_are_kept_down() {
     config.peers.get_mut(&name(5)).unwrap().activation = down;
     a.apply(config).await.unwrap();
     until("selection", &deferring, |deferring| !deferring).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_has_to_end_for_other_keys_is_not_asked_to_take_them_over() {
+    let (mut config, a, _b) = pair(|_| {}).await;
+    established(&a, 2).await;
+    let secret = Secret::new("secret").unwrap();
+    let key = AoKey::new(1, 1, AoAlgorithm::HmacSha1, secret);
+    config.peers.get_mut(&name(2)).unwrap().authentication =
+        Auth::Ao(AoKeys::new(vec![key]).unwrap());
+    a.apply(config).await.unwrap();
+    let ended = |peer: &PeerSnapshot| peer.state != SessionState::Established;
+    until("the end of the session", || peer(&a, 2), ended).await;
+    let history = a.history(name(2)).await.unwrap().unwrap();
+    let failed = |text: &str| text.contains("cannot change the key");
+    let failed = history.events.iter().any(|event| failed(&event.text));
+    assert!(!failed, "{:#?}", history.events);
 }
