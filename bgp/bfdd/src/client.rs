@@ -240,7 +240,7 @@ impl Task {
             lines: BufReader::new(read),
             line: Vec::new(),
             write,
-            pending: VecDeque::new(),
+            pending: Pending::default(),
             owner: self.options.owner.clone(),
         };
         match self.talk(&mut conversation).await {
@@ -257,14 +257,17 @@ impl Task {
         let nothing = Wishes::default();
         conversation.ask_for_difference(&nothing, &asked).await?;
         loop {
+            let due = conversation.pending.due();
             tokio::select! {
+                // What has come is read first: it may be us who have not listened.
+                biased;
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
                     let wanted = self.wanted.borrow_and_update().clone();
                     conversation.ask_for_difference(&asked, &wanted).await?;
-                    if conversation.pending.is_empty() {
+                    if conversation.pending.due().is_none() {
                         self.settle.send_replace(Some(wanted.clone()));
                     }
                     self.known.retain(|key, _| wanted.sessions.contains_key(key));
@@ -278,7 +281,7 @@ impl Task {
                     }
                     self.hear(conversation, message).await?;
                 }
-                () = tokio::time::sleep(PATIENCE), if !conversation.pending.is_empty() => {
+                () = overdue(due) => {
                     return Err(End::Lost(format!("no answer within {PATIENCE:?}")));
                 }
                 () = self.events.closed() => return Ok(()),
@@ -293,7 +296,7 @@ impl Task {
     ) -> Result<(), End> {
         match message {
             Message::Ok(answer) => {
-                let asked = conversation.pending.pop_front();
+                let asked = conversation.pending.answered();
                 let asked = asked.ok_or_else(|| End::Lost("an answer to no request".to_owned()))?;
                 if !answer.is_null() {
                     let applied: Applied = serde_json::from_value(answer)
@@ -353,6 +356,14 @@ impl Task {
     }
 }
 
+/// Completes when an answer is due; never, where none is.
+async fn overdue(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Completes when nobody is left to want anything.
 async fn gone(wanted: &mut watch::Receiver<Wishes>) {
     // What is wanted meanwhile is told with the next connection.
@@ -370,9 +381,35 @@ struct Conversation {
     /// What has come of the next line; kept when waiting for it is interrupted.
     line: Vec<u8>,
     write: OwnedWriteHalf,
-    /// Requests without an answer, and the wishes that will have been taken with it.
-    pending: VecDeque<Option<Wishes>>,
+    pending: Pending,
     owner: String,
+}
+
+/// Requests without an answer, the oldest first: when each was made, and the wishes that will have been taken
+/// with the answer.
+#[derive(Debug, Default)]
+struct Pending(VecDeque<(Instant, Option<Wishes>)>);
+
+impl Pending {
+    fn asked(&mut self, now: Instant, then: Option<Wishes>) {
+        self.0.push_back((now, then));
+    }
+
+    fn answered(&mut self) -> Option<Option<Wishes>> {
+        self.0.pop_front().map(|(_, then)| then)
+    }
+
+    /// With the last answer to come, `wishes` will have been taken.
+    fn complete_with(&mut self, wishes: &Wishes) {
+        if let Some((_, then)) = self.0.back_mut() {
+            *then = Some(wishes.clone());
+        }
+    }
+
+    /// When the next answer has to be there; nothing that comes in its place changes that.
+    fn due(&self) -> Option<Instant> {
+        self.0.front().map(|(asked, _)| *asked + PATIENCE)
+    }
 }
 
 impl Conversation {
@@ -383,7 +420,7 @@ impl Conversation {
         tokio::time::timeout(PATIENCE, self.write.write_all(&line))
             .await
             .map_err(|_| End::Lost(format!("no request taken within {PATIENCE:?}")))??;
-        self.pending.push_back(then);
+        self.pending.asked(Instant::now(), then);
         Ok(())
     }
 
@@ -419,9 +456,7 @@ impl Conversation {
             self.ask(request, None).await?;
         }
         // All is taken with the last answer to come.
-        if let Some(then) = self.pending.back_mut() {
-            *then = Some(wanted.clone());
-        }
+        self.pending.complete_with(wanted);
         Ok(())
     }
 
@@ -434,5 +469,26 @@ impl Conversation {
         let line = std::mem::take(&mut self.line);
         serde_json::from_slice(&line)
             .map_err(|error| End::Lost(format!("message not understood: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_request_says_when_an_answer_is_due_whatever_comes_in_its_place() {
+        let now = Instant::now();
+        let later = now + PATIENCE / 2;
+        let mut pending = Pending::default();
+        assert_eq!(pending.due(), None);
+        pending.asked(now, None);
+        pending.asked(later, None);
+        pending.complete_with(&Wishes::default());
+        assert_eq!(pending.due(), Some(now + PATIENCE));
+        assert_eq!(pending.answered(), Some(None));
+        assert_eq!(pending.due(), Some(later + PATIENCE));
+        assert_eq!(pending.answered(), Some(Some(Wishes::default())));
+        assert_eq!((pending.due(), pending.answered()), (None, None));
     }
 }
