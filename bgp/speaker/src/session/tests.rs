@@ -1,5 +1,7 @@
 //! Sessions with each other, and the RIB's end of each in the hands of the test.
 
+use std::time::Duration;
+
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
