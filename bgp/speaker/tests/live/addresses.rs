@@ -13,7 +13,7 @@ use crate::scripted::{Peer, Script};
 const OTHER: Asn = Asn(65_001);
 
 #[test]
-fn routes_are_told_by_an_address_for_as_long_as_it_is_there() {
+fn an_address_that_comes_under_a_living_session_is_named_as_next_hop() {
     let Some([us, them]) = hosts("own") else {
         return;
     };
@@ -40,21 +40,17 @@ fn routes_are_told_by_an_address_for_as_long_as_it_is_there() {
     });
     let script = Script::of(OTHER, LOCAL);
     let peer = them.run(async || Peer::establish(theirs.ip(), ours, &script).await);
-    let hears = |expected: Option<&str>| {
-        let expected = expected.map(|address| address.parse().unwrap());
+    for address in ["2001:db8:1::1", "2001:db8:1::2"] {
+        add_address(&us, "e1", &format!("{address}/64"));
+        let expected = address.parse().unwrap();
         them.run(async || {
-            let table = async || {
+            let next_hop = async || {
                 let table = peer.heard().table();
                 table.get(&prefix).map(|told| told.next_hop.addr())
             };
-            until("the next hop", table, |told| *told == expected).await;
+            until("the next hop", next_hop, |told| *told == Some(expected)).await;
         });
-    };
-    for address in ["2001:db8:1::1", "2001:db8:1::2"] {
-        add_address(&us, "e1", &format!("{address}/64"));
-        hears(Some(address));
         us.ip(&["addr", "del", &format!("{address}/64"), "dev", "e1"]);
-        hears(None);
     }
     us.run(async || speaker.shutdown(How::GracefulRestart).await);
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{
-    Activation, AoAlgorithm, AoKey, AoKeys, Auth, Lack, MaxPrefixAction, MaxPrefixes, Secret,
+    Activation, AoAlgorithm, AoKey, AoKeys, Auth, Endpoint, Lack, MaxPrefixAction, MaxPrefixes,
+    PeerAs, Secret,
 };
 use crate::handle::Clear;
 
@@ -161,6 +162,30 @@ async fn a_peer_that_lacks_something_neither_dials_nor_is_heard_until_it_is_ther
     is_held(&peer(&a, 2).await);
     // What it told goes with it.
     gone(&a, own(2, Family::Ipv4Unicast)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lacks_something_says_so_whatever_its_link_lacks() {
+    let mut config = Lab::new().speaker(1, 65_001);
+    let remote = Endpoint::Interface {
+        name: "absent".to_owned(),
+        port: 179,
+    };
+    let on_link = PeerConfig::at(remote, PeerAs::External);
+    let held = PeerConfig {
+        activation: Activation::Held {
+            lack: Lack::Secret,
+            why: "there is no Secret bgp".into(),
+        },
+        ..on_link.clone()
+    };
+    // In the order in which they hear of their link.
+    config.peers = [(name(2), held), (name(3), on_link)].into();
+    let a = start(config).await;
+    let reason = async |other| peer(&a, other).await.why.map(|why| why.reason);
+    let not_ready = |seen: &_| *seen == Some(DownReason::InterfaceNotReady);
+    until("news of the link", || reason(3), not_ready).await;
+    assert_eq!(reason(2).await, Some(DownReason::MissingSecret));
 }
 
 #[tokio::test(flavor = "multi_thread")]
