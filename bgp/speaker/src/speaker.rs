@@ -25,10 +25,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use caracal_bfdd::client::ClientEvent;
 use caracal_bgp_core::fsm::Admin;
 use caracal_bgp_core::rib::{Event as RibEvent, FibAnswer, RibOptions};
 use caracal_bgp_core::types::{Family, Prefix};
+use caracal_bgp_core::wire::{self, Cease, EncodeContext, Message, Notification};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -349,8 +352,9 @@ impl Supervisor {
                     fresh.push(name.clone());
                     callers.push((name, incoming));
                 }
-                // Dropping the stream closes it; strangers get no word.
+                // Dropping a stream closes it; strangers get no word.
                 Caller::Full(range) => {
+                    turn_away(&incoming.stream);
                     let turned_away = self.turned_away.entry(range.clone()).or_default();
                     let line = turned_away.happened(Instant::now(), source);
                     log_turned_away(&range, line);
@@ -484,6 +488,16 @@ impl Supervisor {
 fn log_stranger(line: Option<Line<Source>>) {
     if let Some(Line { times, what }) = line {
         tracing::warn!(source = %what, times, "connection from an address that is no peer's");
+    }
+}
+
+/// Tells one whose range has no place left why its connection ends at once (RFC 4486 §4).
+fn turn_away(stream: &TcpStream) {
+    let rejected = Message::Notification(Notification::cease(Cease::ConnectionRejected, ""));
+    let mut octets = BytesMut::new();
+    if wire::encode(&rejected, EncodeContext::default(), &mut octets).is_ok() {
+        // A connection that is new has room for so little; one that has not ends without a word.
+        let _ = stream.try_write(&octets);
     }
 }
 

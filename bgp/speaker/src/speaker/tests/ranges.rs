@@ -63,7 +63,10 @@ async fn a_range_lets_peers_in_up_to_its_limit_and_frees_the_places_of_those_who
 
     // A third one has to wait until a place is free.
     let third = start(third).await;
-    let refused = |peer: &PeerSnapshot| peer.why.is_some();
+    let refused = |peer: &PeerSnapshot| {
+        let error = peer.last_received_error.as_ref();
+        error.is_some_and(|error| error.text.contains("connection rejected"))
+    };
     until("refused", || peer(&third, 1), refused).await;
     assert_eq!(range(&hub).await.used, 2);
     let leaving = running.remove(0);
