@@ -64,11 +64,11 @@ spec: {}
     let manifests = parsed(text);
     let tor = || "BGPPeer tor".to_owned();
     let expected = [
-        (9, tor(), AS_LOOP, String::new()),
+        (12, tor(), AS_LOOP, String::new()),
         (17, tor(), SLOW_DETECTION, "n1".to_owned()),
         (20, tor(), NO_EFFECT, "n1".to_owned()),
         (21, tor(), reasons::MISSING_FILTER, "n1".to_owned()),
-        (31, "BGPPeer other".to_owned(), AS_LOOP, String::new()),
+        (34, "BGPPeer other".to_owned(), AS_LOOP, String::new()),
         (36, "BGPFilter left-over".to_owned(), UNUSED, String::new()),
     ];
     let lints = lint(&manifests, None);
