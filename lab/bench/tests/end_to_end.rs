@@ -29,15 +29,12 @@ fn root() -> bool {
     }
 }
 
-/// Our binary of the same build, or of the other profile.
+/// Our binary of the same build, which `target/<profile>/deps` lies beside, or of another profile.
 fn caracal() -> Option<PathBuf> {
     let own = std::env::current_exe().unwrap();
-    let target = own
-        .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").exists())?;
-    let same = own.ancestors().nth(2)?.to_owned();
-    let others = ["debug", "quick", "release"].map(|profile| target.join(profile));
-    let mut binaries = [same]
+    let same = own.ancestors().nth(2)?;
+    let others = ["debug", "quick", "release"].map(|profile| same.with_file_name(profile));
+    let mut binaries = [same.to_owned()]
         .into_iter()
         .chain(others)
         .map(|folder| folder.join("caracal"));
