@@ -6,14 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 use crate::fsm::{Negotiated, Retention};
 use crate::rib::event::Action;
 use crate::rib::machine::Rib;
 use crate::rib::path::{Path, PeerId, PeerIndex};
 use crate::rib::table::{DestId, Entry, Marks};
-use crate::types::{Family, FamilySet, PathId};
+use crate::types::{Family, FamilySet};
 use crate::wire::Community;
 
 /// How long the stale routes of one family of a peer stay without a word from it.
@@ -167,19 +165,9 @@ impl Rib {
 
     /// Takes away what is a last resort, and leaves what is stale from a later session.
     fn forget_last_resort(&mut self, index: PeerIndex, family: Family, out: &mut Vec<Action>) {
-        let Some(peer) = self.peers.get(&index) else {
-            return;
-        };
-        for dest in peer.dests.iter().collect::<Vec<_>>() {
-            if self.table.dest(dest).prefix.family() != family {
-                continue;
-            }
-            for id in self.stale_paths(dest, index) {
-                let at = self.table.position(dest, Some(index), id);
-                let told = at.map(|at| self.table.dest(dest).paths[at].told);
-                if told.is_some_and(|told| self.table.paths.get(told).long_lived) {
-                    self.withdraw(dest, Some(index), id, out);
-                }
+        for (dest, entry) in self.stale_paths(index, family) {
+            if self.table.paths.get(entry.told).long_lived {
+                self.withdraw(dest, Some(index), entry.id, out);
             }
         }
     }
@@ -188,54 +176,52 @@ impl Rib {
     fn make_last_resort(&mut self, index: PeerIndex, family: Family, out: &mut Vec<Action>) {
         // RFC 9494 §4.2: what must not be kept goes, whether the peer says so or a rule of ours.
         let goes = |path: &Path| path.attributes.communities.contains(&Community::NO_LLGR);
-        let Some(peer) = self.peers.get(&index) else {
-            return;
-        };
-        for dest in peer.dests.iter().collect::<Vec<_>>() {
-            if self.table.dest(dest).prefix.family() != family {
+        for (dest, entry) in self.stale_paths(index, family) {
+            let id = entry.id;
+            let told = self.table.paths.get(entry.told).clone();
+            if goes(&told) || goes(self.table.paths.get(entry.used)) {
+                self.withdraw(dest, Some(index), id, out);
                 continue;
             }
-            for id in self.stale_paths(dest, index) {
-                let Some(at) = self.table.position(dest, Some(index), id) else {
-                    continue;
-                };
-                let entry = self.table.dest(dest).paths[at];
-                let told = self.table.paths.get(entry.told).clone();
-                if goes(&told) || goes(self.table.paths.get(entry.used)) {
-                    self.withdraw(dest, Some(index), id, out);
-                    continue;
-                }
-                let told = Path {
-                    long_lived: true,
-                    ..told
-                };
-                let Some(mut intake) = self.intake(told, family) else {
-                    continue;
-                };
-                let prefix = self.table.dest(dest).prefix;
-                let (used, marks) = self.admit(&mut intake, &prefix);
-                let entry = Entry {
-                    told: intake.told,
-                    used,
-                    id,
-                    marks: Marks {
-                        stale: true,
-                        ..marks
-                    },
-                };
-                self.put(dest, at, entry, out);
-                intake.end(&mut self.table.paths);
-                self.reselect(dest, out);
-            }
+            let told = Path {
+                long_lived: true,
+                ..told
+            };
+            let (Some(at), Some(mut intake)) = (
+                self.table.position(dest, Some(index), id),
+                self.intake(told, family),
+            ) else {
+                continue;
+            };
+            let prefix = self.table.dest(dest).prefix;
+            let (used, marks) = self.admit(&mut intake, &prefix);
+            let entry = Entry {
+                told: intake.told,
+                used,
+                id,
+                marks: Marks {
+                    stale: true,
+                    ..marks
+                },
+            };
+            self.put(dest, at, entry, out);
+            intake.end(&mut self.table.paths);
+            self.reselect(dest, out);
         }
     }
 
-    fn stale_paths(&self, dest: DestId, index: PeerIndex) -> SmallVec<[PathId; 4]> {
-        let entries = self.table.dest(dest).paths.iter();
+    /// The stale paths of a peer. One leaves the table by itself alone, so each is there until its turn.
+    fn stale_paths(&self, index: PeerIndex, family: Family) -> Vec<(DestId, Entry)> {
+        let dests = self.peers.get(&index).map(|peer| peer.dests.iter());
+        let dests = dests.into_iter().flatten();
+        let of_family = dests.filter(|dest| self.table.dest(*dest).prefix.family() == family);
+        let entries = of_family.flat_map(|dest| {
+            let entries = self.table.dest(dest).paths.iter();
+            entries.map(move |entry| (dest, *entry))
+        });
         entries
-            .filter(|entry| entry.marks.stale)
-            .filter(|entry| self.table.paths.peer(entry.told) == Some(index))
-            .map(|entry| entry.id)
+            .filter(|(_, entry)| entry.marks.stale)
+            .filter(|(_, entry)| self.table.paths.peer(entry.told) == Some(index))
             .collect()
     }
 

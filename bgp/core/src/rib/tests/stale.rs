@@ -15,6 +15,16 @@ impl World {
         self.handle(Event::PeerDown { peer, retain });
     }
 
+    fn refresh_begins(&mut self, peer: u32) {
+        let (peer, family) = (self.sessions[&peer], V4);
+        self.handle(Event::RefreshBegun { peer, family });
+    }
+
+    fn refresh_ends(&mut self, peer: u32) {
+        let (peer, family) = (self.sessions[&peer], V4);
+        self.handle(Event::RefreshEnded { peer, family });
+    }
+
     fn known(&self) -> Vec<Prefix> {
         self.fib.keys().copied().collect()
     }
@@ -57,7 +67,7 @@ fn stale_routes_stay_until_end_of_rib_and_only_what_was_told_again_remains() {
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     assert_eq!(world.fib.len(), 2);
     world.end_of_rib(0);
-    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
+    assert_eq!(world.known(), [prefix(1)]);
 }
 
 #[test]
@@ -78,7 +88,7 @@ fn stale_routes_of_a_family_go_at_its_own_end_and_at_no_others() {
         world.up(0);
         assert_eq!(world.fib.len(), 2, "retained");
         world.end_of_family(0, ended);
-        assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [left]);
+        assert_eq!(world.known(), [left]);
     }
 }
 
@@ -123,7 +133,7 @@ fn a_second_restart_drops_what_was_stale_from_the_first() {
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     world.down(0, &[V4]);
-    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
+    assert_eq!(world.known(), [prefix(1)]);
 }
 
 #[test]
@@ -231,12 +241,11 @@ fn what_a_peer_does_not_tell_again_in_a_refresh_is_gone_at_its_end() {
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
     world.end_of_rib(0);
-    let (peer, family) = (world.sessions[&0], V4);
-    world.handle(Event::RefreshBegun { peer, family });
+    world.refresh_begins(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     assert_eq!(world.fib.len(), 2);
-    world.handle(Event::RefreshEnded { peer, family });
-    assert_eq!(world.fib.keys().copied().collect::<Vec<_>>(), [prefix(1)]);
+    world.refresh_ends(0);
+    assert_eq!(world.known(), [prefix(1)]);
 }
 
 #[test]
@@ -247,8 +256,7 @@ fn the_end_of_a_refresh_that_has_not_begun_says_nothing() {
     world.down(0, &[V4]);
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
-    let (peer, family) = (world.sessions[&0], V4);
-    world.handle(Event::RefreshEnded { peer, family });
+    world.refresh_ends(0);
     assert_eq!(world.known(), [prefix(1), prefix(2)]);
 }
 
@@ -259,11 +267,10 @@ fn a_refresh_that_begins_before_the_end_of_rib_is_not_heard_of_a_peer_that_resta
         let mut world = World::new(config(), None);
         world.up_with(0, terms);
         world.tell(0, announcement(0, &[prefix(1)], &[]));
-        let (peer, family) = (world.sessions[&0], V4);
-        world.handle(Event::RefreshBegun { peer, family });
+        world.refresh_begins(0);
         world.end_of_rib(0);
         assert_eq!(world.known(), [prefix(1)]);
-        world.handle(Event::RefreshEnded { peer, family });
+        world.refresh_ends(0);
         assert_eq!(world.known(), left);
     }
 }
@@ -274,8 +281,7 @@ fn a_session_lost_amid_a_refresh_leaves_what_was_not_told_again_as_well() {
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
     world.end_of_rib(0);
-    let (peer, family) = (world.sessions[&0], V4);
-    world.handle(Event::RefreshBegun { peer, family });
+    world.refresh_begins(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     world.down(0, &[V4]);
     assert_eq!(world.known(), [prefix(1), prefix(2)]);
@@ -290,8 +296,7 @@ fn a_refresh_that_never_ends_ends_in_time() {
     world.up(0);
     world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
     world.end_of_rib(0);
-    let (peer, family) = (world.sessions[&0], V4);
-    world.handle(Event::RefreshBegun { peer, family });
+    world.refresh_begins(0);
     world.tell(0, announcement(0, &[prefix(1)], &[]));
     world.advance(Duration::from_secs(299));
     assert_eq!(world.known(), [prefix(1), prefix(2)]);
