@@ -174,12 +174,8 @@ fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests
     let nodes = manifests.nodes.values().flat_map(internal_ips);
     let nodes: BTreeSet<IpAddr> = nodes.collect();
     let is_node = |peer: &PeerConfig| matches!(&peer.remote, Endpoint::Address(address) if nodes.contains(&address.ip()));
-    let mut by_as: BTreeMap<u32, Vec<(&String, &SpeakerConfig)>> = BTreeMap::new();
-    for (node, config) in configs {
-        by_as.entry(config.asn.0).or_default().push((node, config));
-    }
     let mut findings = Vec::new();
-    for (asn, speakers) in by_as.into_iter().filter(|(_, all)| all.len() > 1) {
+    for (asn, speakers) in sharing_an_as(configs) {
         let internal = |config: &SpeakerConfig| {
             let peers = config.peers.values();
             peers
@@ -219,14 +215,10 @@ fn partial_mesh(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests
 /// Nodes of one AS that meet by eBGP alone: their AS is in the path of what they hear of each other, unless a
 /// router on the way puts its own in that place, which no manifest of ours says.
 fn as_loops(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests) -> Vec<Finding> {
-    let mut by_as: BTreeMap<u32, Vec<&SpeakerConfig>> = BTreeMap::new();
-    for config in configs.values() {
-        by_as.entry(config.asn.0).or_default().push(config);
-    }
     let mut findings = BTreeMap::new();
-    for (asn, speakers) in by_as.into_iter().filter(|(_, all)| all.len() > 1) {
-        let peers = || speakers.iter().flat_map(|config| &config.peers);
-        if peers().any(|(_, peer)| peer.peer_as.is_internal(Asn(asn))) {
+    for (asn, speakers) in sharing_an_as(configs) {
+        let peers = || speakers.iter().flat_map(|(_, config)| &config.peers);
+        if peers().any(|(_, peer)| peer.peer_as.is_internal(asn)) {
             continue;
         }
         let refusing = peers().filter(|(_, peer)| peer.allowed_local_as == 0);
@@ -248,6 +240,17 @@ fn as_loops(configs: &BTreeMap<String, SpeakerConfig>, manifests: &Manifests) ->
             message,
         })
         .collect()
+}
+
+/// The nodes of each AS that has several.
+fn sharing_an_as(
+    configs: &BTreeMap<String, SpeakerConfig>,
+) -> impl Iterator<Item = (Asn, Vec<(&String, &SpeakerConfig)>)> {
+    let mut by_as: BTreeMap<Asn, Vec<(&String, &SpeakerConfig)>> = BTreeMap::new();
+    for (node, config) in configs {
+        by_as.entry(config.asn).or_default().push((node, config));
+    }
+    by_as.into_iter().filter(|(_, all)| all.len() > 1)
 }
 
 impl Lint {
