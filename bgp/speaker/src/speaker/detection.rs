@@ -145,9 +145,11 @@ impl Supervisor {
             watchers.is_some_and(|names| names.contains(name))
         };
         let moved = self.peers.iter().any(|(name, peer)| {
-            let found = peer.config.remote.interface().is_some();
-            let wish = self.wish_of(name, peer).filter(|_| found);
-            wish.is_some_and(|wish| !is_watched(name, &wish.key))
+            // Others do not move.
+            peer.config.remote.interface().is_some()
+                && self
+                    .wish_of(name, peer)
+                    .is_some_and(|wish| !is_watched(name, &wish.key))
         });
         if moved {
             self.watch_paths().await;

@@ -12,7 +12,7 @@ use caracal_bgp_speaker::{
 };
 
 use crate::common::{LOCAL, established, snapshot, until};
-use crate::hosts::{Host, NEVER, PORT, hosts, link};
+use crate::hosts::{Host, NEVER, PORT, hosts, join, link};
 
 const OTHER: Asn = Asn(65_001);
 
@@ -42,12 +42,7 @@ fn with_several_routers_on_a_link_the_session_that_lives_stays_and_none_begins()
     let Some([a, b, c, switch]) = hosts("sev") else {
         return;
     };
-    switch.ip(&["link", "add", "br0", "type", "bridge"]);
-    switch.ip(&["link", "set", "br0", "up"]);
-    for (host, port) in [(&a, "p1"), (&b, "p2"), (&c, "p3")] {
-        link((host, "e1"), (&switch, port));
-        switch.ip(&["link", "set", port, "master", "br0"]);
-    }
+    join(&[&a, &b, &c], &switch);
     let name = PeerName::from("other");
     let ours = start(&a, config(&name, 1, [LOCAL, OTHER]));
     let theirs = start(&b, config(&name, 2, [OTHER, LOCAL]));

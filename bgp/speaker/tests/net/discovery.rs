@@ -220,12 +220,7 @@ fn several_routers_on_a_link_are_an_error() {
     let Some([a, b, c, switch]) = hosts("many") else {
         return;
     };
-    switch.ip(&["link", "add", "br0", "type", "bridge"]);
-    switch.ip(&["link", "set", "br0", "up"]);
-    for (host, port) in [(&a, "p1"), (&b, "p2"), (&c, "p3")] {
-        link((host, "e1"), (&switch, port));
-        switch.ip(&["link", "set", port, "master", "br0"]);
-    }
+    join(&[&a, &b, &c], &switch);
     let mut ours = discover(&a, ["e1"]);
     let _second = discover(&b, ["e1"]);
     let expected = v6(link_local(&b, "e1"));

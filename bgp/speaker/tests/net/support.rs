@@ -182,6 +182,17 @@ pub(crate) fn link(a: (&Host, &str), b: (&Host, &str)) {
     }
 }
 
+/// Joins the `e1` of hosts by a switch.
+pub(crate) fn join(hosts: &[&Host], switch: &Host) {
+    switch.ip(&["link", "add", "br0", "type", "bridge"]);
+    switch.ip(&["link", "set", "br0", "up"]);
+    for (number, host) in hosts.iter().enumerate() {
+        let port = format!("p{}", number + 1);
+        link((host, "e1"), (switch, &port));
+        switch.ip(&["link", "set", &port, "master", "br0"]);
+    }
+}
+
 /// Gives `address` to an interface.
 pub(crate) fn add_address(host: &Host, interface: &str, address: &str) {
     let mut words = vec!["addr", "add", address, "dev", interface];
