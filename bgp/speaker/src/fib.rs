@@ -14,6 +14,7 @@ mod work;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+pub use caracal_bgp_core::rib::Reachability;
 use caracal_bgp_core::types::Prefix;
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +41,13 @@ pub trait Fib: Send {
     /// soon: leave them out of whatever has other ways. A later change that names one of them means
     /// that it can be used again.
     fn lose(&mut self, next_hops: Vec<FibNextHop>);
+
+    /// Say with [`FibEvent::Reached`] where these next hops lead: at once, unless it is
+    /// [`Reachability::Direct`], and whenever that changes; of those with `false` no longer. One that says
+    /// nothing has all of them lead somewhere.
+    fn track(&mut self, next_hops: Vec<(FibNextHop, bool)>) {
+        let _ = next_hops;
+    }
 
     /// The first complete table has been handed over: routes of ours that no change has named
     /// since start are left over from an earlier life and go. Called once, after the last
@@ -121,6 +129,13 @@ pub enum FibEvent {
         seq: u64,
         /// The reason, for people.
         why: String,
+    },
+    /// A next hop that is tracked leads elsewhere than was said before.
+    Reached {
+        /// Which.
+        next_hop: FibNextHop,
+        /// Where it leads now.
+        reachability: Reachability,
     },
     /// An interface lost its carrier or went away: sessions on it end at once.
     LinkDown {

@@ -23,6 +23,8 @@ struct Waiting {
     changes: BTreeMap<Prefix, FibChange>,
     /// Next hops lost after `changes` were pushed.
     lost: BTreeSet<FibNextHop>,
+    /// Next hops to be tracked, or no longer.
+    tracked: BTreeMap<FibNextHop, bool>,
     /// The first table is complete with `changes`.
     complete: bool,
     closed: bool,
@@ -30,6 +32,7 @@ struct Waiting {
 
 /// What the FIB is told next, in this order.
 struct Batch {
+    tracked: Vec<(FibNextHop, bool)>,
     changes: Vec<FibChange>,
     lost: Vec<FibNextHop>,
     complete: bool,
@@ -63,6 +66,15 @@ impl FibQueue {
         }
     }
 
+    /// Has next hops tracked, or no longer: before the changes that wait, which may name them.
+    pub(crate) fn track(&self, next_hops: impl IntoIterator<Item = (FibNextHop, bool)>) {
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.tracked.extend(next_hops);
+            self.0.1.notify_one();
+        }
+    }
+
     /// Everything of the first table has been pushed.
     pub(crate) fn complete(&self) {
         self.lock().complete = true;
@@ -80,6 +92,7 @@ impl FibQueue {
         waiting.closed = true;
         waiting.changes.clear();
         waiting.lost.clear();
+        waiting.tracked.clear();
         waiting.complete = false;
         self.0.1.notify_one();
     }
@@ -92,8 +105,11 @@ impl FibQueue {
             if waiting.closed {
                 return None;
             }
-            if !waiting.changes.is_empty() || !waiting.lost.is_empty() || waiting.complete {
+            let silent =
+                waiting.changes.is_empty() && waiting.lost.is_empty() && waiting.tracked.is_empty();
+            if !silent || waiting.complete {
                 return Some(Batch {
+                    tracked: std::mem::take(&mut waiting.tracked).into_iter().collect(),
                     changes: std::mem::take(&mut waiting.changes).into_values().collect(),
                     lost: std::mem::take(&mut waiting.lost).into_iter().collect(),
                     complete: std::mem::take(&mut waiting.complete),
@@ -123,6 +139,9 @@ pub(crate) fn spawn(
         .name("bgp-fib".into())
         .spawn(move || {
             while let Some(batch) = queue.take() {
+                if !batch.tracked.is_empty() {
+                    fib.track(batch.tracked);
+                }
                 if !batch.changes.is_empty() {
                     fib.apply(batch.changes);
                 }

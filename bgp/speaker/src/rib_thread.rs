@@ -4,6 +4,7 @@
 //! whoever is slower than this thread is never waited for here.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -374,6 +375,7 @@ impl Worker {
             return;
         }
         let mut changes = Vec::new();
+        let mut tracked = Vec::new();
         let mut complete = false;
         for action in self.actions.drain(..) {
             match action {
@@ -386,6 +388,7 @@ impl Worker {
                     route: forward.map(|forward| self.ways.route(forward)),
                     seq,
                 }),
+                Action::Track { forward, wanted } => tracked.push((fib_next_hop(&forward), wanted)),
                 Action::FibComplete => complete = true,
                 Action::RestartComplete => {
                     tracing::info!("selection runs: every peer has sent its routes, or time is up");
@@ -418,6 +421,7 @@ impl Worker {
             let runs = self.runs.drain(..);
             self.outlets.update_to_fib.asked(Instant::now(), runs);
         }
+        self.outlets.fib.track(tracked);
         self.outlets.fib.push(changes);
         if complete {
             self.outlets.fib.complete();
@@ -456,5 +460,19 @@ fn fib_next_hop(way: &Forward) -> FibNextHop {
             NextHop::V4(_) => None,
         },
         interface: way.interface,
+    }
+}
+
+/// The way that the RIB knows by this next hop.
+pub(crate) fn way(next_hop: &FibNextHop) -> Forward {
+    Forward {
+        next_hop: match next_hop.address {
+            IpAddr::V4(address) => NextHop::V4(address),
+            IpAddr::V6(global) => NextHop::V6 {
+                global,
+                link_local: next_hop.link_local,
+            },
+        },
+        interface: next_hop.interface,
     }
 }

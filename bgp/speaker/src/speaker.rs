@@ -535,6 +535,7 @@ async fn forward_answers(
         // Before anything waits for the RIB.
         let now = Instant::now();
         let mut answers = Vec::new();
+        let mut reached = Vec::new();
         for event in arrived.drain(..) {
             let link = |ifindex, name, up| Arrival::Link { ifindex, name, up };
             let arrival = match event {
@@ -560,6 +561,13 @@ async fn forward_answers(
                     });
                     continue;
                 }
+                FibEvent::Reached {
+                    next_hop,
+                    reachability,
+                } => {
+                    reached.push((rib_thread::way(&next_hop), reachability));
+                    continue;
+                }
                 FibEvent::Resynced => {
                     tracing::debug!("FIB resynchronised");
                     continue;
@@ -573,6 +581,9 @@ async fn forward_answers(
         }
         update_to_fib.acknowledged(now, &acknowledged);
         acknowledged.clear();
+        if !reached.is_empty() {
+            rib.event(RibEvent::Reached(reached)).await;
+        }
         if !answers.is_empty() {
             rib.event(RibEvent::Answered(answers)).await;
         }

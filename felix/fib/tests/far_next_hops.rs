@@ -4,10 +4,46 @@
 
 mod common;
 
+use caracal_bgp_speaker::fib::Reachability;
+use caracal_bgp_speaker::{Fib, FibEvent, FibNextHop};
 use caracal_fib::FibOptions;
 
-use common::subject::Subject;
+use common::subject::{Subject, next_hop};
 use common::{BOTH_V4, BOTH_V6, Fabric, ip, objects, routes, shows, until};
+
+#[test]
+fn the_speaker_is_told_where_next_hops_lead() {
+    let Some(fabric) = Fabric::new("track") else {
+        return;
+    };
+    let node = &fabric.node;
+    let mut subject = Subject::start(node, FibOptions::default());
+    subject.synced();
+    let far = next_hop("10.250.0.7");
+    let told = |subject: &mut Subject, wanted: FibNextHop| {
+        subject.event("reached", |event| match event {
+            FibEvent::Reached {
+                next_hop,
+                reachability,
+            } if *next_hop == wanted => Some(*reachability),
+            _ => None,
+        })
+    };
+    let near = next_hop("10.0.1.2");
+    subject.fib.track(vec![(far, true), (near, true)]);
+    assert_eq!(told(&mut subject, far), Reachability::Unreachable);
+    // A route of ours, of another program, and none.
+    subject.ask(&[("10.250.0.0/24", BOTH_V4)]);
+    let ours = "10.250.0.0/24".parse().unwrap();
+    assert_eq!(told(&mut subject, far), Reachability::Over(ours));
+    ip(node, "route add 10.250.0.7/32 via 10.0.1.2");
+    assert_eq!(told(&mut subject, far), Reachability::Direct);
+    fabric.set_carrier(1, false);
+    assert_eq!(told(&mut subject, near), Reachability::Unreachable);
+    fabric.set_carrier(1, true);
+    assert_eq!(told(&mut subject, near), Reachability::Direct);
+    subject.fib.stop();
+}
 
 #[test]
 fn a_node_behind_the_fabric_is_reached_over_the_routes_to_it_and_follows_them() {

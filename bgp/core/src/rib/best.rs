@@ -22,6 +22,9 @@ pub enum Step {
     OwnRoute,
     /// The word of a block's holder before that of one who cannot be confirmed to hold it.
     BlockHolder,
+    /// A next hop that leads somewhere before one that leads nowhere. The latter is a candidate only
+    /// where there is nothing else (RFC 4271 §9.1.2.1), for the FIB to say why.
+    NextHop,
     /// What is kept beyond its time is a last resort (RFC 9494 §4.3).
     LongLived,
     /// The highest LOCAL_PREF (RFC 4271 §9.1.1).
@@ -49,6 +52,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::OwnRoute => "own route",
             Self::BlockHolder => "holder of the block",
+            Self::NextHop => "unreachable next hop",
             Self::LongLived => "long-lived stale",
             Self::LocalPref => "local preference",
             Self::AsPathLength => "AS path length",
@@ -143,6 +147,8 @@ pub struct Candidate<'a> {
     pub id: PathId,
     /// Whether nobody can say if its originator holds the block that it lies in.
     pub unconfirmed: bool,
+    /// Whether its next hop leads nowhere now.
+    pub unreachable: bool,
     /// The path itself, for the steps that are rarely reached.
     pub path: &'a Path,
 }
@@ -261,6 +267,7 @@ fn prefer(a: &Candidate<'_>, b: &Candidate<'_>) -> (Ordering, Option<Step>) {
     let (x, y) = (a.rank, b.rank);
     let decided = step(Step::OwnRoute, y.own.cmp(&x.own))
         .or_else(|| step(Step::BlockHolder, a.unconfirmed.cmp(&b.unconfirmed)))
+        .or_else(|| step(Step::NextHop, a.unreachable.cmp(&b.unreachable)))
         .or_else(|| step(Step::LongLived, x.last_resort.cmp(&y.last_resort)))
         .or_else(|| step(Step::LocalPref, y.local_pref.cmp(&x.local_pref)))
         .or_else(|| step(Step::AsPathLength, x.as_path_len.cmp(&y.as_path_len)))
@@ -305,6 +312,7 @@ fn shares_load(path: &Candidate<'_>, best: &Candidate<'_>, relax: bool) -> bool 
     !b.own
         && !a.own
         && path.unconfirmed == best.unconfirmed
+        && path.unreachable == best.unreachable
         && a.last_resort == b.last_resort
         && a.local_pref == b.local_pref
         && a.as_path_len == b.as_path_len

@@ -209,6 +209,8 @@ pub enum Event {
     },
     /// What became of [`Action::Fib`]s.
     Answered(Vec<FibAnswer>),
+    /// What [`Action::Track`] asked about, as it is now.
+    Reached(Vec<(Forward, Reachability)>),
     /// Whether somebody follows the table: [`Action::Changed`] comes only then.
     Follow {
         /// Somebody does.
@@ -240,6 +242,14 @@ pub enum Action {
         forward: Option<Arc<[Forward]>>,
         /// Names the change in the answer; grows with every change.
         seq: u64,
+    },
+    /// Say with [`Event::Reached`] where this next hop leads, at once unless it is [`Reachability::Direct`], and
+    /// whenever that changes; or do so no longer. Never comes from a RIB without a FIB.
+    Track {
+        /// Which.
+        forward: Forward,
+        /// Whether to go on.
+        wanted: bool,
     },
     /// The first complete table is in the `Fib` actions up to here: what else the FIB holds of
     /// ours is left over from an earlier life. Comes once.
@@ -290,6 +300,17 @@ pub enum Changed {
         /// The family.
         family: Family,
     },
+}
+
+/// Where a next hop leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reachability {
+    /// To a link of ours, or where a route of another program leads.
+    Direct,
+    /// Where the route leads that the FIB was asked for at this prefix.
+    Over(Prefix),
+    /// Nowhere.
+    Unreachable,
 }
 
 /// One of the ways of a route.

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::rib::configure::{new_peers, own_clusters, own_routes};
-use crate::rib::event::{Action, Changed, Event, FibAnswer, RibConfig, RibOptions};
+use crate::rib::event::{
+    Action, Changed, Event, FibAnswer, Forward, Reachability, RibConfig, RibOptions,
+};
 use crate::rib::groups::Groups;
 use crate::rib::hash::Seed;
 use crate::rib::path::{Path, PeerId, PeerIndex, Source};
@@ -91,6 +93,7 @@ impl Rib {
         if rib.deferral.is_none() {
             out.push(Action::FibComplete);
         }
+        rib.track(out);
         rib
     }
 
@@ -120,10 +123,12 @@ impl Rib {
             Event::RefreshBegun { peer, family } => self.refresh_begun(now, peer, family),
             Event::RefreshEnded { peer, family } => self.refresh_ended(peer, family, out),
             Event::Answered(answers) => self.answered(answers, out),
+            Event::Reached(news) => self.reached(&news, out),
             Event::Follow { wanted } => self.followed = wanted,
         }
         self.end_deferral_if_due(now, out);
         self.wake(now, out);
+        self.track(out);
     }
 
     /// When [`Rib::handle_timeout`] has to be called next.
@@ -154,6 +159,7 @@ impl Rib {
         self.expire(now, out);
         self.end_deferral_if_due(now, out);
         self.wake(now, out);
+        self.track(out);
     }
 
     /// Whether selection still waits for peers after a restart.
@@ -374,6 +380,36 @@ impl Rib {
             let multipath = self.config.multipath;
             let told_otherwise = self.table.answer(dest, seq, failed, multipath, out);
             self.note_selection(dest, told_otherwise, out);
+        }
+    }
+
+    /// Has the FIB asked about next hops that are new, and no longer about those that are gone.
+    pub(super) fn track(&mut self, out: &mut Vec<Action>) {
+        let untold = self.table.paths.next_hops.take_untold().into_iter();
+        out.extend(untold.map(|(forward, wanted)| Action::Track { forward, wanted }));
+    }
+
+    /// Next hops lead elsewhere now: selects anew for every prefix that has a path by one of them.
+    fn reached(&mut self, news: &[(Forward, Reachability)], out: &mut Vec<Action>) {
+        let mut moved = BTreeSet::new();
+        for (forward, reach) in news {
+            if self.table.paths.next_hops.set(forward, *reach) {
+                moved.insert(*forward);
+            }
+        }
+        if moved.is_empty() {
+            return;
+        }
+        for dest in self.table.sorted() {
+            let paths = &self.table.paths;
+            let mut ways = self.table.dest(dest).paths.iter();
+            let goes_there = |entry: &Entry| {
+                let way = paths.way(entry.used);
+                way.is_some_and(|way| moved.contains(&way))
+            };
+            if ways.any(goes_there) {
+                self.reselect(dest, out);
+            }
         }
     }
 

@@ -36,6 +36,7 @@ mod intake;
 mod journal;
 mod listing;
 mod machine;
+mod next_hops;
 mod origin;
 mod pages;
 mod path;
@@ -52,8 +53,8 @@ mod ways;
 pub use best::{Candidate, Multipath, Rank, Selection, Step, best_path};
 pub use egress::{EgressConfig, Exported, NextHopMode, PrivateAs, Withheld, export};
 pub use event::{
-    Action, Changed, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, RibConfig,
-    RibOptions,
+    Action, Changed, Ends, Event, FibAnswer, Forward, MaxPrefixes, PeerPolicy, Reachability,
+    RibConfig, RibOptions,
 };
 pub use follow::{EntryView, ToldPath};
 pub use footprint::Footprint;

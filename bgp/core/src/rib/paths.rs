@@ -9,9 +9,12 @@ use std::num::NonZeroU32;
 use hashbrown::HashTable;
 
 use crate::rib::best::Rank;
+use crate::rib::event::Forward;
 use crate::rib::hash::Seed;
+use crate::rib::next_hops::NextHops;
 use crate::rib::pages::Pages;
 use crate::rib::path::{Path, PeerIndex};
+use crate::types::Prefix;
 
 /// Stands for a path as long as somebody holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +50,7 @@ pub(super) struct Paths {
     index: HashTable<PathRef>,
     /// How often each slot was given to another path: tells a handle's new meaning from its old.
     lives: Vec<u32>,
+    pub(super) next_hops: NextHops,
     seed: Seed,
 }
 
@@ -54,8 +58,10 @@ pub(super) struct Paths {
 pub(super) type PathKey = (PathRef, u32);
 
 impl Paths {
-    pub(super) fn new(seed: Seed) -> Self {
+    /// None yet. `forwarding`: there is a FIB that knows where next hops lead.
+    pub(super) fn new(seed: Seed, forwarding: bool) -> Self {
         Self {
+            next_hops: NextHops::new(seed, forwarding),
             seed,
             ..Self::default()
         }
@@ -73,6 +79,9 @@ impl Paths {
         if let Some(found) = self.index.find(hash, equal).copied() {
             self.hold(found);
             return found;
+        }
+        if let Some(forward) = way_of(&path) {
+            self.next_hops.hold(forward);
         }
         let slot = Some(Slot {
             rank: Rank::of(&path),
@@ -112,12 +121,31 @@ impl Paths {
             return;
         }
         let hash = slot.hash;
+        let way = way_of(&slot.path);
         if let Ok(entry) = self.index.find_entry(hash, |found| *found == at) {
             entry.remove();
         }
         self.slots[at.slot()] = None;
         self.lives[at.slot()] = self.lives[at.slot()].wrapping_add(1);
         self.free.push(at);
+        if let Some(forward) = way {
+            self.next_hops.release(forward);
+        }
+    }
+
+    /// Where its packets go; `None` for own routes, which the FIB is not asked for.
+    pub(super) fn way(&self, at: PathRef) -> Option<Forward> {
+        way_of(self.get(at))
+    }
+
+    /// Whether its packets to `prefix` get anywhere.
+    pub(super) fn leads_somewhere(&self, at: PathRef, prefix: &Prefix) -> bool {
+        // Asked for every candidate of every decision, and hardly ever is there a reason to look.
+        if !self.next_hops.any_doubtful() {
+            return true;
+        }
+        let way = self.way(at);
+        way.is_none_or(|way| self.next_hops.leads(&way, prefix))
     }
 
     pub(super) fn get(&self, at: PathRef) -> &Path {
@@ -171,6 +199,13 @@ impl Paths {
             .as_mut()
             .expect("a handle outlives no hold on it")
     }
+}
+
+fn way_of(path: &Path) -> Option<Forward> {
+    Some(Forward {
+        next_hop: path.next_hop?,
+        interface: path.source.peer().and_then(|peer| peer.interface),
+    })
 }
 
 /// Hashes what it refers to.

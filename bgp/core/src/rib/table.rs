@@ -132,7 +132,7 @@ impl Table {
             empty: 0,
             index: HashTable::new(),
             seed,
-            paths: Paths::new(seed),
+            paths: Paths::new(seed, forwarding),
             journal: Journal::default(),
             installs: forwarding.then(|| Installs::new(seed)),
             best_changes: Default::default(),
@@ -373,7 +373,7 @@ impl Table {
         let usable = self.usable(id);
         let candidates: SmallVec<[Candidate<'_>; 4]> = usable
             .iter()
-            .map(|entry| candidate(&self.paths, entry))
+            .map(|entry| candidate(&self.paths, &self.dests[id.slot()].prefix, entry))
             .collect();
         let Some(best) = pick(&candidates) else {
             return (None, None);
@@ -387,7 +387,7 @@ impl Table {
         let mut ways = SmallVec::new();
         if !path.blackhole {
             for index in sharing(&candidates, best, multipath) {
-                ways.extend(forward(&self.paths, usable[index].used));
+                ways.extend(self.paths.way(usable[index].used));
             }
             ways.sort_unstable();
             ways.dedup();
@@ -456,7 +456,7 @@ impl Table {
         while best.len() < limit {
             let candidates: SmallVec<[Candidate<'_>; 4]> = left
                 .iter()
-                .map(|entry| candidate(&self.paths, entry))
+                .map(|entry| candidate(&self.paths, &self.dests[id.slot()].prefix, entry))
                 .collect();
             match pick(&candidates) {
                 Some(at) => best.push(left.remove(at)),
@@ -525,23 +525,15 @@ impl Table {
     }
 }
 
-/// An entry as the decision sees it.
-pub(super) fn candidate<'a>(paths: &'a Paths, entry: &Entry) -> Candidate<'a> {
+/// An entry as the decision about `prefix` sees it.
+pub(super) fn candidate<'a>(paths: &'a Paths, prefix: &Prefix, entry: &Entry) -> Candidate<'a> {
     Candidate {
         rank: paths.rank(entry.used),
         id: entry.id,
         unconfirmed: entry.marks.validity.is_unconfirmed(),
+        unreachable: !paths.leads_somewhere(entry.used, prefix),
         path: paths.get(entry.used),
     }
-}
-
-/// Where packets of a path go; `None` for own routes, which the FIB is not asked for.
-fn forward(paths: &Paths, path: PathRef) -> Option<Forward> {
-    let path = paths.get(path);
-    Some(Forward {
-        next_hop: path.next_hop?,
-        interface: path.source.peer().and_then(|peer| peer.interface),
-    })
 }
 
 #[cfg(test)]

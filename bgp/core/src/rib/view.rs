@@ -181,7 +181,7 @@ impl Rib {
         let entries = self.ordered(dest);
         let candidates: Vec<_> = entries
             .iter()
-            .map(|entry| (!entry.marks.rejected).then(|| candidate(paths, entry)))
+            .map(|entry| (!entry.marks.rejected).then(|| candidate(paths, &dest.prefix, entry)))
             .collect();
         // Until our restart is over, nothing but our own routes is selected.
         let selection = best_path(&candidates, self.config.multipath)

@@ -135,6 +135,7 @@ impl<'a> Oracle<'a> {
                     id,
                     path,
                     unconfirmed: false,
+                    unreachable: false,
                 })
             });
             let candidates: Vec<_> = candidates.collect();

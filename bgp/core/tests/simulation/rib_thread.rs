@@ -145,7 +145,7 @@ impl World {
                     self.enqueue(at, Job::Kernel(router, life));
                 }
                 // Nobody follows these tables.
-                RibAction::FibComplete | RibAction::Changed(_) => {}
+                RibAction::FibComplete | RibAction::Changed(_) | RibAction::Track { .. } => {}
                 RibAction::RestartComplete => {
                     self.speakers[router].restarting = false;
                     for side in self.fabric.sides(router) {

@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use caracal_bgp_core::types::Prefix;
-use caracal_bgp_speaker::FibChange;
 use caracal_bgp_speaker::snapshot::KernelSnapshot;
+use caracal_bgp_speaker::{FibChange, FibNextHop};
 use tokio::sync::oneshot;
 
 use super::PreferredSource;
@@ -24,6 +24,8 @@ pub(super) struct Mail {
     pub(super) changes: BTreeMap<Prefix, FibChange>,
     /// Ways lost after `changes` were posted.
     pub(super) lost: BTreeSet<Way>,
+    /// Next hops to be tracked, or no longer.
+    pub(super) tracked: BTreeMap<FibNextHop, bool>,
     pub(super) initial_sync_complete: bool,
     pub(super) blackholes: Option<BTreeSet<Prefix>>,
     pub(super) preferred_source: Option<PreferredSource>,

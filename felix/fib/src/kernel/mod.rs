@@ -19,6 +19,7 @@ mod observe;
 mod plan;
 mod reach;
 mod resolve;
+mod tracked;
 mod worker;
 mod write;
 
@@ -175,6 +176,10 @@ impl Fib for KernelFib {
     fn lose(&mut self, next_hops: Vec<FibNextHop>) {
         self.mailbox
             .post(|mail| mail.lost.extend(next_hops.iter().map(Way::of)));
+    }
+
+    fn track(&mut self, next_hops: Vec<(FibNextHop, bool)>) {
+        self.mailbox.post(|mail| mail.tracked.extend(next_hops));
     }
 
     fn initial_sync_complete(&mut self) {

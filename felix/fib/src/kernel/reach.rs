@@ -17,6 +17,7 @@ use std::net::IpAddr;
 
 use caracal_bgp_core::types::{Family, Prefix};
 use caracal_bgp_speaker::FibNextHop;
+use caracal_bgp_speaker::fib::Reachability;
 
 use super::plan::{Desired, GroupKey, Target};
 use super::resolve::{Hop, Topology, Unresolved, Way};
@@ -89,23 +90,41 @@ impl Reach<'_> {
             return Err(Unresolved::Lost(next_hop.address));
         }
         match self.topology.resolve(next_hop) {
-            Err(Unresolved::NotConnected(address)) => self.over_routes(address),
+            Err(Unresolved::NotConnected(address)) => Ok(self.over_routes(address)?.1),
             on_link => Ok(BTreeSet::from([on_link?])),
+        }
+    }
+
+    /// Where a next hop leads, whatever the speaker knows to be lost on it: it is told so that it can
+    /// choose.
+    pub(super) fn reachability(&self, next_hop: &FibNextHop) -> Reachability {
+        match self.topology.resolve(next_hop) {
+            Ok(_) => Reachability::Direct,
+            Err(Unresolved::NotConnected(address)) => match self.over_routes(address) {
+                Ok((Some(ours), _)) => Reachability::Over(ours),
+                Ok((None, _)) => Reachability::Direct,
+                Err(_) => Reachability::Unreachable,
+            },
+            Err(_) => Reachability::Unreachable,
+        }
+    }
+
+    /// The address of a next hop that is on no link of ours.
+    pub(super) fn is_further_away(&self, next_hop: &FibNextHop) -> Option<IpAddr> {
+        match self.topology.resolve(next_hop) {
+            Err(Unresolved::NotConnected(address)) => Some(address),
+            _ => None,
         }
     }
 
     /// Next hops of a group that are on no link of ours.
     pub(super) fn further_away(&self, key: &GroupKey) -> impl Iterator<Item = IpAddr> {
-        let addresses = key
-            .iter()
-            .map(move |next_hop| self.topology.resolve(next_hop));
-        addresses.filter_map(|resolved| match resolved {
-            Err(Unresolved::NotConnected(address)) => Some(address),
-            _ => None,
-        })
+        key.iter()
+            .filter_map(move |next_hop| self.is_further_away(next_hop))
     }
 
-    fn over_routes(&self, address: IpAddr) -> Result<BTreeSet<Hop>, Unresolved> {
+    /// Where the route to an address leads, and at which prefix it is if it is ours.
+    fn over_routes(&self, address: IpAddr) -> Result<(Option<Prefix>, BTreeSet<Hop>), Unresolved> {
         let rank = |prefix: &Prefix, metric: u32| (prefix.len(), std::cmp::Reverse(metric));
         let ours = self.over_ours(address);
         let others = self.over_others(address);
@@ -113,16 +132,16 @@ impl Reach<'_> {
             (Some((ours, hops)), Some((others, metric, _)))
                 if rank(&ours, METRIC_BGP) >= rank(&others, metric) =>
             {
-                Some((ours, hops))
+                Some((Some(ours), ours, hops))
             }
-            (_, Some((others, _, hops))) => Some((others, hops)),
-            (ours, None) => ours,
+            (_, Some((others, _, hops))) => Some((None, others, hops)),
+            (ours, None) => ours.map(|(ours, hops)| (Some(ours), ours, hops)),
         };
-        let (prefix, hops) = best.ok_or(Unresolved::NotConnected(address))?;
+        let (ours, prefix, hops) = best.ok_or(Unresolved::NotConnected(address))?;
         if hops.is_empty() {
             return Err(Unresolved::Dropped(address, prefix));
         }
-        Ok(hops)
+        Ok((ours, hops))
     }
 
     /// The longest route of ours to `address` of which something can be used, and what that is: nothing

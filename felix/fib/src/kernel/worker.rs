@@ -23,6 +23,7 @@ use super::observe::{self, Observation};
 use super::plan::{Actual, Desired, GroupKey, Planner, Route, Scope, Target};
 use super::reach::{Reach, Underlay};
 use super::resolve::{Topology, Transition, Way};
+use super::tracked::Tracked;
 use super::write::{Rejections, backoff, write};
 use super::{FibOptions, PreferredSource};
 use crate::error::Result;
@@ -62,6 +63,8 @@ pub(super) struct Worker {
     underlay: Underlay,
     /// Next hops that are reached over routes, or would be if there were any.
     further_away: BTreeSet<IpAddr>,
+    /// Next hops of which the speaker wants to know where they lead.
+    tracked: Tracked,
     rejections: Rejections,
     disturbances: Disturbances,
     /// Ways on which packets are lost, by the speaker's word.
@@ -138,6 +141,7 @@ impl Worker {
             topology,
             underlay,
             further_away: BTreeSet::new(),
+            tracked: Tracked::default(),
             rejections: Rejections::default(),
             disturbances: Disturbances::default(),
             lost: BTreeSet::new(),
@@ -186,8 +190,12 @@ impl Worker {
         if resync {
             self.read_back()?;
         }
-        if std::mem::take(&mut self.agenda.resolve) {
+        let resolve = std::mem::take(&mut self.agenda.resolve);
+        if resolve {
             self.resolve_groups();
+        }
+        if resolve || self.tracked.wake().is_some_and(|wake| wake <= now) {
+            self.tell_where_next_hops_lead(now);
         }
         self.reconcile(now)?;
         if resync {
@@ -201,6 +209,9 @@ impl Worker {
         let mut until = self.agenda.resync_at;
         if let Some(expiry) = self.rejections.next_expiry() {
             until = until.min(expiry);
+        }
+        if let Some(wake) = self.tracked.wake() {
+            until = until.min(wake);
         }
         // Rounded up: a timeout of 0 ms would spin until the instant is reached.
         let rest = until.saturating_duration_since(now) + Duration::from_millis(1);
@@ -226,6 +237,10 @@ impl Worker {
         }
         if let Some(blackholes) = mail.blackholes {
             self.set_blackholes(blackholes);
+        }
+        if !mail.tracked.is_empty() {
+            self.tracked.set(Instant::now(), mail.tracked);
+            self.agenda.resolve = true;
         }
         for (prefix, FibChange { route, seq, .. }) in mail.changes {
             let next_hops = route.map(|route| route.next_hops);
@@ -492,6 +507,11 @@ impl Worker {
                 over_routes.push(key);
             }
         }
+        let tracked = self.tracked.next_hops();
+        let far: Vec<IpAddr> = tracked
+            .filter_map(|next_hop| self.reach().is_further_away(next_hop))
+            .collect();
+        self.further_away.extend(far);
         // What is reached over routes of ours goes where those go now.
         for key in on_links.into_iter().chain(over_routes) {
             let reached = key
@@ -506,6 +526,19 @@ impl Worker {
             self.desired.set_members(&key, members);
         }
         self.agenda.everything |= emptied_or_filled;
+    }
+
+    /// The groups have their members.
+    fn tell_where_next_hops_lead(&mut self, now: Instant) {
+        let mut tracked = std::mem::take(&mut self.tracked);
+        let news = tracked.judge(now, |next_hop| self.reach().reachability(next_hop));
+        self.tracked = tracked;
+        for (next_hop, reachability) in news {
+            self.tell(FibEvent::Reached {
+                next_hop,
+                reachability,
+            });
+        }
     }
 
     fn reach(&self) -> Reach<'_> {

@@ -61,6 +61,7 @@ fn candidate<'a>(path: &'a Path, rank: &'a Rank, id: u32) -> Candidate<'a> {
         rank,
         id: PathId(id),
         unconfirmed: false,
+        unreachable: false,
         path,
     }
 }
@@ -235,6 +236,7 @@ struct Placed {
     path: Path,
     id: u32,
     unconfirmed: bool,
+    unreachable: bool,
 }
 
 fn decide_placed(paths: &[Placed], multipath: Multipath) -> Selection {
@@ -242,6 +244,7 @@ fn decide_placed(paths: &[Placed], multipath: Multipath) -> Selection {
     let candidates = paths.iter().zip(&ranks).map(|(placed, rank)| {
         Some(Candidate {
             unconfirmed: placed.unconfirmed,
+            unreachable: placed.unreachable,
             ..candidate(&placed.path, rank, placed.id)
         })
     });
@@ -261,7 +264,7 @@ fn any_path(
         prop::option::of(0_u32..3),
         0_usize..2,
         prop::bool::weighted(0.2),
-        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
     )
         .prop_map(
             move |(
@@ -272,7 +275,7 @@ fn any_path(
                 originator,
                 clusters,
                 long_lived,
-                unconfirmed,
+                (unconfirmed, unreachable),
             )| {
                 let mut path = learnt(index, internal, |a| {
                     a.local_pref = local_pref;
@@ -290,6 +293,7 @@ fn any_path(
                     path,
                     id,
                     unconfirmed,
+                    unreachable,
                 }
             },
         )
@@ -315,6 +319,7 @@ fn any_paths() -> impl Strategy<Value = (Vec<Placed>, Vec<Placed>)> {
                 },
                 id: 0,
                 unconfirmed: false,
+                unreachable: false,
             }));
             paths
         })
@@ -344,6 +349,7 @@ fn eliminated(paths: &[Placed]) -> Vec<Option<Step>> {
 
     keep_least(&mut gone, paths, Step::OwnRoute, |p| peer(p).is_some());
     keep_least(&mut gone, paths, Step::BlockHolder, |p| p.unconfirmed);
+    keep_least(&mut gone, paths, Step::NextHop, |p| p.unreachable);
     keep_least(&mut gone, paths, Step::LongLived, |p| p.path.long_lived);
     keep_least(&mut gone, paths, Step::LocalPref, |p| {
         std::cmp::Reverse(attributes(p).local_pref.unwrap_or(100))

@@ -40,6 +40,67 @@ fn a_route_that_the_fib_refuses_is_told_to_nobody() {
     assert_eq!(route.fib, FibState::Failed("no space".into()));
 }
 
+// RFC 4271 §9.1.2.1.
+#[test]
+fn a_path_by_a_next_hop_that_leads_nowhere_gives_way_to_a_worse_one_until_it_does() {
+    let mut world = World::new(config(), None);
+    for peer in [0, 1, 2] {
+        world.up(peer);
+    }
+    world.tell(0, announcement(0, &[prefix(1), prefix(2)], &[]));
+    world.tell(1, announcement(1, &[prefix(1)], &[7]));
+    let ways: Vec<Forward> = world.tracked.iter().copied().collect();
+    let [better, worse] = ways[..] else {
+        panic!("{ways:?}");
+    };
+    let reached = |world: &mut World, forward, reachability| {
+        world.handle(Event::Reached(vec![(forward, reachability)]));
+        world.answer_all();
+        world.pull_all();
+        world.fib[&prefix(1)].to_vec()
+    };
+    let told = |world: &World| world.believed[&2][&prefix(1)].0.as_path.to_string();
+    assert_eq!(world.fib[&prefix(1)][..], [better]);
+    assert_eq!(
+        reached(&mut world, better, Reachability::Unreachable),
+        [worse]
+    );
+    assert_eq!(told(&world), "65002 7");
+    // There is nothing else to try, and the FIB says why it fails.
+    assert_eq!(world.fib[&prefix(2)][..], [better]);
+    let lost: Vec<_> = world.rib.routes(Some(prefix(1)))[0]
+        .selection
+        .clone()
+        .unwrap()
+        .lost_at;
+    assert_eq!(lost, [Some(Step::NextHop), None]);
+    // A route does not hold itself up.
+    let over = Reachability::Over(prefix(1));
+    assert_eq!(reached(&mut world, better, over), [worse]);
+    let over = Reachability::Over(prefix(9));
+    assert_eq!(reached(&mut world, better, over), [better]);
+    assert_eq!(told(&world), "65001");
+    world.down(0, &[]);
+    world.down(1, &[]);
+    world.pull_all();
+    assert!(world.tracked.is_empty());
+}
+
+#[test]
+fn next_hops_that_lead_nowhere_share_no_load() {
+    let mut world = World::new(config(), None);
+    for peer in [0, 1] {
+        world.up(peer);
+        world.tell(peer, announcement(peer, &[prefix(1)], &[]));
+    }
+    let ways: Vec<Forward> = world.tracked.iter().copied().collect();
+    assert_eq!(world.fib[&prefix(1)][..], ways);
+    world.handle(Event::Reached(vec![(ways[0], Reachability::Unreachable)]));
+    assert_eq!(world.fib[&prefix(1)][..], ways[1..]);
+    world.handle(Event::Reached(vec![(ways[0], Reachability::Direct)]));
+    assert_eq!(world.fib[&prefix(1)][..], ways);
+}
+
 #[test]
 fn loops_and_protected_prefixes_are_kept_with_their_reason_and_never_used() {
     let mut world = World::new(config(), None);

@@ -149,6 +149,8 @@ struct World {
     ended: BTreeMap<u32, BTreeSet<Family>>,
     fib: BTreeMap<Prefix, Arc<[Forward]>>,
     unanswered: Vec<(Prefix, u64)>,
+    /// Next hops that the FIB is to watch.
+    tracked: BTreeSet<Forward>,
     complete: usize,
     /// Warnings and ends because of too many prefixes, in order.
     limits: Vec<bool>,
@@ -182,6 +184,7 @@ impl World {
             ended: BTreeMap::new(),
             fib: BTreeMap::new(),
             unanswered: Vec::new(),
+            tracked: BTreeSet::new(),
             complete: 0,
             limits: Vec::new(),
             followed: Vec::new(),
@@ -219,6 +222,13 @@ impl World {
                 }
                 Action::FibComplete => self.complete += 1,
                 Action::PrefixLimit { exceeded, .. } => self.limits.push(exceeded),
+                Action::Track { forward, wanted } => {
+                    if wanted {
+                        self.tracked.insert(forward);
+                    } else {
+                        self.tracked.remove(&forward);
+                    }
+                }
                 Action::Changed(changed) => self.followed.push(Followed::Changed(changed)),
                 Action::RestartComplete | Action::EgressReady { .. } => {}
             }

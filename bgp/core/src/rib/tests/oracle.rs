@@ -213,6 +213,7 @@ proptest! {
                     rank,
                     id: PathId::default(),
                     unconfirmed: false,
+                    unreachable: false,
                     path,
                 }))
                 .collect();
